@@ -1,0 +1,1 @@
+"""The store: bytes on pyarrow.fs, addressed by recipe."""
