@@ -14,3 +14,8 @@ class ModelSpec(Section):
     weights: Annotated[
         str | None, Field(description="local safetensors or torch file, or open_clip tag; null: the shipped base")
     ] = None
+
+    @property
+    def label(self) -> str:
+        """The name, with the weights where they were given."""
+        return self.name if self.weights is None else f"{self.name}@{self.weights}"

@@ -1,0 +1,129 @@
+"""The experiment as written: one short YAML, checked strictly, shown again fully resolved."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from time_ray.core.budget import Budget
+from time_ray.core.mixture import Mixture
+from time_ray.core.model import ModelSpec
+from time_ray.core.section import Section
+from time_ray.core.strategies import Strategy
+from time_ray.core.training import Training
+
+AXES = ("init", "deploy", "technique", "model", "budget", "seed")
+
+
+class TechniqueSpec(Section):
+    """A merge technique by name, with the parameters that differ from its defaults."""
+
+    name: str
+    params: Annotated[dict[str, Any], Field(default_factory=dict)]
+
+
+class DataSection(Section):
+    """Which datasets are learned, which only test retention, and which pool is replayed."""
+
+    adaptation: Annotated[tuple[str, ...], Field(min_length=1, description="datasets that the stream teaches")]
+    evaluation: Annotated[tuple[str, ...], Field(description="held-out datasets that measure zero-shot retention")] = ()
+    pretraining: Annotated[str | None, Field(description="pool for the pretraining share of the mixture")] = None
+
+
+class Stream(Section):
+    """The order in which classes arrive, and the number of tasks they are cut into."""
+
+    tasks: Annotated[int | None, Field(ge=1, description="number of tasks T; null with one task a dataset")] = 5
+    order: Annotated[
+        Literal["random", "dataset_incremental"],
+        Field(description="random: classes of all datasets mixed by seed; dataset_incremental: a task a dataset"),
+    ] = "random"
+
+
+class Run(Section):
+    """How the sweep executes. Nothing here changes a result, so nothing here is part of a key."""
+
+    workers: Annotated[int, Field(ge=0, description="training workers of a trial; 0: run in this process, no Ray")] = 1
+    gpus: Annotated[float | None, Field(ge=0, description="GPUs of a worker; null: one if the cluster has any")] = None
+    threads: Annotated[int, Field(ge=1, description="CPU threads of a worker")] = 1
+    trials: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as the cluster holds")] = None
+    pack: Annotated[
+        Literal["auto", "cell"], Field(description="auto: cells bundled by cost; cell: one cell a trial")
+    ] = "auto"
+    max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers or nodes")] = 3
+    cache_gb: Annotated[float, Field(gt=0, description="memory for weights in use, per worker")] = 4.0
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _technique(value: object) -> object:
+    """`ties` or `{name: ties, keep: 0.2}`: every key but the name is a parameter."""
+    if isinstance(value, str):
+        return {"name": value}
+    if isinstance(value, dict) and "params" not in value and isinstance(value.get("name"), str):
+        return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+    return value
+
+
+def _budget(value: object) -> object:
+    return Budget.parse(value) if isinstance(value, str) else value
+
+
+def _sources(value: object) -> object:
+    """`mini`, one folder, or the full section."""
+    if value == "mini":
+        return {"adaptation": ("mini",), "evaluation": ("mini",), "pretraining": "mini"}
+    if isinstance(value, str):
+        return {"adaptation": (value,)}
+    if isinstance(value, dict):
+        lists = ("adaptation", "evaluation")
+        return {k: _as_tuple(_listed(v)) if k in lists and v is not None else v for k, v in value.items()}
+    return value
+
+
+def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            text = getattr(value, "label", None) or getattr(value, "name", None) or value
+            msg = f"'{text}' is given twice; keep one, a cell is run once"
+            raise ValueError(msg)
+        seen.append(value)
+    return values
+
+
+_Axis = (BeforeValidator(_as_tuple), BeforeValidator(_listed), Field(min_length=1), AfterValidator(_no_twice))
+StrategyEntry = Annotated[Strategy, BeforeValidator(_named)]
+TechniqueEntry = Annotated[TechniqueSpec, BeforeValidator(_technique)]
+ModelEntry = Annotated[ModelSpec, BeforeValidator(_named)]
+BudgetEntry = Annotated[Budget, BeforeValidator(_budget)]
+
+
+class Experiment(Section):
+    """A sweep: the grid's axes, and everything that all cells share."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the MLflow experiment")]
+    about: Annotated[str, Field(description="the question it answers, in a sentence")] = ""
+    init: Annotated[tuple[StrategyEntry, ...], *_Axis]
+    deploy: Annotated[tuple[StrategyEntry, ...], *_Axis]
+    technique: Annotated[tuple[TechniqueEntry, ...], *_Axis]
+    model: Annotated[tuple[ModelEntry, ...], *_Axis]
+    budget: Annotated[tuple[BudgetEntry, ...], *_Axis]
+    seed: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_Axis] = (0,)
+    data: Annotated[DataSection, BeforeValidator(_sources)]
+    stream: Stream = Stream()
+    mixture: Mixture = Mixture()
+    training: Training = Training()
+    run: Run = Run()
+    storage: Annotated[
+        str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
+    ] = None

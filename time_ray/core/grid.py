@@ -1,0 +1,129 @@
+"""The grid: its cells, and the walk of one cell through its tasks as recipes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from time_ray.core.keys import key_of
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Base, Experts, Recipe, TaskTraining, Technique, Trained
+from time_ray.core.strategies import Strategy
+
+EVALUATION_VERSION = 1  # bump when the same weights would get other scores
+
+
+class Link(NamedTuple):
+    """One task of a trajectory: the weights training starts from, the expert it makes, and all experts so far."""
+
+    start: Recipe
+    expert: Trained
+    experts: Experts
+
+
+class Step(NamedTuple):
+    """One task of a cell, as recipes: init, train, deploy."""
+
+    training: TaskTraining
+    start: Recipe
+    expert: Trained
+    deployed: Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setting:
+    """What all cells of one (model, budget, seed) share: the base and one training recipe a task."""
+
+    model: ModelSpec
+    budget: str
+    seed: int
+    base: Base
+    trainings: tuple[TaskTraining, ...]
+    adaptation: tuple[str, ...]  # dataset names that count for KA
+    evaluation: tuple[str, ...]  # dataset names that count for ZS
+    evaluation_data_key: str  # the bytes of every dataset that is scored
+    evaluation_key: str = field(init=False)
+    key: str = field(init=False)
+    chains: dict[str, tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)
+        object.__setattr__(self, "evaluation_key", key_of("evaluation", EVALUATION_VERSION, *datasets))
+        parts = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
+        object.__setattr__(self, "key", key_of("setting", *parts))
+
+    def chain(self, init: Strategy, technique: Technique) -> tuple[Link, ...]:
+        """The trajectory of an init strategy; every cell that shares it gets the same object."""
+        name = trajectory_name(init, technique)
+        if name not in self.chains:
+            self.chains[name] = tuple(self._links(init, technique))
+        return self.chains[name]
+
+    def _links(self, init: Strategy, technique: Technique) -> Iterator[Link]:
+        experts: Experts | None = None
+        for training in self.trainings:
+            start = init.weights(self.base, experts, technique)
+            expert = Trained(start, training)
+            experts = Experts.add(experts, expert)
+            yield Link(start, expert, experts)
+
+    def scores_key(self, deployed: Recipe) -> str:
+        """The name under which the scores of these weights are kept."""
+        return f"{deployed.key}-{self.evaluation_key}"
+
+
+def trajectory_name(init: Strategy, technique: Technique) -> str:
+    """Which chain of experts an init strategy makes: the technique counts only where init merges."""
+    return f"{init.label} {technique.key}" if init.merges else init.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One point of the grid."""
+
+    init: Strategy
+    deploy: Strategy
+    technique: Technique
+    setting: Setting
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (self.init.label, self.deploy.label, self.technique.key, self.setting.key)
+        object.__setattr__(self, "key", key_of("cell", *parts))
+
+    @property
+    def axes(self) -> dict[str, str]:
+        """The cell's place on every axis, for people."""
+        return {
+            "init": self.init.label,
+            "deploy": self.deploy.label,
+            "technique": self.technique.label,
+            "model": self.setting.model.label,
+            "budget": self.setting.budget,
+            "seed": str(self.setting.seed),
+        }
+
+    @property
+    def name(self) -> str:
+        """The cell in one line, for people."""
+        axes = self.axes
+        rest = f"{axes['model']} {axes['budget']} seed {axes['seed']}"
+        return f"{axes['init']}/{axes['deploy']} {axes['technique']} · {rest}"
+
+    @property
+    def trajectory(self) -> str:
+        """The key of the chain of experts this cell shares with others."""
+        return key_of("trajectory", self.setting.key, trajectory_name(self.init, self.technique))
+
+    def walk(self) -> Iterator[Step]:
+        """The cell's tasks in order, as recipes; nothing is computed."""
+        technique, base = self.technique, self.setting.base
+        for link in self.setting.chain(self.init, technique):
+            deployed = self.deploy.weights(base, link.experts, technique)
+            yield Step(link.expert.how, link.start, link.expert, deployed)
+
+
+def grid(
+    inits: Sequence[Strategy], deploys: Sequence[Strategy], techniques: Sequence[Technique], settings: Sequence[Setting]
+) -> tuple[Cell, ...]:
+    """Every cell, in reading order of the axes."""
+    return tuple(Cell(i, d, k, s) for s in settings for i in inits for d in deploys for k in techniques)

@@ -1,0 +1,185 @@
+"""Weights are recipes: how a model came to be, named by content, before anything is computed.
+
+Every recipe's key is computed once, at construction, from its own literals and its parts' keys.
+Equal weights get equal keys wherever that is known without computing; compare recipes by key.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from time_ray.core.keys import key_of
+from time_ray.core.mixture import Mixture
+from time_ray.core.stream import Task
+from time_ray.core.training import Training
+
+TRAINING_VERSION = 1  # bump when the same settings would train other weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Technique:
+    """A merge technique with the parameters that decide its result, in canonical form."""
+
+    name: str
+    label: str  # for people: the name and what was set
+    params: tuple[tuple[str, object], ...]
+    version: int
+    weighted: bool  # takes the newest expert's share in a running merge
+    identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("technique", self.name, self.version, self.params))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskTraining:
+    """All that one training depends on besides its start: the task, what may be replayed, and the settings."""
+
+    task: Task
+    earlier: tuple[Task, ...]  # tasks the buffer replays from; empty without replay
+    training: Training
+    mixture: Mixture
+    steps: int
+    seed: int
+    data_key: str  # the bytes of every dataset it reads
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (
+            TRAINING_VERSION,
+            self.task.number,
+            self.task.concepts,
+            [task.concepts for task in self.earlier],
+            self.training.model_dump(),
+            self.mixture.model_dump(),
+            self.steps,
+            self.seed,
+            self.data_key,
+        )
+        object.__setattr__(self, "key", key_of("training", *parts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """The pretrained weights θ_0 of a model."""
+
+    model: str
+    weights_digest: str
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("base", self.model, self.weights_digest))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """An expert: the raw weights at the end of training on a task."""
+
+    start: "Recipe"
+    how: TaskTraining
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("trained", self.start.key, self.how.key))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experts:
+    """The experts so far, oldest to newest, as a chain: a longer history is one link, not a longer list."""
+
+    previous: "Experts | None"
+    newest: Trained
+    length: int
+    key: str
+    running: dict[tuple[object, ...], "Recipe"] = field(default_factory=dict, repr=False)  # running merges, once made
+
+    @classmethod
+    def add(cls, previous: "Experts | None", newest: Trained) -> "Experts":
+        """The history with one more expert."""
+        if previous is None:
+            return cls(None, newest, 1, key_of("experts", newest.key))
+        return cls(previous, newest, previous.length + 1, key_of("experts", previous.key, newest.key))
+
+    def __iter__(self) -> Iterator[Trained]:
+        """The experts, oldest first."""
+        chain = []
+        link: Experts | None = self
+        while link is not None:
+            chain.append(link.newest)
+            link = link.previous
+        return reversed(chain)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Merged:
+    """One merge of all experts of a history."""
+
+    technique: Technique
+    base: Base
+    experts: Experts
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("merged", self.technique.key, self.base.key, self.experts.key))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Running:
+    """One step of a running merge: the newest expert merged into what was there before."""
+
+    technique: Technique
+    base: Base
+    older: "Recipe"
+    newer: Trained
+    weight: float | None  # the newest expert's share; None where the technique takes none
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = (self.technique.key, self.base.key, self.older.key, self.newer.key, self.weight)
+        object.__setattr__(self, "key", key_of("running", *parts))
+
+
+Recipe: TypeAlias = Base | Trained | Merged | Running
+
+
+def describe(recipe: Recipe) -> dict[str, object]:
+    """The recipe as plain JSON values, its parts by key: enough to say how the weights were made."""
+    match recipe:
+        case Base():
+            return {"kind": "base", "model": recipe.model, "weights_digest": recipe.weights_digest}
+        case Trained():
+            how = recipe.how
+            return {
+                "kind": "trained",
+                "start": recipe.start.key,
+                "task": how.task.number,
+                "concepts": [list(concept) for concept in how.task.concepts],
+                "replays": [task.number for task in how.earlier],
+                "training": how.training.model_dump(),
+                "mixture": how.mixture.model_dump(),
+                "steps": how.steps,
+                "seed": how.seed,
+                "data": how.data_key,
+                "version": TRAINING_VERSION,
+            }
+        case Merged():
+            technique = {"technique": recipe.technique.name, "params": dict(recipe.technique.params)}
+            return {
+                "kind": "merged",
+                **technique,
+                "base": recipe.base.key,
+                "experts": [e.key for e in recipe.experts],
+                "version": recipe.technique.version,
+            }
+        case Running():
+            technique = {"technique": recipe.technique.name, "params": dict(recipe.technique.params)}
+            return {
+                "kind": "running",
+                **technique,
+                "base": recipe.base.key,
+                "older": recipe.older.key,
+                "newer": recipe.newer.key,
+                "weight": recipe.weight,
+                "version": recipe.technique.version,
+            }
