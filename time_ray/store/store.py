@@ -1,0 +1,111 @@
+"""Weights and scores under their recipe's key.
+
+An entry is a small JSON file whose last line is the digest of what stands before it: a whole entry says so
+itself, a half-written one does not count. Weights lie apart, named by the digest of their bytes, so that equal
+weights are stored once. First write wins; what does not match its digest is set aside and made again.
+"""
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from time_ray.core.errors import StoreError
+from time_ray.store.files import Files
+
+log = logging.getLogger(__name__)
+
+Entry = dict[str, object]
+
+
+class Store:
+    """Entries of two kinds, `weights` and `scores`, on one root that any number of processes share."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self._entries: dict[tuple[str, str], Entry] = {}  # entries never change once they are whole
+
+    def entry(self, kind: str, key: str) -> Entry | None:
+        """The entry under a key, or None; found on disk if another process wrote it meanwhile."""
+        if (kind, key) not in self._entries:
+            found = self._find(kind, key)
+            if found is None:
+                return None
+            self._entries[kind, key] = found
+        return self._entries[kind, key]
+
+    def keys(self, kind: str) -> frozenset[str]:
+        """Keys that have an entry, by one listing; entries are not opened."""
+        return frozenset(f.path.split("/")[-2] for f in self.files.list(kind, recursive=True) if f.size)
+
+    def record(self, kind: str, key: str, entry: Mapping[str, object]) -> Entry:
+        """An entry stands under the key: this one, or the one that was there first."""
+        body = json.dumps(entry, indent=1, sort_keys=True, allow_nan=False)
+        seal = hashlib.sha256(body.encode()).hexdigest()
+        self.files.write(f"{body}\n{seal}\n".encode(), kind, key[:2], key, f"{uuid.uuid4().hex}.json")
+        found = self.entry(kind, key)
+        if found is None:
+            raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
+        return found
+
+    def put(self, key: str, weights: Mapping[str, Tensor], about: Mapping[str, object]) -> Entry:
+        """The weights lie in the store, and the entry written after them says so."""
+        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
+        digest = hashlib.sha256(data).hexdigest()
+        payload = self._payload(digest, len(data)) or self._write_payload(digest, data)
+        return self.record("weights", key, {**about, "digest": digest, "bytes": len(data), "payload": payload})
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The weights under a key, verified; None if they are not there or were damaged (and are now set aside)."""
+        entry = self.entry("weights", key)
+        if entry is None:
+            return None
+        data = self.payload(key, entry)
+        return None if data is None else safetensors.torch.load(data)
+
+    def payload(self, key: str, entry: Entry) -> bytes | None:
+        """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
+        try:
+            data = self.files.read(str(entry["payload"]))
+            whole = hashlib.sha256(data).hexdigest() == entry["digest"]
+        except (StoreError, SafetensorError):
+            whole = False
+        if whole:
+            return data
+        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", entry["payload"], key)
+        self.files.delete(str(entry["payload"]))
+        self.forget("weights", key)
+        return None
+
+    def forget(self, kind: str, key: str) -> None:
+        """No entry stands under the key."""
+        self._entries.pop((kind, key), None)
+        for file in self.files.list(kind, key[:2], key):
+            self.files.delete(kind, key[:2], key, file.base_name)
+
+    def _find(self, kind: str, key: str) -> Entry | None:
+        for file in self.files.list(kind, key[:2], key):
+            body, _, seal = (
+                self.files.read(kind, key[:2], key, file.base_name)
+                .decode(errors="replace")
+                .rstrip("\n")
+                .rpartition("\n")
+            )
+            if hashlib.sha256(body.encode()).hexdigest() == seal:
+                entry: Entry = json.loads(body)
+                return entry
+        return None
+
+    def _payload(self, digest: str, size: int) -> str | None:
+        whole = [f.base_name for f in self.files.list("payloads", digest[:2], digest) if f.size == size]
+        return f"payloads/{digest[:2]}/{digest}/{whole[0]}" if whole else None
+
+    def _write_payload(self, digest: str, data: bytes) -> str:
+        path = f"payloads/{digest[:2]}/{digest}/{uuid.uuid4().hex}.safetensors"
+        self.files.write(data, path)
+        return path
