@@ -1,0 +1,266 @@
+"""Datasets on disk: Parquet shards of image-text rows beside a card that describes them.
+
+Any Parquet reader can read the shards: `image` (bytes as found), `captions` (strings), `label` (-1: none), `key`.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from time_ray.core.errors import UserError
+from time_ray.core.section import Section
+
+CARD = "card.json"
+GROUP_BYTES = 256 * 1024  # a random access reads one row group: small ones waste little
+GROUP_ROWS = 256
+SCHEMA = pa.schema(
+    [
+        ("image", pa.binary()),
+        ("captions", pa.list_(pa.string())),
+        ("label", pa.int32()),
+        ("key", pa.string()),
+    ]
+)
+
+
+class Row(NamedTuple):
+    """One sample: an encoded image, its captions, its class (-1: none), and where it came from."""
+
+    image: bytes
+    captions: tuple[str, ...]
+    label: int
+    key: str
+
+
+class SplitInfo(Section):
+    """The files of a split, in order, and how many rows they hold together."""
+
+    shards: tuple[str, ...]
+    rows: Annotated[int, Field(ge=0)]
+
+
+class Card(Section):
+    """What a dataset is. `digest` names its content, whatever the encoding of the files."""
+
+    name: str
+    kind: Literal["classification", "captions"]
+    classes: tuple[str, ...]
+    templates: Annotated[tuple[str, ...], Field(description="class prompts; {} is the class name")]
+    splits: dict[str, SplitInfo]
+    digest: str
+
+
+class Split:
+    """The rows of one split, read where they are asked for; captions and labels are kept once read."""
+
+    def __init__(self, folder: str, filesystem: pa.fs.FileSystem, name: str, info: SplitInfo) -> None:
+        self.name = name
+        self.where = f"{folder} {name}"
+        self._filesystem = filesystem
+        self._paths = [f"{folder}/{shard}" for shard in info.shards]
+        self._rows = info.rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """The class of every row; -1 where a row has none."""
+        return np.asarray(self._column("label"), dtype=np.int32)
+
+    def images(self, indices: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
+        """The encoded images of those rows, in that order."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        found: list[bytes] = [b""] * len(wanted)
+        group_of = np.searchsorted(self._groups.start, wanted, side="right") - 1
+        for shard in np.unique(self._groups.shard[group_of]):
+            file = self._open(int(shard))
+            for group in np.unique(group_of[self._groups.shard[group_of] == shard]):
+                images = file.read_row_group(int(self._groups.local[group]), columns=["image"], use_threads=False)[0]
+                for place in np.flatnonzero(group_of == group):
+                    found[place] = images[int(wanted[place] - self._groups.start[group])].as_py()
+        return found
+
+    def captions(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """All captions of those rows, in that order."""
+        return [tuple(self._captions[int(index)].as_py()) for index in indices]
+
+    @cached_property
+    def _captions(self) -> pa.ListArray:
+        return self._column("captions")
+
+    def _column(self, name: str) -> pa.Array:
+        parts = [self._open(shard).read(columns=[name], use_threads=False)[0] for shard in range(len(self._paths))]
+        chunks = [chunk for part in parts for chunk in part.chunks]
+        return pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
+
+    def _open(self, shard: int) -> pq.ParquetFile:
+        metadata = self._footers[shard]
+        return pq.ParquetFile(self._filesystem.open_input_file(self._paths[shard]), metadata=metadata)
+
+    @cached_property
+    def _footers(self) -> list[pq.FileMetaData]:
+        return [_footer(self._filesystem, path) for path in self._paths]
+
+    @cached_property
+    def _groups(self) -> "_Groups":
+        places = [(shard, local) for shard, file in enumerate(self._footers) for local in range(file.num_row_groups)]
+        rows = [self._footers[shard].row_group(local).num_rows for shard, local in places]
+        shard, local = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return _Groups(shard, local, np.cumsum([0, *rows[:-1]], dtype=np.int64))
+
+
+class _Groups(NamedTuple):
+    """Every row group of a split: its shard, its number there, and its first row."""
+
+    shard: NDArray[np.int64]
+    local: NDArray[np.int64]
+    start: NDArray[np.int64]
+
+
+class Dataset:
+    """A dataset that is whole on disk."""
+
+    def __init__(self, folder: str, filesystem: pa.fs.FileSystem, card: Card) -> None:
+        self.card = card
+        self._splits = {name: Split(folder, filesystem, name, info) for name, info in card.splits.items()}
+
+    @classmethod
+    def open(cls, folder: str | Path, filesystem: pa.fs.FileSystem | None = None) -> Self:
+        """The dataset of that folder. Raises UserError if it is missing, unfinished or lacks files."""
+        filesystem, folder = _place(folder, filesystem)
+        card = _read_card(folder, filesystem)
+        paths = [f"{folder}/{shard}" for info in card.splits.values() for shard in info.shards]
+        absent = (info.path for info in filesystem.get_file_info(paths) if not info.is_file)
+        UserError.unless_none(f"{path}: missing, though {CARD} lists it; import the dataset again" for path in absent)
+        return cls(folder, filesystem, card)
+
+    def split(self, name: str) -> Split:
+        """The split of that name. Raises UserError if the dataset has none."""
+        if name not in self._splits:
+            has = ", ".join(self._splits) or "none"
+            msg = f"dataset {self.card.name}: no split {name}; it has {has}"
+            raise UserError(msg)
+        return self._splits[name]
+
+
+def write_dataset(
+    folder: str | Path,
+    *,
+    name: str,
+    kind: Literal["classification", "captions"],
+    classes: Sequence[str],
+    templates: Sequence[str],
+    splits: Mapping[str, Iterable[Row]],
+    filesystem: pa.fs.FileSystem | None = None,
+    rows_per_shard: int = 4096,
+) -> Card:
+    """Write the rows, then the card: the dataset is whole once its card is there. Rows are taken one at a time.
+
+    Shards get names of their own in every call, so two writers of one folder never touch the same file.
+    """
+    filesystem, folder = _place(folder, filesystem)
+    filesystem.create_dir(folder, recursive=True)
+    digest = hashlib.sha256()
+    infos = {}
+    for split, rows in splits.items():
+        digest.update(_framed(b"split", split.encode()))
+        stem = f"{folder}/{split}-{uuid4().hex[:8]}"
+        infos[split] = _write_split(stem, _digested(rows, digest), filesystem, rows_per_shard)
+    for text in (*classes, "\0", *templates):
+        digest.update(_framed(text.encode()))
+    card = Card(
+        name=name,
+        kind=kind,
+        classes=tuple(classes),
+        templates=tuple(templates),
+        splits=infos,
+        digest=digest.hexdigest(),
+    )
+    with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
+        stream.write(card.model_dump_json(indent=2).encode())
+    return card
+
+
+def _write_split(stem: str, rows: Iterator[Row], filesystem: pa.fs.FileSystem, rows_per_shard: int) -> SplitInfo:
+    shards: list[str] = []
+    total = 0
+    while group := _next_group(rows, rows_per_shard):
+        path = f"{stem}-{len(shards):05d}.parquet"
+        shards.append(path.rpartition("/")[2])
+        count = 0
+        with filesystem.open_output_stream(path) as stream, _writer(stream) as writer:
+            while group:
+                writer.write_table(pa.table([list(column) for column in zip(*group, strict=True)], schema=SCHEMA))
+                count += len(group)
+                group = _next_group(rows, rows_per_shard - count)
+        total += count
+    return SplitInfo(shards=tuple(shards), rows=total)
+
+
+def _writer(stream: pa.NativeFile) -> pq.ParquetWriter:
+    compression = {"image": "none", "captions.list.element": "zstd", "label": "zstd", "key": "zstd"}
+    return pq.ParquetWriter(
+        stream, SCHEMA, compression=compression, use_dictionary=["captions.list.element"], write_statistics=False
+    )
+
+
+def _next_group(rows: Iterator[Row], room: int) -> list[Row]:
+    group: list[Row] = []
+    size = 0
+    for row in islice(rows, min(room, GROUP_ROWS)):
+        group.append(row)
+        size += len(row.image)
+        if size >= GROUP_BYTES:
+            break
+    return group
+
+
+def _digested(rows: Iterable[Row], digest: Any) -> Iterator[Row]:
+    for row in rows:
+        captions = [caption.encode() for caption in row.captions]
+        digest.update(_framed(b"row", row.image, str(row.label).encode(), *captions))
+        yield row
+
+
+def _framed(*parts: bytes) -> bytes:
+    """The parts in a form that no other parts share."""
+    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+
+
+def _place(folder: str | Path, filesystem: pa.fs.FileSystem | None) -> tuple[pa.fs.FileSystem, str]:
+    if filesystem is None:
+        return pa.fs.LocalFileSystem(use_mmap=True), str(Path(folder).resolve())
+    return filesystem, str(folder).rstrip("/")
+
+
+def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
+    path = f"{folder}/{CARD}"
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return Card.model_validate_json(stream.read())
+    except FileNotFoundError as error:
+        msg = f"{folder}: no dataset here ({CARD} is missing); import one, or correct the path"
+        raise UserError(msg) from error
+    except ValidationError as error:
+        faults = (f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise UserError(*faults) from error
+
+
+def _footer(filesystem: pa.fs.FileSystem, path: str) -> pq.FileMetaData:
+    try:
+        return pq.ParquetFile(filesystem.open_input_file(path)).metadata
+    except (pa.ArrowInvalid, OSError) as error:
+        msg = f"{path}: not a readable Parquet file; import the dataset again"
+        raise UserError(msg) from error
