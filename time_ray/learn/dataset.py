@@ -79,6 +79,12 @@ class Split:
         """The class of every row; -1 where a row has none."""
         return np.asarray(self._column("label"), dtype=np.int32)
 
+    def rows_of(self, label: int) -> NDArray[np.int64]:
+        """The rows of that class, in order."""
+        order, labels = self._by_label
+        start, stop = np.searchsorted(labels, [label, label + 1])
+        return order[start:stop]
+
     def images(self, indices: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
         """The encoded images of those rows, in that order."""
         wanted = np.asarray(indices, dtype=np.int64)
@@ -95,6 +101,11 @@ class Split:
     def captions(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
         """All captions of those rows, in that order."""
         return [tuple(self._captions[int(index)].as_py()) for index in indices]
+
+    @cached_property
+    def _by_label(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        order = np.argsort(self.labels, kind="stable")
+        return order, self.labels[order]
 
     @cached_property
     def _captions(self) -> pa.ListArray:

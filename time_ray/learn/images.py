@@ -1,0 +1,114 @@
+"""Images: decoded, cut to the model's size, and kept where they are small."""
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from time_ray.core.errors import CellError
+from time_ray.learn.dataset import Split
+
+Pixels = NDArray[np.uint8]  # [height, width, 3]
+
+KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a process
+KEPT_BYTES = 256 * 1024**2  # in one split
+CROP_AREA = (0.9, 1.0)
+CROP_RATIO = (3 / 4, 4 / 3)
+CROP_TRIES = 10
+CROP_DRAWS = 2 * CROP_TRIES + 2
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image in RGB. Raises ValueError, saying why, if the bytes are not a whole image."""
+    try:
+        return Image.open(BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+
+
+def fit(image: Image.Image, size: int) -> Image.Image:
+    """The central square of that size, after the shorter side was resized to it (bicubic); itself if it fits."""
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    short = min(width, height)
+    scaled = image.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
+    left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
+    return scaled.crop((left, top, left + size, top + size))
+
+
+def crop(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Image:
+    """A random part of 90 to 100 % of the area, resized to a square of that size (bicubic).
+
+    `draws` are CROP_DRAWS numbers in [0, 1): they decide alone. The rule is torchvision's RandomResizedCrop.
+    """
+    left, top, width, height = _crop_box(image.width, image.height, draws.tolist())
+    part = image.crop((left, top, left + width, top + height))
+    return part.resize((size, size), Image.Resampling.BICUBIC)
+
+
+class Decoded:
+    """The decoded images of a split, fitted to a size if one is given. Small ones are decoded once."""
+
+    def __init__(self, split: Split, size: int | None) -> None:
+        self._where = split.where
+        self._images = split.images
+        self._size = size
+        self._has = np.zeros(len(split), dtype=bool)
+        self._kept: Pixels | None = None
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Pixels]:
+        """The images of those rows, in that order. Raises CellError, naming the row, for a broken one."""
+        rows = np.asarray(indices, dtype=np.int64)
+        missing = np.unique(rows[~self._has[rows]])
+        fresh = dict(zip(missing.tolist(), map(self._pixels, missing, self._images(missing)), strict=True))
+        for row, pixels in fresh.items():
+            self._keep(row, pixels)
+        return [self._recall(row, fresh) for row in rows.tolist()]
+
+    def _pixels(self, row: int, data: bytes) -> Pixels:
+        try:
+            image = decode(data)
+        except ValueError as error:
+            msg = f"{self._where}: row {row}: not a readable image ({error}); import the dataset again"
+            raise CellError(msg) from error
+        return np.asarray(image if self._size is None else fit(image, self._size))
+
+    def _keep(self, row: int, pixels: Pixels) -> None:
+        if self._kept is None and max(pixels.shape) <= KEPT_SIDE and len(self._has) * pixels.size <= KEPT_BYTES:
+            self._kept = np.empty((len(self._has), *pixels.shape), dtype=np.uint8)
+        if self._kept is not None and self._kept.shape[1:] == pixels.shape:
+            self._kept[row] = pixels
+            self._has[row] = True
+
+    def _recall(self, row: int, fresh: dict[int, Pixels]) -> Pixels:
+        if self._kept is not None and self._has[row]:
+            pixels: Pixels = self._kept[row]
+            return pixels
+        return fresh[row]
+
+
+_decoded: WeakKeyDictionary[Split, dict[int | None, Decoded]] = WeakKeyDictionary()
+
+
+def decoded(split: Split, size: int | None = None) -> Decoded:
+    """The images of a split as decoded, or fitted to a size: one store of each for the life of the split."""
+    return _decoded.setdefault(split, {}).setdefault(size, Decoded(split, size))
+
+
+def _crop_box(width: int, height: int, draws: list[float]) -> tuple[int, int, int, int]:
+    """Left, top, width and height: the first of ten tries that fits, or else the largest central box."""
+    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
+    for attempt in range(CROP_TRIES):
+        area = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * draws[2 * attempt])
+        ratio = math.exp(low + (high - low) * draws[2 * attempt + 1])
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(draws[-2] * (width - w + 1)), int(draws[-1] * (height - h + 1)), w, h
+    w = min(width, round(height * CROP_RATIO[1]))
+    h = min(height, round(width / CROP_RATIO[0]))
+    return (width - w) // 2, (height - h) // 2, w, h
