@@ -1,0 +1,56 @@
+"""What must hold of models before they are merged, and where a value is no number."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from time_ray.merging.models import Model
+from time_ray.merging.pieces import cut
+
+SCAN = 1 << 20
+"""Elements that are looked at together."""
+
+
+def mismatches(base: Model, expert: Model) -> Iterator[str]:
+    """Every tensor that one of them lacks, or has in another shape or dtype."""
+    wanted, given = base.lay_out(), expert.lay_out()
+    for name in wanted.keys() - given.keys():
+        yield f"{expert.label}: has no {name} {wanted[name]}; give an expert of the base's architecture"
+    for name in given.keys() - wanted.keys():
+        yield f"{expert.label}: {name} {given[name]} is not in the base; give an expert of the base's architecture"
+    for name in wanted.keys() & given.keys():
+        if (wanted[name].shape, wanted[name].dtype) != (given[name].shape, given[name].dtype):
+            yield f"{expert.label}: {name} is {given[name]} and {wanted[name]} in the base; make them the same"
+
+
+def unmergeable(base: Model) -> Iterator[str]:
+    """Every tensor of a kind that has no arithmetic here."""
+    for entry in base.entries:
+        if entry.dtype.is_complex or (entry.merged and entry.dtype.itemsize < 2):
+            yield f"{base.label}: {entry.name} is {entry}; convert it to float32, float16 or bfloat16"
+
+
+def different_buffers(base: Model, expert: Model) -> Iterator[str]:
+    """Every integer tensor in which they disagree."""
+    for entry in base.entries:
+        if not entry.merged and not torch.equal(
+            base.read(entry, 0, entry.size).cpu(), expert.read(entry, 0, entry.size).cpu()
+        ):
+            yield f"{expert.label}: {entry.name} {entry} differs from the base; make integers equal"
+
+
+def faults(base: Model, experts: Iterable[Model]) -> Iterator[str]:
+    """Every reason not to merge that headers and integer buffers show."""
+    yield from unmergeable(base)
+    for expert in experts:
+        found = sorted(mismatches(base, expert))
+        yield from found or different_buffers(base, expert)
+
+
+def not_numbers(models: Sequence[Model]) -> Iterator[str]:
+    """Every tensor of every model that holds a NaN or an infinity."""
+    for model in models:
+        for entry in model.entries:
+            pieces = cut([entry], SCAN, whole=False)
+            if any(not model.read(entry, piece.start, piece.stop).isfinite().all() for piece in pieces):
+                yield f"{model.label}: {entry.name} holds NaN or Inf; leave this model out or train it again"

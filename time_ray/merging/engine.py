@@ -1,0 +1,183 @@
+"""The one engine: folds experts piece by piece, from memory or disk, into memory or disk."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.check import not_numbers
+from time_ray.merging.errors import MergeError
+from time_ray.merging.models import Model
+from time_ray.merging.pieces import Expert, Piece, State, cut
+from time_ray.merging.rule import End, Rule, Visit
+from time_ray.merging.selection import bounds, histograms
+
+CHUNK = 1 << 17
+"""Elements folded together: what a core's cache holds of base, expert and state."""
+
+Sink = Callable[[Piece, Tensor], None]
+"""Takes the merged values of a piece."""
+
+
+class NotANumber(Exception):  # noqa: N818 - a signal: the engine answers it with a search for all of them
+    """Some value of some model is NaN or Inf."""
+
+
+def values(model: Model, piece: Piece) -> Tensor:
+    """The values of a piece in the precision of the arithmetic; NotANumber if one is NaN or Inf."""
+    found = model.read(piece.entry, piece.start, piece.stop)
+    if found.dtype not in (torch.float32, torch.float64):
+        found = found.to(torch.float32)
+    # A sum over NaN or Inf is never finite; a sum that is not may still be an overflow of large numbers.
+    if not math.isfinite(found.sum().item()) and not found.isfinite().all():
+        raise NotANumber
+    return found
+
+
+@dataclass
+class Totals:
+    """Sums over pieces, by key; exact, so their order does not matter."""
+
+    parts: dict[str, list[list[float]]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, tally: tuple[str, list[float]] | None) -> None:
+        """Count one piece."""
+        if tally:
+            with self.lock:
+                self.parts.setdefault(tally[0], []).append(tally[1])
+
+    def sums(self) -> dict[str, list[float]]:
+        """The sums."""
+        return {key: [math.fsum(column) for column in zip(*rows, strict=True)] for key, rows in self.parts.items()}
+
+
+@dataclass
+class Plan:
+    """A base, a rule and the pieces that both imply."""
+
+    base: Model
+    rule: Rule
+    chunk: int = CHUNK
+    threads: int = 1
+    tick: Callable[[Piece], None] = lambda _: None
+    """Called whenever a piece of a model has been read."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces of the model, in order."""
+        return cut(self.base.entries, self.chunk, self.rule.whole)
+
+    def rule_of(self, piece: Piece) -> Rule:
+        """The rule of a piece: 0-d tensors may have their own."""
+        return self.rule if piece.entry.shape else self.rule.scalars or self.rule
+
+    def read(self, model: Model, piece: Piece) -> Tensor:
+        """The values of a piece of a model on the base's device."""
+        found = values(model, piece)
+        self.tick(piece)
+        return found
+
+    def each(self, work: Callable[[Piece], None], pieces: Iterator[Piece]) -> None:
+        """The work is done for every piece, by as many threads as the plan says."""
+        if self.threads == 1:
+            for piece in pieces:
+                work(piece)
+            return
+        lock = threading.Lock()
+
+        def take() -> None:
+            while True:
+                with lock:
+                    piece = next(pieces, None)
+                if piece is None:
+                    return
+                work(piece)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for future in [pool.submit(take) for _ in range(self.threads)]:
+                future.result()
+
+    def survey(self, model: Model) -> dict[str, Tensor]:
+        """The histograms of an expert's magnitudes by scope (see `selection`)."""
+        selection = self.rule.selection
+        if selection is None:
+            return {}
+        return histograms(lambda: self.magnitudes(model), selection.scope)
+
+    def magnitudes(self, model: Model) -> Iterator[tuple[Piece, Tensor]]:
+        """|expert − base| of every piece the rule trims, as float32."""
+        for piece in self.pieces():
+            if self.rule_of(piece) is self.rule:
+                yield piece, (self.read(model, piece) - self.read(self.base, piece)).abs_().float()
+
+    def meet(self, model: Model, who: Expert, counts: Mapping[str, Tensor] | None = None) -> Expert:
+        """The expert with the bounds that its values imply; `counts` are its histograms where they are known."""
+        selection = self.rule.selection
+        if selection is None:
+            return who
+        counts = counts or self.survey(model)
+        return replace(who, bounds=bounds(selection, counts, lambda: self.magnitudes(model)))
+
+    def add(self, state: State | None, model: Model, who: Expert, piece: Piece, base: Tensor) -> State:
+        """The state of a piece that also holds this expert."""
+        return self.rule_of(piece).add(state, Visit(self.read(model, piece), base, piece, who))
+
+
+@dataclass
+class Merger:
+    """Merges experts that are all there, each piece in one go."""
+
+    plan: Plan
+    models: Sequence[Model]
+    experts: Sequence[Expert]
+    sink: Sink
+    totals: Totals = field(default_factory=Totals)
+    left: dict[Piece, State | None] = field(default_factory=dict)
+    """Pieces that wait for the totals, and their states where folding again would cost much."""
+
+    def run(self) -> None:
+        """Every piece is merged and given to the sink."""
+        self.plan.each(self.first, self.plan.pieces())
+        if self.left:
+            sums = self.totals.sums()
+            self.plan.each(lambda piece: self.second(piece, sums), iter(sorted(self.left, key=place)))
+
+    def fold(self, piece: Piece, base: Tensor) -> State:
+        """The state of a piece after all experts."""
+        state: State | None = None
+        for model, who in zip(self.models, self.experts, strict=True):
+            state = self.plan.add(state, model, who, piece, base)
+        if state is None:
+            raise AssertionError
+        return state
+
+    def first(self, piece: Piece) -> None:
+        """The piece is merged, or waits for the totals."""
+        base = self.plan.read(self.plan.base, piece)
+        state, rule = self.fold(piece, base), self.plan.rule_of(piece)
+        self.totals.add(rule.tally(state, piece))
+        if rule.settled(state):
+            self.sink(piece, rule.finish(state, End(base, piece, len(self.experts), {})))
+        else:
+            self.left[piece] = state if rule.retain else None
+
+    def second(self, piece: Piece, sums: Mapping[str, Sequence[float]]) -> None:
+        """A piece that waited is merged."""
+        base = self.plan.read(self.plan.base, piece)
+        state = self.left[piece]
+        state = self.fold(piece, base) if state is None else state
+        self.sink(piece, self.plan.rule_of(piece).finish(state, End(base, piece, len(self.experts), sums)))
+
+
+def place(piece: Piece) -> tuple[int, int]:
+    """Where a piece is in the model."""
+    return piece.order, piece.start
+
+
+def named(models: Sequence[Model]) -> MergeError:
+    """The error that names every tensor with a NaN or Inf."""
+    return MergeError(*not_numbers(models))

@@ -1,0 +1,30 @@
+"""Iso-C (arXiv:2502.04959): the sum of the task vectors with all its singular values made equal."""
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.average import Average
+from time_ray.merging.matrices import matrices
+from time_ray.merging.pieces import State
+from time_ray.merging.rule import End, VectorRule, Visit
+
+
+class IsoC(VectorRule):
+    """λ · mean(σ) · U Vᵀ of Σ τ = U diag(σ) Vᵀ for linear layers; λ · mean τ elsewhere."""
+
+    whole = True
+    scalars = Average()
+
+    def add(self, state: State | None, visit: Visit) -> State:
+        """State: Σ τ_i."""
+        vector = visit.vector()
+        return [vector] if state is None else [state[0].add_(vector)]
+
+    def vector(self, state: State, end: End) -> Tensor:
+        """The isotropic sum, or the mean."""
+        stack = matrices(state[0], end.piece.entry)
+        if stack is None:
+            return state[0] / end.count
+        u, values, v = torch.linalg.svd(stack, full_matrices=False)
+        isotropic: Tensor = values.mean(dim=-1)[:, None, None] * (u @ v)
+        return isotropic.reshape(-1)

@@ -1,0 +1,146 @@
+"""Models as a merge reads them: tensors in memory or a safetensors file, a run of elements at a time."""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from ctypes import c_char
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.errors import MergeError
+from time_ray.merging.pieces import Entry
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+HEADER_LIMIT = 100_000_000
+"""The format's own limit on the header, in bytes."""
+
+ModelLike = Mapping[str, Tensor] | str | os.PathLike[str]
+"""What the public functions take for a model: tensors by name, or the path of a safetensors file."""
+
+
+class Model(ABC):
+    """A model that is read a run of elements at a time."""
+
+    label: str
+    """What messages call it."""
+    entries: tuple[Entry, ...]
+    """Its tensors, in order."""
+
+    @abstractmethod
+    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+        """The elements from start to stop of a tensor, flat, in its own dtype; not to be changed."""
+
+    def lay_out(self) -> dict[str, Entry]:
+        """Its tensors by name."""
+        return {entry.name: entry for entry in self.entries}
+
+
+class MemoryModel(Model):
+    """Tensors in memory; they are never changed."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], label: str) -> None:
+        self.label = label
+        self.flat = {name: tensor.detach().contiguous().view(-1) for name, tensor in tensors.items()}
+        self.entries = tuple(Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
+
+    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+        """A view of the tensor."""
+        return self.flat[entry.name][start:stop]
+
+
+class FileModel(Model):
+    """A safetensors file; only its header is in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """MergeError names the file and what is wrong with it."""
+        self.label = str(path)
+        self.path = path
+        try:
+            self.file = os.open(path, os.O_RDONLY)
+            self.header, self.data = read_header(self.file)
+            self.entries = tuple(entry(name, spec) for name, spec in self.header.items() if name != "__metadata__")
+        except OSError as error:
+            raise MergeError(
+                f"{path}: cannot be read ({error.strerror}); give the path of a safetensors file"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MergeError(f"{path}: not a whole safetensors file ({error}); give one") from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
+
+    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+        """The elements, read from their place in the file."""
+        values = torch.empty(stop - start, dtype=entry.dtype)
+        size = values.element_size()
+        place = self.data + self.header[entry.name]["data_offsets"][0] + start * size
+        view = memoryview(raw(values))
+        while view:
+            count = os.preadv(self.file, [view], place)
+            if not count:
+                raise MergeError(f"{self.label}: ends within {entry.name}; give a whole safetensors file")
+            view, place = view[count:], place + count
+        return values
+
+
+def raw(values: Tensor) -> Any:
+    """The memory of a contiguous tensor as a writable buffer; the tensor must outlive it."""
+    return (c_char * (values.numel() * values.element_size())).from_address(values.data_ptr())
+
+
+def entry(name: str, spec: Mapping[str, Any]) -> Entry:
+    """One tensor of a header; ValueError if it does not add up."""
+    if spec["dtype"] not in DTYPES:
+        raise ValueError(f"{name} has dtype {spec['dtype']}")
+    found = Entry(name, DTYPES[spec["dtype"]], tuple(spec["shape"]))
+    first, last = spec["data_offsets"]
+    if last - first != found.size * found.dtype.itemsize:
+        raise ValueError(f"{name} has {last - first} bytes for {found}")
+    return found
+
+
+def read_header(file: int) -> tuple[dict[str, Any], int]:
+    """The header of an open safetensors file, and the offset of the first tensor's bytes."""
+    size = int.from_bytes(os.pread(file, 8, 0), "little")
+    if not 2 <= size <= HEADER_LIMIT:
+        raise ValueError(f"its header would have {size} bytes")
+    header = json.loads(os.pread(file, size, 8))
+    end = max((spec["data_offsets"][1] for name, spec in header.items() if name != "__metadata__"), default=0)
+    missing = 8 + size + end - os.fstat(file).st_size
+    if missing > 0:
+        raise ValueError(f"{missing} bytes are missing at its end")
+    return header, 8 + size
+
+
+def open_model(model: ModelLike, label: str) -> Model:
+    """The model behind tensors or a path; MergeError if the file is none."""
+    return MemoryModel(model, label) if isinstance(model, Mapping) else FileModel(Path(model))
+
+
+def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
+    """The models by label; MergeError lists every file that is none."""
+    opened: dict[str, Model] = {}
+    faults: list[str] = []
+    for label, model in models.items():
+        try:
+            opened[label] = open_model(model, label)
+        except MergeError as error:
+            faults += error.faults
+    MergeError.unless_none(faults)
+    return opened

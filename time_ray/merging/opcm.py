@@ -1,0 +1,63 @@
+"""OPCM (arXiv:2501.09522): each new task vector keeps out of the main directions of what is merged already."""
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.average import Average
+from time_ray.merging.matrices import matrices
+from time_ray.merging.pieces import Piece, State
+from time_ray.merging.rule import End, Rule, Visit
+from time_ray.merging.sums import mean_norm_ratio
+
+
+def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
+    """The new vector [m, n] without its part in the main subspace of the merged one.
+
+    With merged = U diag(σ) Vᵀ and r the first index whose cumulative share of Σσ exceeds α: P = Uᵀ · vector · V loses
+    its diagonal and its first r rows and columns' common block.
+    """
+    u, values, v = torch.linalg.svd(merged, full_matrices=False)
+    shares = values.double().cumsum(0) / values.double().sum().clamp(min=torch.finfo(torch.float64).tiny)
+    rank = int((shares <= alpha).sum())
+    main = u[:, :rank].mT @ vector @ v[:rank].mT
+    diagonal = ((u.mT @ vector) * v).sum(dim=1)
+    diagonal[:rank] = 0  # in the block already
+    known: Tensor = u[:, :rank] @ main @ v[:rank] + (u * diagonal) @ v
+    return vector - known
+
+
+class Opcm(Rule):
+    """θ_0 + Q · mean‖τ_i‖ / ‖Q‖, where Q sums the projected task vectors (norms over the whole model)."""
+
+    whole = True
+    scalars = Average()
+    retain = True
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+
+    def add(self, state: State | None, visit: Visit) -> State:
+        """State: Q, and each ‖τ_i‖²."""
+        vector = visit.vector()
+        square = vector.double().square().sum().view(1)
+        if state is None:
+            return [vector, square]
+        merged, stack = matrices(state[0], visit.piece.entry), matrices(vector, visit.piece.entry)
+        if merged is not None and stack is not None:
+            pairs = zip(stack, merged, strict=True)
+            vector = torch.stack([projected(new, old, self.alpha) for new, old in pairs]).view(-1)
+        return [state[0].add_(vector), torch.cat((state[1], square))]
+
+    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
+        """‖Q‖², then each ‖τ_i‖²."""
+        del piece
+        return "norms", [state[0].double().square().sum().item(), *state[1].tolist()]
+
+    def settled(self, state: State) -> bool:
+        """Never: norms are of the whole model."""
+        del state
+        return False
+
+    def finish(self, state: State, end: End) -> Tensor:
+        """The base moved by Q at the experts' mean norm."""
+        return (state[0] * mean_norm_ratio(end.totals["norms"])).add_(end.base)

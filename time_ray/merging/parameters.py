@@ -1,0 +1,142 @@
+"""Parameters of techniques: what each may be, its default, and one canonical form of its value."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from time_ray.merging.errors import MergeError
+from time_ray.merging.lines import CURVES, TAILS
+
+FORWARD = ("linear", "sqrt", "quadratic", "cubic", "fifth", "tenth", "exp", "log")
+SCHEDULES = (*FORWARD, *(f"reverse_{name}" for name in FORWARD))
+
+
+class Unfit(Exception):  # noqa: N818 - a signal between two functions of this file, never seen outside
+    """A value that its parameter does not allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter: its default, the values it allows in words, and the function to its canonical form."""
+
+    default: Any
+    allowed: str
+    canonical: Callable[[Any], Any]
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number (a truth value is none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(default: float | None, low: float = -math.inf, high: float = math.inf, *, null: str = "") -> Parameter:
+    """A finite number from low to high; `null` says what null means where it is allowed."""
+
+    def canonical(value: Any) -> float | None:
+        if value is None and null:
+            return None
+        if not is_number(value) or not low <= value <= high:
+            raise Unfit
+        return float(value)
+
+    bounds = "a number" if math.isinf(low) else f"a number of at least {low:g}"
+    allowed = f"a number from {low:g} to {high:g}" if math.isfinite(high) else bounds
+    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical)
+
+
+def fraction(default: float | None, *, null: str = "") -> Parameter:
+    """A number from 0 to 1."""
+    return number(default, 0, 1, null=null)
+
+
+def whole(default: int, low: int) -> Parameter:
+    """A whole number of at least `low`."""
+
+    def canonical(value: Any) -> int:
+        if not is_number(value) or value != int(value) or value < low:
+            raise Unfit
+        return int(value)
+
+    return Parameter(default, f"a whole number of at least {low}", canonical)
+
+
+def choice(default: str, *options: str) -> Parameter:
+    """One of some words."""
+
+    def canonical(value: Any) -> str:
+        if value not in options:
+            raise Unfit
+        return str(value)
+
+    return Parameter(default, "one of " + ", ".join(options), canonical)
+
+
+def flag(*, default: bool) -> Parameter:
+    """True or false."""
+
+    def canonical(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise Unfit
+        return value
+
+    return Parameter(default, "true or false", canonical)
+
+
+def weights() -> Parameter:
+    """Null, one share per expert (made to sum to 1), or the name of a schedule; equal shares are null."""
+
+    def canonical(value: Any) -> str | list[float] | None:
+        if value is None or (isinstance(value, str) and value in SCHEDULES):
+            return value
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise Unfit
+        if not all(is_number(share) and share >= 0 for share in value) or not sum(value) > 0:
+            raise Unfit
+        return None if len(set(value)) == 1 else [float(share) for share in value]
+
+    allowed = "null (equal shares), a list of numbers of at least 0 (oldest first, not all 0), or one of "
+    return Parameter(None, allowed + ", ".join(SCHEDULES), canonical)
+
+
+def lines() -> Parameter:
+    """Null, or the settings of LiNeS."""
+    fields = {"alpha": number(0.5), "beta": number(0.5), "curve": choice("linear", *CURVES)}
+    fields |= {"tail": choice("last", *TAILS)}
+
+    def canonical(value: Any) -> dict[str, Any] | None:
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or set(value) - set(fields):
+            raise Unfit
+        settings = {name: field.canonical(value.get(name, field.default)) for name, field in fields.items()}
+        return settings if settings["beta"] else {"alpha": settings["alpha"], "beta": 0.0}
+
+    allowed = "null (off), or {alpha, beta: numbers, curve: " + "|".join(CURVES) + ", tail: " + "|".join(TAILS) + "}"
+    return Parameter(None, allowed, canonical)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What to do about an unknown word: the nearest known one, or all of them."""
+    options = list(known)
+    close = difflib.get_close_matches(word, options, n=1)
+    return (
+        f"did you mean '{close[0]}'?" if close else "give one of " + ", ".join(options) if options else "leave it out"
+    )
+
+
+def fill(where: str, table: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of the table in canonical form, defaults filled in; MergeError lists every fault."""
+    faults = [f"{where}: unknown parameter '{name}'; {nearest(name, table)}" for name in given if name not in table]
+    filled: dict[str, Any] = {}
+    for name, parameter in table.items():
+        value = given.get(name, parameter.default)
+        try:
+            filled[name] = parameter.canonical(value)
+        except (Unfit, OverflowError):
+            faults.append(f"{where}: {name} is {value!r}; give {parameter.allowed}")
+    if filled.get("lines") and given.get("scaling") is not None:
+        faults.append(f"{where}: both lines and scaling are given, and lines replaces scaling; leave one out")
+    MergeError.unless_none(faults)
+    return filled

@@ -1,0 +1,58 @@
+"""Spherical interpolation of weights, tensor by tensor (Shoemake 1985)."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.average import Average, Pair
+from time_ray.merging.pieces import State
+from time_ray.merging.rule import End, Rule, Visit
+
+PARALLEL = 0.9995
+"""Above this cosine the arc is a line, as in every public implementation."""
+TINY = 1e-8
+"""A tensor with a smaller norm has no direction."""
+
+
+def slerp(older: Tensor, newer: Tensor, share: float) -> Tensor:
+    """The point at `share` of the arc from older to newer; on the line where they are parallel or one is 0."""
+    lengths = older.double().norm().item(), newer.double().norm().item()
+    cosine = 1.0
+    if min(lengths) > TINY:
+        dot = torch.dot(older.double(), newer.double()).item()
+        cosine = min(max(dot / (lengths[0] * lengths[1]), -1.0), 1.0)
+    angle = math.acos(cosine)
+    if abs(cosine) > PARALLEL:
+        return older * (1 - share) + newer * share
+    return older * (math.sin((1 - share) * angle) / math.sin(angle)) + newer * (
+        math.sin(share * angle) / math.sin(angle)
+    )
+
+
+class Slerp(Rule):
+    """A running slerp: the t-th expert has the share 1/t, or the newer of two the share `weight`."""
+
+    whole = True
+
+    def __init__(self, weight: float | None = None) -> None:
+        self.weight = weight
+        self.scalars = Average() if weight is None else Pair(weight)
+
+    def add(self, state: State | None, visit: Visit) -> State:
+        """State: the running merge."""
+        if state is None:
+            return [visit.expert.clone()]
+        return [slerp(state[0], visit.expert, 1 / visit.who.number if self.weight is None else self.weight)]
+
+    def finish(self, state: State, end: End) -> Tensor:
+        """The running merge."""
+        del end
+        return state[0].clone()
+
+    def faults(self, count: int) -> Iterator[str]:
+        """Also: a weight is for two models."""
+        yield from super().faults(count)
+        if self.weight is not None and count != 2:
+            yield f"weight: it is the share of the newer of two models, and {count} are given; leave it out or use ema"

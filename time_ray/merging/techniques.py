@@ -1,0 +1,217 @@
+"""The table of techniques: to add one, write its rule and add its row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from time_ray.merging.average import average
+from time_ray.merging.consensus import Consensus
+from time_ray.merging.elect import Elect
+from time_ray.merging.errors import MergeError
+from time_ray.merging.iso_c import IsoC
+from time_ray.merging.lines import layer_factors
+from time_ray.merging.magmax import MagMax
+from time_ray.merging.model_stock import ModelStock
+from time_ray.merging.opcm import Opcm
+from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines, nearest, number, weights, whole
+from time_ray.merging.slerp import Slerp
+from time_ray.merging.sparsify import Drop, Largest, Middle, RowTrim, Sparsifier, Trim
+from time_ray.merging.sums import NormedSum, Sum
+from time_ray.merging.technique import Technique, Use
+
+Params = Mapping[str, Any]
+SCALING = {"scaling": number(1.0), "lines": lines()}
+SCALING_SUM = {"scaling": number(None, null="1 / number of experts"), "lines": lines()}
+AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
+WEIGHT = {"weight": fraction(None, null="equal shares; 0.5 for two")}
+DROP = {"drop": fraction(0.7), "seed": whole(0, 0)}
+BAND = {
+    "drop_low": fraction(0.7),
+    "drop_high": fraction(0.01),
+    "scope": choice("tower", "tower", "model", "tensor", "row"),
+}
+KEEP: dict[str, Parameter] = {
+    "keep": fraction(0.2),
+    "scope": choice("tower", "tower", "model", "tensor"),
+    "exact_k": flag(default=False),
+}
+
+
+def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float] | None]:
+    """The scaling of merged task vectors, and the factors that replace it."""
+    return p["scaling"], layer_factors(names, p["lines"]) if p["lines"] else None
+
+
+def largest(p: Params) -> Sparsifier:
+    """The trim of TIES."""
+    return Trim(Largest(p["keep"], p["scope"], exact=p["exact_k"]))
+
+
+def middle(p: Params) -> Sparsifier:
+    """The trim of breadcrumbs."""
+    selection = Middle(p["drop_low"], p["drop_high"], p["scope"])
+    return RowTrim(selection) if p["scope"] == "row" else Trim(selection)
+
+
+def dropped(p: Params) -> Sparsifier:
+    """The drop of DARE."""
+    return Drop(p["drop"], p["seed"])
+
+
+def replaced(p: Params) -> tuple[str, ...]:
+    """LiNeS replaces the scaling."""
+    return ("scaling",) if p["lines"] else ("lines",)
+
+
+def idle_keep(p: Params) -> tuple[str, ...]:
+    """Where all is kept, the way to count does not matter (the scope still breaks ties of the vote)."""
+    return (*replaced(p), *(("exact_k",) if p["keep"] == 1 else ()))
+
+
+def idle_drop(p: Params) -> tuple[str, ...]:
+    """Where nothing or everything is dropped, the seed does not matter."""
+    return (*replaced(p), *(("seed",) if p["drop"] in (0, 1) else ()))
+
+
+ROWS = (
+    Technique(
+        name="average",
+        rule="θ = Σ w_i θ_i / Σ w_i, equal, listed or by a recency schedule",
+        paper="https://arxiv.org/abs/2203.05482",
+        parameters={"weights": weights(), **WEIGHT},
+        build=lambda p, _: average(p["weights"], p["weight"]),
+        state="1 (all experts for reverse_ schedules but reverse_exp)",
+        takes_weight=True,
+        alone=True,
+    ),
+    Technique(
+        name="slerp",
+        rule="per tensor the point on the arc between two models; of many, a running arc with share 1/t",
+        paper="https://doi.org/10.1145/325165.325242",
+        parameters=WEIGHT,
+        build=lambda p, _: Slerp(p["weight"]),
+        state="1",
+        elementwise=False,
+        takes_weight=True,
+        alone=True,
+    ),
+    Technique(
+        name="task_arithmetic",
+        rule="θ = θ_0 + λ Σ τ_i; keep_norm: the sum has the experts' mean norm",
+        paper="https://arxiv.org/abs/2212.04089",
+        parameters={**SCALING_SUM, "keep_norm": flag(default=False)},
+        build=lambda p, names: (NormedSum if p["keep_norm"] else Sum)(*moved(p, names)),
+        state="1",
+        idle=replaced,
+    ),
+    Technique(
+        name="ties",
+        rule="keep each τ_i's largest magnitudes, elect each sign by the sum, aggregate what agrees",
+        paper="https://arxiv.org/abs/2306.01708",
+        parameters={**KEEP, **AGGREGATE, **SCALING},
+        build=lambda p, names: Elect(*moved(p, names), largest(p), p["aggregate"]),
+        state="4 (mean, max), 2 (sum)",
+        idle=idle_keep,
+    ),
+    Technique(
+        name="dare",
+        rule="drop a random share of each τ_i, rescale what is left, add up",
+        paper="https://arxiv.org/abs/2311.03099",
+        parameters={**DROP, **SCALING_SUM},
+        build=lambda p, names: Sum(*moved(p, names), dropped(p)),
+        state="1",
+        random=True,
+        idle=idle_drop,
+    ),
+    Technique(
+        name="dare_ties",
+        rule="drop a random share of each τ_i, rescale what is left, elect each sign, aggregate what agrees",
+        paper="https://arxiv.org/abs/2311.03099",
+        parameters={**DROP, **AGGREGATE, **SCALING},
+        build=lambda p, names: Elect(*moved(p, names), dropped(p), p["aggregate"]),
+        state="4 (mean, max), 2 (sum)",
+        random=True,
+        idle=idle_drop,
+    ),
+    Technique(
+        name="breadcrumbs",
+        rule="drop each τ_i's smallest and very largest magnitudes, add up",
+        paper="https://arxiv.org/abs/2312.06795",
+        parameters={**BAND, **SCALING_SUM},
+        build=lambda p, names: Sum(*moved(p, names), middle(p)),
+        state="1",
+        idle=replaced,
+    ),
+    Technique(
+        name="breadcrumbs_ties",
+        rule="drop each τ_i's smallest and very largest magnitudes, elect each sign, aggregate what agrees",
+        paper="https://arxiv.org/abs/2312.06795",
+        parameters={**BAND, **AGGREGATE, **SCALING},
+        build=lambda p, names: Elect(*moved(p, names), middle(p), p["aggregate"]),
+        state="4 (mean, max), 2 (sum)",
+        idle=replaced,
+    ),
+    Technique(
+        name="magmax",
+        rule="of each element the τ_i with the largest magnitude; of equals the later",
+        paper="https://arxiv.org/abs/2407.06322",
+        parameters=SCALING,
+        build=lambda p, names: MagMax(*moved(p, names)),
+        state="1",
+        idle=replaced,
+    ),
+    Technique(
+        name="model_stock",
+        rule="per tensor between θ_0 and the mean, as far as the τ_i point the same way",
+        paper="https://arxiv.org/abs/2403.19522",
+        parameters={},
+        build=lambda _, __: ModelStock(),
+        state="2",
+        elementwise=False,
+        alone=True,
+    ),
+    Technique(
+        name="consensus",
+        rule="Σ τ_i where at least min_agree experts have |τ_i| > mask_scale · |Σ τ − τ_i|",
+        paper="https://arxiv.org/abs/2405.07813",
+        parameters={"min_agree": whole(2, 0), "mask_scale": number(0.4, 0), **SCALING_SUM},
+        build=lambda p, names: Consensus(*moved(p, names), p["min_agree"], p["mask_scale"]),
+        state="all experts",
+        idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
+    ),
+    Technique(
+        name="opcm",
+        rule="add each τ_i without its part in the main directions merged so far; keep the experts' mean norm",
+        paper="https://arxiv.org/abs/2501.09522",
+        parameters={"alpha": fraction(0.5)},
+        build=lambda p, _: Opcm(p["alpha"]),
+        state="1",
+        elementwise=False,
+    ),
+    Technique(
+        name="iso_c",
+        rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
+        paper="https://arxiv.org/abs/2502.04959",
+        parameters=SCALING,
+        build=lambda p, names: IsoC(*moved(p, names)),
+        state="1",
+        elementwise=False,
+        idle=replaced,
+    ),
+)
+TECHNIQUES: dict[str, Technique] = {row.name: row for row in ROWS}
+
+
+def technique_named(name: str) -> Technique:
+    """The row of a technique; MergeError names the nearest one."""
+    if name not in TECHNIQUES:
+        raise MergeError(f"technique: '{name}' is unknown; {nearest(name, TECHNIQUES)}")
+    return TECHNIQUES[name]
+
+
+def normalise(technique: str, params: Params, use: Use = "merge") -> dict[str, Any]:
+    """The full parameters that determine a result, as JSON can hold them: for content keys.
+
+    Defaults are filled in; parameters that cannot change the result in this use are left out. Given back as parameters,
+    they give the same result. MergeError lists every fault.
+    """
+    return technique_named(technique).essential(params, use)
