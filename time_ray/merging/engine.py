@@ -3,8 +3,9 @@
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from time_ray.merging.selection import bounds, histograms
 
 CHUNK = 1 << 17
 """Elements folded together: what a core's cache holds of base, expert and state."""
+
+T = TypeVar("T")
 
 Sink = Callable[[Piece, Tensor], None]
 """Takes the merged values of a piece."""
@@ -81,25 +84,28 @@ class Plan:
         self.tick(piece)
         return found
 
-    def each(self, work: Callable[[Piece], None], pieces: Iterator[Piece]) -> None:
-        """The work is done for every piece, by as many threads as the plan says."""
+    def each(self, work: Callable[[T], None], items: Iterator[T]) -> None:
+        """The work is done for every item, by as many threads as the plan says; the first error ends it."""
         if self.threads == 1:
-            for piece in pieces:
-                work(piece)
+            for item in items:
+                work(item)
             return
-        lock = threading.Lock()
+        lock, ended = threading.Lock(), threading.Event()
 
         def take() -> None:
-            while True:
+            while not ended.is_set():
                 with lock:
-                    piece = next(pieces, None)
-                if piece is None:
+                    item = next(items, None)
+                if item is None:
                     return
-                work(piece)
+                work(item)
 
         with ThreadPoolExecutor(self.threads) as pool:
-            for future in [pool.submit(take) for _ in range(self.threads)]:
-                future.result()
+            try:
+                for future in as_completed([pool.submit(take) for _ in range(self.threads)]):
+                    future.result()
+            finally:
+                ended.set()
 
     def survey(self, model: Model) -> dict[str, Tensor]:
         """The histograms of an expert's magnitudes by scope (see `selection`)."""

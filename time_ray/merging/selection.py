@@ -37,6 +37,10 @@ class Selection(ABC):
         None in the pair is no bound; None alone is no survivor.
         """
 
+    @abstractmethod
+    def from_towers(self, towers: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The histograms by scope from those by tower; None where they do not follow from them."""
+
 
 def halves(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
     """The lower and upper 16 bits of each float32 number, as views of int16."""

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -43,6 +44,12 @@ class Scoped(Selection):
     def scope(self, name: str) -> str:
         """The tower, the model or the tensor itself."""
         return {"tower": tower(name), "model": ""}.get(self.over, name)
+
+    def from_towers(self, towers: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """The same for towers, their sum for the model."""
+        if self.over == "model":
+            return {"": torch.stack(list(towers.values())).sum(dim=0)} if towers else {}
+        return dict(towers) if self.over == "tower" else None
 
 
 class Largest(Scoped):

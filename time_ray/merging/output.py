@@ -1,0 +1,99 @@
+"""An output file that is there whole or not at all."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from time_ray.merging.models import DTYPES, raw
+from time_ray.merging.pieces import Entry
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Write = Callable[[Entry, int, Tensor], None]
+"""Writes values at the start-th element of a tensor."""
+
+
+def header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+    """The header of a safetensors file with these tensors in this order, its length in front."""
+    described: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for entry in entries:
+        first, end = end, end + entry.size * entry.dtype.itemsize
+        described[entry.name] = {
+            "dtype": NAMES[entry.dtype],
+            "shape": list(entry.shape),
+            "data_offsets": [first, end],
+        }
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def faults(output: Path, entries: Sequence[Entry], inputs: Sequence[Path]) -> Iterator[str]:
+    """Every reason why a model cannot be written there."""
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        yield f"{output}: its folder does not exist; create {folder}"
+    elif not os.access(folder, os.W_OK):
+        yield f"{output}: its folder cannot be written; give another place"
+    elif output.is_dir():
+        yield f"{output}: is a folder; give the name of a file"
+    elif any(path.resolve() == output.resolve() for path in inputs):
+        yield f"{output}: is one of the inputs; give another name"
+    else:
+        needed = sum(entry.size * entry.dtype.itemsize for entry in entries)
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            yield f"{output}: needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; free some space"
+
+
+@contextmanager
+def whole_file(output: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> Iterator[Write]:
+    """A function that writes values into the file; the file has its name, on disk, once the block ends without error.
+
+    Until then its bytes lie in `.<name>.<process>.part` beside it, which is removed on any error.
+    """
+    output = output.absolute()
+    part = output.with_name(f".{output.name}.{os.getpid()}.part")
+    start = header(entries, metadata)
+    offsets, end = {}, len(start)
+    for entry in entries:
+        offsets[entry.name] = end
+        end += entry.size * entry.dtype.itemsize
+    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+
+    def write(entry: Entry, place: int, values: Tensor) -> None:
+        values = values.to(entry.dtype).contiguous()
+        pour(file, memoryview(raw(values)), offsets[entry.name] + place * entry.dtype.itemsize)
+
+    try:
+        with contextlib.closing(os.fdopen(file, "r+b", buffering=0)):
+            os.truncate(file, end)
+            pour(file, memoryview(start), 0)
+            yield write
+            os.fsync(file)
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(output.parent)
+
+
+def pour(file: int, view: memoryview, place: int) -> None:
+    """All bytes of the view are in the file from this place on."""
+    while view:
+        count = os.pwrite(file, view, place)
+        view, place = view[count:], place + count
+
+
+def sync_folder(folder: Path) -> None:
+    """The names in the folder are on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

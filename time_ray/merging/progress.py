@@ -1,0 +1,30 @@
+"""How many bytes of a streamed merge are done."""
+
+import threading
+from collections.abc import Callable
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes read and written so far, and those there will be as far as is known."""
+
+
+class Meter:
+    """Counts bytes from any thread and tells the listener."""
+
+    def __init__(self, listener: Progress | None) -> None:
+        self.listener = listener
+        self.done = 0
+        self.total = 0
+        self.lock = threading.Lock()
+
+    def expect(self, count: int) -> None:
+        """So many more bytes are to come."""
+        with self.lock:
+            self.total += count
+
+    def tick(self, count: int) -> None:
+        """So many more bytes are done."""
+        with self.lock:
+            self.done += count
+            self.total = max(self.total, self.done)
+            if self.listener:
+                self.listener(self.done, self.total)

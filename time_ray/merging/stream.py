@@ -1,0 +1,197 @@
+"""Merges from file to file; memory does not grow with the number of experts, nor (elementwise) with the model."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import time_ray
+from time_ray.merging import check
+from time_ray.merging import output as outputs
+from time_ray.merging.engine import CHUNK, Merger, NotANumber, Plan, named
+from time_ray.merging.errors import MergeError
+from time_ray.merging.lines import tower
+from time_ray.merging.merge import identities, with_lines
+from time_ray.merging.models import FileModel, open_models
+from time_ray.merging.pieces import Expert, Piece
+from time_ray.merging.progress import Meter, Progress
+from time_ray.merging.selection import histograms
+from time_ray.merging.sidecar import Sidecar, digest
+from time_ray.merging.technique import Technique
+from time_ray.merging.techniques import technique_named
+
+PathLike = str | os.PathLike[str]
+RECIPE = "time_ray.merge"
+"""The key of the recipe in the output's metadata."""
+
+
+@dataclass
+class Files:
+    """The open inputs of a streamed merge."""
+
+    base: FileModel
+    experts: list[FileModel]
+    sidecars: list[Sidecar]
+    """The base's, then the experts'."""
+
+
+def merge_files(
+    base: PathLike,
+    experts: Iterable[PathLike],
+    output: PathLike,
+    technique: str,
+    *,
+    ids: Sequence[str] | None = None,
+    lines: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    threads: int = 1,
+    chunk: int = CHUNK,
+    sidecars: bool = True,
+    **params: Any,
+) -> dict[str, Any]:
+    """The output file holds the merge of the expert files (oldest first); its recipe is in its metadata and returned.
+
+    Bytes equal those of `merge` for any `threads` and `chunk` (elements). The file appears whole or not at all.
+    `progress` is called with bytes done and bytes in all. `sidecars`: digests and histograms are kept beside each input
+    (`<name>.merging`) for the next merge. MergeError lists every fault of parameters, inputs and output before any
+    tensor is read, or every tensor that holds NaN or Inf.
+    """
+    row, target = technique_named(technique), Path(output)
+    filled = row.fill(with_lines(params, lines))
+    files = open_files(base, list(experts))
+    names = identities(ids, len(files.experts))
+    rule = row.build(filled, [entry.name for entry in files.base.entries if entry.merged])
+    MergeError.unless_none(all_faults(files, target, rule.faults(len(names))))
+    meter = Meter(progress)
+    plan = Plan(files.base, rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
+    with one_torch_thread():
+        remember(files, plan, meter, keep=sidecars)
+        recipe = describe(row, filled, files, names)
+        run(plan, files, [Expert(number, name) for number, name in enumerate(names, 1)], target, recipe, meter)
+    return recipe
+
+
+def open_files(base: PathLike, experts: Sequence[PathLike]) -> Files:
+    """The inputs, open; MergeError lists every one that is no safetensors file."""
+    paths = [Path(base), *map(Path, experts)]
+    opened = open_models({f"{number}": path for number, path in enumerate(paths)})
+    models = [model for model in opened.values() if isinstance(model, FileModel)]
+    return Files(models[0], models[1:], [Sidecar(model) for model in models])
+
+
+def all_faults(files: Files, target: Path, of_rule: Iterable[str]) -> list[str]:
+    """Everything that headers show to be wrong."""
+    inputs = [files.base.path, *(expert.path for expert in files.experts)]
+    places = outputs.faults(target, files.base.entries, inputs)
+    return [*of_rule, *check.faults(files.base, files.experts), *places]
+
+
+def length(piece: Piece) -> int:
+    """The bytes of a piece."""
+    return (piece.stop - piece.start) * piece.entry.dtype.itemsize
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch itself uses one thread meanwhile: this package's threads each run whole pieces."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def remember(files: Files, plan: Plan, meter: Meter, *, keep: bool) -> None:
+    """Every sidecar knows its file's digest and, where the rule can use them, its histograms against the base."""
+    if keep:
+        files.sidecars = [sidecar.load() for sidecar in files.sidecars]
+    before = [(sidecar.sha256, sidecar.base_sha256) for sidecar in files.sidecars]
+    unread = [sidecar for sidecar in files.sidecars if not sidecar.sha256]
+    meter.expect(sum(os.fstat(sidecar.model.file).st_size for sidecar in unread))
+    with ThreadPoolExecutor(plan.threads) as pool:
+        for sidecar, found in zip(unread, pool.map(lambda one: digest(one.model, meter), unread), strict=True):
+            sidecar.sha256 = found
+    survey(files, plan, meter)
+    for sidecar, known in zip(files.sidecars, before, strict=True):
+        if keep and (sidecar.sha256, sidecar.base_sha256) != known:
+            sidecar.save()
+
+
+def survey(files: Files, plan: Plan, meter: Meter) -> None:
+    """The experts' sidecars hold the histograms that the rule can use."""
+    base, *experts = files.sidecars
+    if plan.rule.selection is None or plan.rule.selection.from_towers({}) is None:
+        return
+    unknown = [sidecar for sidecar in experts if sidecar.base_sha256 != base.sha256]
+    meter.expect(2 * len(unknown) * size_of(files.base))
+
+    def look(sidecar: Sidecar) -> None:
+        sidecar.histograms = histograms(lambda: plan.magnitudes(sidecar.model), tower)
+        sidecar.base_sha256 = base.sha256
+
+    with naming(files):
+        plan.each(look, iter(unknown))
+
+
+def size_of(model: FileModel) -> int:
+    """The bytes of its merged tensors."""
+    return sum(entry.size * entry.dtype.itemsize for entry in model.entries if entry.merged)
+
+
+@contextmanager
+def naming(files: Files) -> Iterator[None]:
+    """A NaN or Inf that is met inside becomes the error that names all of them."""
+    try:
+        yield
+    except NotANumber:
+        raise named([files.base, *files.experts]) from None
+
+
+def describe(row: Technique, filled: Mapping[str, Any], files: Files, names: Sequence[str]) -> dict[str, Any]:
+    """The recipe: all that determines the output's values, as JSON can hold it."""
+    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in files.sidecars]
+    if row.random:
+        inputs[1:] = [{**known, "id": name} for known, name in zip(inputs[1:], names, strict=True)]
+    versions = {row.name: row.version, "time_ray": time_ray.__version__, "torch": str(torch.__version__)}
+    parameters = dict(sorted(filled.items()))
+    return {
+        "technique": row.name,
+        "parameters": parameters,
+        "base": inputs[0],
+        "experts": inputs[1:],
+        "versions": versions,
+    }
+
+
+def run(plan: Plan, files: Files, who: Sequence[Expert], target: Path, recipe: Mapping[str, Any], meter: Meter) -> None:
+    """The output file is whole."""
+    size = size_of(files.base)
+    selection = plan.rule.selection
+    meter.expect((len(who) + 2) * size + (2 * len(who) * size if selection else 0))
+    met: dict[int, Expert] = {}
+
+    def meet(one: Expert) -> None:
+        sidecar = files.sidecars[one.number]
+        counts = selection.from_towers(sidecar.histograms) if selection else None
+        met[one.number] = plan.meet(sidecar.model, one, counts)
+
+    metadata = {**files.base.header.get("__metadata__", {}), RECIPE: json.dumps(recipe, sort_keys=True)}
+    with naming(files), outputs.whole_file(target, files.base.entries, metadata) as write:
+        plan.each(meet, iter(who))
+        for entry in files.base.entries:
+            if not entry.merged:
+                write(entry, 0, files.base.read(entry, 0, entry.size))
+
+        def sink(piece: Piece, values: Tensor) -> None:
+            write(piece.entry, piece.start, values)
+            meter.tick(length(piece))
+
+        Merger(plan, files.experts, [met[one.number] for one in who], sink).run()
