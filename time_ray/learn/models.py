@@ -168,7 +168,7 @@ def _shipped(name: str) -> Path:
     if name not in mini.MODELS:
         msg = f"model {name}: no weights are shipped for it; set weights to a safetensors or torch file, or a tag"
         raise UserError(msg)
-    return Path(mini.MODELS[name][1])
+    return mini.MODELS[name].weights
 
 
 def _downloaded(name: str, tag: str) -> Path:
