@@ -92,10 +92,34 @@ def realize(recipe: Recipe, world: World) -> Weights:
     """The tensors of a recipe, taken from the store where they are there and made where they are not."""
     if isinstance(recipe, Base):
         return world.load(recipe)
-    found = world.get(recipe)
-    if found is not None:
-        return found
-    if isinstance(recipe, Trained):
-        obtain(recipe, world)
-        return realize(recipe, world)
-    return world.merge(recipe)
+    while (found := world.get(recipe)) is None:
+        if isinstance(recipe, Trained):
+            obtain(recipe, world)
+            continue
+        try:
+            return world.merge(recipe)
+        except MissingExpertError as missing:
+            obtain(missing.among(recipe), world)
+    return found
+
+
+class MissingExpertError(Exception):
+    """A merge needs an expert that is not in the store, or no longer whole there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def among(self, recipe: Recipe) -> Trained:
+        """The expert that is missing from this merge."""
+        return next(expert for expert in _experts(recipe) if expert.key == self.key)
+
+
+def _experts(recipe: Recipe) -> Iterator[Trained]:
+    while isinstance(recipe, Running):
+        yield recipe.newer
+        recipe = recipe.older
+    if isinstance(recipe, Merged):
+        yield from recipe.experts
+    elif isinstance(recipe, Trained):
+        yield recipe

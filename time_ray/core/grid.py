@@ -73,7 +73,9 @@ class Setting:
 
 def trajectory_name(init: Strategy, technique: Technique) -> str:
     """Which chain of experts an init strategy makes: the technique counts only where init merges."""
-    return f"{init.label} {technique.key}" if init.merges else init.name
+    if init.name == "ema":
+        return f"{init.label} {technique.pair_key}"
+    return f"all {technique.key}" if init.name == "all" else init.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,7 +4,7 @@ Every recipe's key is computed once, at construction, from its own literals and 
 Equal weights get equal keys wherever that is known without computing; compare recipes by key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -18,18 +18,24 @@ TRAINING_VERSION = 1  # bump when the same settings would train other weights
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Technique:
-    """A merge technique with the parameters that decide its result, in canonical form."""
+    """A merge technique with the parameters that decide its result, in canonical form.
+
+    A merge of all experts and a step of a running merge depend on different parameters, so they have a key each.
+    """
 
     name: str
     label: str  # for people: the name and what was set
-    params: tuple[tuple[str, object], ...]
     version: int
+    params: Mapping[str, object]  # of a merge of all experts
+    pair_params: Mapping[str, object]  # of a step of a running merge
     weighted: bool  # takes the newest expert's share in a running merge
     identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
     key: str = field(init=False)
+    pair_key: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", key_of("technique", self.name, self.version, self.params))
+        object.__setattr__(self, "pair_key", key_of("pair", self.name, self.version, self.pair_params))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +142,7 @@ class Running:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = (self.technique.key, self.base.key, self.older.key, self.newer.key, self.weight)
+        parts = (self.technique.pair_key, self.base.key, self.older.key, self.newer.key, self.weight)
         object.__setattr__(self, "key", key_of("running", *parts))
 
 
@@ -164,22 +170,22 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "version": TRAINING_VERSION,
             }
         case Merged():
-            technique = {"technique": recipe.technique.name, "params": dict(recipe.technique.params)}
             return {
                 "kind": "merged",
-                **technique,
+                "technique": recipe.technique.name,
+                "params": dict(recipe.technique.params),
+                "version": recipe.technique.version,
                 "base": recipe.base.key,
                 "experts": [e.key for e in recipe.experts],
-                "version": recipe.technique.version,
             }
         case Running():
-            technique = {"technique": recipe.technique.name, "params": dict(recipe.technique.params)}
             return {
                 "kind": "running",
-                **technique,
+                "technique": recipe.technique.name,
+                "params": dict(recipe.technique.pair_params),
+                "version": recipe.technique.version,
                 "base": recipe.base.key,
                 "older": recipe.older.key,
                 "newer": recipe.newer.key,
                 "weight": recipe.weight,
-                "version": recipe.technique.version,
             }

@@ -54,7 +54,7 @@ def _ft(_: Strategy, __: Base, experts: Experts, ___: Technique) -> Recipe:
 
 def _ema(strategy: Strategy, base: Base, experts: Experts, technique: Technique) -> Recipe:
     weight = strategy.weight if technique.weighted else None
-    name = (technique.key, weight, strategy.start)
+    name = (technique.pair_key, weight, strategy.start)
     if name not in experts.running:
         experts.running[name] = _ema_step(strategy, base, experts, technique, weight)
     return experts.running[name]

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import logging
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -73,6 +74,18 @@ def create(spec: ModelSpec) -> Clip:
             name, load_weights=False, pretrained_text=False, force_preprocess_cfg=_preprocessing(spec)
         )
     return Clip(name, module, open_clip.get_tokenizer(name))
+
+
+@cache
+def num_bytes(spec: ModelSpec) -> int:
+    """Bytes of the model's weights in float32; the architecture is built without memory behind it.
+
+    Raises UserError for a name that open_clip does not know.
+    """
+    _add_mini_models()
+    with _open_clip_quiet(), torch.device("meta"):
+        module = open_clip.create_model(_known(spec.name), load_weights=False, pretrained_text=False, device="meta")
+    return sum(4 * tensor.numel() for tensor in module.state_dict().values())
 
 
 def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
@@ -187,7 +200,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(9)[8:] == b"{"
-        content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         msg = f"{path}: holds more than tensors, and pickled code is never run; save its state dict as safetensors"
         raise UserError(msg) from error

@@ -1,0 +1,196 @@
+"""The verbs of time_ray, for Python and for the command line alike."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from time_ray import config
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import Experiment
+from time_ray.core.plan import Plan, Stored, plan
+from time_ray.ranking import By, Ranked, best_seed, rank
+from time_ray.rates import read_rates, trajectory_seconds, work_seconds
+from time_ray.results import CellResult, read_results
+from time_ray.store.files import Files, default_root
+from time_ray.store.store import Store
+from time_ray.study import Study, StudyError, find_datasets, resolve
+
+__all__ = ["Opened", "best", "export", "open_experiment", "plan_of", "register", "show", "status", "sweep"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An experiment file, resolved on its storage."""
+
+    path: str
+    study: Study
+    files: Files
+
+    @property
+    def store(self) -> Store:
+        """The store that its results lie in."""
+        return Store(self.files)
+
+
+def open_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
+    """The experiment in a YAML file, checked and resolved. Raises UserError with every fault, one line each."""
+    experiment, document = config.load(path, overrides)
+    files = Files(experiment.storage or default_root())
+    try:
+        datasets = find_datasets(experiment, files)
+        study = resolve(experiment, datasets)
+    except StudyError as error:
+        raise config.placed(document, error) from None
+    return Opened(str(path), study, files)
+
+
+def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The experiment with every default filled in, as a mapping that is itself a valid experiment."""
+    opened = open_experiment(path, overrides)
+    return config.written(opened.study.experiment)
+
+
+def plan_of(opened: Opened) -> dict[str, Any]:
+    """What a sweep would do. Bytes are those to be stored; seconds are null until throughput has been measured."""
+    store = opened.store
+    stored = Stored(store.keys("weights"), store.keys("scores"))
+    counts = plan(opened.study.cells, stored)
+    rates = read_rates(store, set(counts.work))
+    trials, slots = _trials(opened.study, counts, store, stored)
+    seconds = work_seconds(counts.work, rates)
+    return {
+        "cells": counts.cells,
+        "trials": trials,
+        "trainings": {
+            "asked": counts.trainings_asked,
+            "distinct": counts.trainings_distinct,
+            "to_do": counts.trainings_to_do,
+        },
+        "merges": {"distinct": counts.merges_distinct},
+        "evaluations": {"distinct": counts.evaluations_distinct, "to_do": counts.evaluations_to_do},
+        "bytes": _bytes(opened.study.experiment, counts),
+        "seconds": None if seconds is None else round(seconds / max(1, min(slots, trials)), 1),
+    }
+
+
+def _trials(study: Study, counts: Plan, store: Store, stored: Stored) -> tuple[int, int]:
+    """Trials on this machine, and how many run at once."""
+    from time_ray.cluster.packing import pack
+
+    run = study.experiment.run
+    slots = run.trials or max(1, (os.cpu_count() or 1) // max(1, run.workers * run.threads))
+    if not counts.cells_to_do:
+        return 0, slots
+    todo = (
+        [result.cell for result in read_results(study.cells, store) if not result.done]
+        if counts.cells < 2000
+        else study.cells
+    )
+    if run.workers == 0:
+        return 1, 1
+    seconds = trajectory_seconds(todo, read_rates(store, set(counts.work)), stored)
+    return len(pack(todo, slots, seconds, stored, one_each=run.pack == "cell")), slots
+
+
+def _bytes(experiment: Experiment, counts: Plan) -> int:
+    from time_ray.learn.models import num_bytes
+
+    sizes = {spec.label: num_bytes(spec) for spec in experiment.model}
+    return sum(work.weights * sizes[model] for model, work in counts.work.items())
+
+
+def sweep(opened: Opened, watch: Callable[[dict[str, Any]], None] | None = None) -> Any:
+    """Run every cell that is not done yet, and return the `Outcome`. The same call again resumes."""
+    from time_ray.cluster.sweep import sweep as run_sweep
+
+    return run_sweep(opened.study, opened.files, watch or (lambda _: None))
+
+
+def status(opened: Opened) -> list[CellResult]:
+    """Every cell with the rows it has so far."""
+    return read_results(opened.study.cells, opened.store)
+
+
+def best(opened: Opened, by: By = "gm") -> list[Ranked]:
+    """Finished cells over their seeds, best first. UserError if none is finished."""
+    ranked = rank(status(opened), by)
+    if not ranked:
+        raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.path}")
+    return ranked
+
+
+def register(opened: Opened, ranked: Sequence[Ranked], by: By = "gm") -> str:
+    """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI."""
+    from time_ray.cluster.tracking import Tracker, register_best
+
+    return register_best(Tracker(opened.study, opened.files), best_seed(ranked[0], by))
+
+
+def export(opened: Opened, cell: str, folder: str | Path) -> Path:
+    """The final weights of one cell as a safetensors file that open_clip loads, with its recipe beside it.
+
+    `cell` is `best`, or axes as in `init=ema,deploy=ema,technique=ties,seed=0`, as many as single it out.
+    """
+    result = _pick(opened, cell)
+    entry = result.weights
+    data = opened.store.payload(result.final_key, entry) if entry else None
+    if entry is None or data is None:
+        raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.path}")
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    name = result.cell.setting.model.name
+    (target / "recipe.json").write_text(json.dumps({**result.cell.axes, **entry}, indent=1), encoding="utf-8")
+    _export_architecture(name, target)
+    weights = target / f"{name}.safetensors"
+    weights.write_bytes(data)
+    return weights
+
+
+def _export_architecture(name: str, target: Path) -> None:
+    """A mini model's architecture goes along: open_clip does not know it by itself."""
+    from time_ray.learn import mini
+
+    if name in mini.MODELS:
+        source = Path(mini.model_config_dir()) / f"{name}.json"
+        (target / "configs").mkdir(exist_ok=True)
+        (target / "configs" / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def _pick(opened: Opened, wanted: str) -> CellResult:
+    results = [result for result in status(opened) if result.done]
+    if wanted == "best":
+        return best_seed(best(opened)[0], "gm")
+    axes = dict(part.partition("=")[::2] for part in _split(wanted))
+    known = list(opened.study.cells[0].axes)
+    unknown = [name for name in axes if name not in known]
+    if unknown:
+        raise UserError(
+            f"--cell: no axis '{unknown[0]}'; write for example init=ema,deploy=ema; axes: {', '.join(known)}"
+        )
+    found = [r for r in results if all(_matches(r.cell.axes[k], v) for k, v in axes.items())]
+    exact = [r for r in found if all(r.cell.axes[k] == v for k, v in axes.items())]
+    if len(exact) == 1 or len(found) == 1:
+        return (exact if len(exact) == 1 else found)[0]
+    names = "; ".join(r.cell.name for r in found[:4])
+    raise UserError(
+        f"--cell {wanted}: {len(found)} finished cells match{': ' + names if found else ''}; name more axes"
+    )
+
+
+def _split(wanted: str) -> list[str]:
+    """Commas part the axes, but not the parameters within parentheses."""
+    parts, depth = [""], 0
+    for letter in wanted:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def _matches(label: str, wanted: str) -> bool:
+    return label == wanted or label.partition("(")[0] == wanted

@@ -1,0 +1,207 @@
+"""The command line: one verb a command, stdout for data, stderr for talk."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from time_ray import __version__
+from time_ray.core.errors import StoreError, UserError
+from time_ray.ranking import COLUMNS, By
+from time_ray.report import tables
+from time_ray.report.tables import Format
+
+app = typer.Typer(
+    name="time-ray",
+    help="Temporal model merging for CLIP: sweep init x deploy x technique, find the Best-in-TIME configuration.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+lists = typer.Typer(help="List what an experiment may name.", no_args_is_help=True)
+app.add_typer(lists, name="list")
+data = typer.Typer(help="Look at data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+Exp = Annotated[Path, typer.Argument(metavar="EXP", help="Experiment file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
+]
+Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
+Rank = Annotated[By, typer.Option("--by", help="Score that ranks: geometric mean, KA or ZS.")]
+
+talk = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"time-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+    del version
+    if debug:
+        os.environ["TIME_RAY_DEBUG"] = "1"
+
+
+@app.command()
+def sweep(exp: Exp, overrides: Overrides = None) -> None:
+    """Run every cell that is not done yet, and name the Best-in-TIME cell. Again: resume, or just print the table."""
+    from time_ray import api
+    from time_ray.report.progress import shown
+    from time_ray.report.summary import print_outcome
+
+    with talk.status("reading the experiment"):
+        opened = api.open_experiment(exp, overrides or ())
+    with shown(opened.store) as progress:
+        outcome = api.sweep(opened, progress.take)
+    command = " ".join(["time-ray", "sweep", str(exp), *(overrides or ())])
+    print_outcome(opened, outcome, command, talk)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def show(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+    """Print the experiment with every default filled in (as YAML that is itself a valid experiment)."""
+    from time_ray import api
+
+    values = api.show(exp, overrides or ())
+    if form == "table":
+        print(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=100), end="")
+    else:
+        tables.print_mapping(values, form)
+
+
+@app.command()
+def plan(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+    """Print what a sweep would run, without running it."""
+    from time_ray import api
+    from time_ray.report.summary import print_plan
+
+    print_plan(api.plan_of(api.open_experiment(exp, overrides or ())), form)
+
+
+@app.command()
+def status(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+    """Print how far every cell is, and its scores so far."""
+    from time_ray import api
+    from time_ray.report.summary import status_rows
+
+    tables.print_rows(status_rows(api.status(api.open_experiment(exp, overrides or ()))), form)
+
+
+@app.command()
+def best(
+    exp: Exp,
+    overrides: Overrides = None,
+    by: Rank = "gm",
+    form: Form = "table",
+    register: Annotated[bool, typer.Option(help="Register the winner in MLflow under the alias best-in-time.")] = True,
+) -> None:
+    """Rank the finished cells over their seeds, mark the Pareto front, and register the winner in MLflow."""
+    from time_ray import api
+    from time_ray.report.summary import best_rows
+
+    opened = api.open_experiment(exp, overrides or ())
+    ranked = api.best(opened, by)
+    if form == "table":
+        tables.print_rows(best_rows(ranked), form)
+    else:
+        tables.print_rows([row.as_row() for row in ranked], form, columns=COLUMNS)
+    unfinished = sum(not result.done for result in api.status(opened))
+    if unfinished:
+        talk.print(f"{unfinished} cells are not finished and not ranked; run: time-ray sweep {exp}")
+    if register:
+        talk.print(f"registered: {api.register(opened, ranked, by)}")
+
+
+@app.command()
+def export(
+    exp: Exp,
+    overrides: Overrides = None,
+    cell: Annotated[
+        str, typer.Option("--cell", help="`best`, or axes that single one out: init=ema,deploy=ema,technique=ties.")
+    ] = "best",
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("export"),
+) -> None:
+    """Write a cell's final weights as a file that open_clip loads."""
+    from time_ray import api
+
+    opened = api.open_experiment(exp, overrides or ())
+    weights = api.export(opened, cell, output)
+    print(weights)
+    if (output / "configs").is_dir():
+        talk.print(f"load: open_clip.add_model_config('{output / 'configs'}')")
+    talk.print(f"load: open_clip.create_model_and_transforms('{weights.stem}', pretrained='{weights}')")
+
+
+@app.command()
+def ui(
+    exp: Annotated[Path | None, typer.Argument(metavar="[EXP]", help="Experiment file, for its storage.")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Open the MLflow UI on the store that sweeps write to."""
+    from time_ray.cluster.ui import serve
+
+    raise typer.Exit(serve(exp, port, talk))
+
+
+@lists.command()
+def techniques(form: Form = "table") -> None:
+    """Merge techniques: rule, parameters, state, paper."""
+    from time_ray.report.catalogue import technique_rows
+
+    tables.print_rows(technique_rows(), form)
+
+
+@lists.command()
+def models(form: Form = "table") -> None:
+    """Models: sizes on the grid's size axis."""
+    from time_ray.report.catalogue import model_rows
+
+    tables.print_rows(model_rows(), form)
+
+
+@lists.command()
+def datasets(form: Form = "table") -> None:
+    """Datasets of the embedded mini world."""
+    from time_ray.report.catalogue import dataset_rows
+
+    tables.print_rows(dataset_rows(), form)
+
+
+def main() -> None:
+    """Run the command line; an error is one line a fault, and a traceback only with --debug."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("TIME_RAY_DEBUG"):
+            raise
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, UserError):
+        lines = error.faults
+    elif isinstance(error, StoreError):
+        lines = tuple(str(error).splitlines())
+    else:
+        text = " ".join(str(error).split())
+        lines = (f"{type(error).__name__}: {text} (time-ray --debug shows where; please report it)",)
+    for line in lines:
+        talk.print(f"error: {line}", markup=False)
+    return 2 if isinstance(error, UserError) else 1

@@ -1,0 +1,46 @@
+"""The workers of one trial speak with one voice: rank 0 asks the store, all others hear the answer."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+T = TypeVar("T")
+
+
+class Ranks:
+    """The torch.distributed group of a trial, or a single process where none is initialised.
+
+    Answers travel over gloo whatever backend training uses, since they live on the CPU.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self._group: Any = dist.new_group(backend="gloo") if self.size > 1 else None
+
+    def agree(self, ask: Callable[[], T]) -> T:
+        """What rank 0 found, on every rank; an error that rank 0 met is raised on every rank."""
+        if self.size == 1:
+            return ask()
+        box: list[object] = [None, None]
+        if self.rank == 0:
+            try:
+                box[0] = ask()
+            except Exception as error:  # noqa: BLE001 every rank must hear of it, or the others wait for ever
+                box[1] = error
+        dist.broadcast_object_list(box, src=0, group=self._group)
+        if isinstance(box[1], Exception):
+            raise box[1]
+        return box[0]  # type: ignore[return-value]
+
+    def share(self, weights: Mapping[str, Tensor] | None, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rank 0's weights on every rank; `like` gives names, shapes and dtypes to the others."""
+        result = {}
+        for name, form in like.items():
+            tensor = torch.empty_like(form) if weights is None else weights[name].contiguous()
+            if self.size > 1:
+                dist.broadcast(tensor, src=0, group=self._group)
+            result[name] = tensor
+        return result

@@ -1,0 +1,121 @@
+"""Ray: a private local cluster on a laptop, or the cluster that RAY_ADDRESS names."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from time_ray.cluster.trial import Shape
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import Run
+from time_ray.version import COMMIT_VARIABLE, git_commit
+
+# read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the cluster offers a sweep: the shape of a trial, and how many fit at once."""
+
+    shape: Shape
+    slots: int
+
+
+@contextmanager
+def connected(run: Run) -> Iterator[None]:
+    """A Ray cluster is connected while the block runs; a local one is started for it and ended after it."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    env = {
+        "OMP_NUM_THREADS": str(run.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        COMMIT_VARIABLE: git_commit(),
+        **_SETTINGS,
+    }
+    if address := os.environ.get("RAY_ADDRESS"):
+        ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
+    else:
+        _start_local(env)
+    try:
+        _check_state_api()
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(env: dict[str, str]) -> None:
+    import ray
+
+    port = _free_port()
+    # Ray Train's cleaner asks the State API; told the port, it cannot ask another cluster of this host by mistake
+    env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+    os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
+    ray.init(
+        address="local",
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        dashboard_port=port,
+        runtime_env={"env_vars": env},
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _check_state_api() -> None:
+    """Without the State API a stopped trial would keep its resources for ever."""
+    from ray.util.state import list_nodes
+
+    try:
+        list_nodes(timeout=30)
+    except Exception as error:
+        msg = (
+            f"ray: the State API does not answer ({error}); start the head with its dashboard, and install ray[default]"
+        )
+        raise UserError(msg) from error
+
+
+def room(run: Run) -> Room:
+    """The shape of a trial on this cluster. UserError if not even one fits."""
+    import ray
+
+    total = ray.cluster_resources()
+    cpus, cluster_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    gpus = run.gpus if run.gpus is not None else (1.0 if cluster_gpus else 0.0)
+    shape = Shape(run.workers, run.threads, gpus, run.max_failures)
+    fits = [cpus // (shape.workers * shape.threads)]
+    if gpus:
+        fits.append(cluster_gpus // (shape.workers * gpus))
+    slots = int(min(fits))
+    if slots < 1 and not _can_grow():
+        needed = f"{shape.workers * shape.threads} CPUs and {shape.workers * gpus:g} GPUs"
+        msg = (
+            f"run: a trial needs {needed}, the cluster has {cpus:g} and {cluster_gpus:g}; lower run.workers or run.gpus"
+        )
+        raise UserError(msg)
+    return Room(shape, run.trials or max(1, slots))
+
+
+def _can_grow() -> bool:
+    """Whether an autoscaler stands behind the cluster, so that what does not fit now may fit later."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ

@@ -1,0 +1,251 @@
+"""The driver: plan, run what is missing on Ray Tune, feed the display and MLflow, read the results back."""
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from time_ray.cluster.board import Event, LocalBoard
+from time_ray.cluster.mirror import Mirror
+from time_ray.cluster.packing import pack
+from time_ray.cluster.tracking import sweep_key, tracking_uri
+from time_ray.cluster.trial import Job, tune_trial, work
+from time_ray.cluster.world import SweepWorld
+from time_ray.core.grid import Cell
+from time_ray.core.keys import key_of
+from time_ray.core.plan import Stored, plan
+from time_ray.learn.sources import prepare
+from time_ray.rates import read_rates, trajectory_seconds, write_rates
+from time_ray.results import CellResult, read_results
+from time_ray.store.files import Files
+from time_ray.store.lease import lease
+from time_ray.store.store import Store
+from time_ray.study import Study
+
+POLL_SECONDS = 0.25
+MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
+
+Watch = Callable[[Event], None]
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended."""
+
+    results: list[CellResult]
+    failures: dict[str, Event] = field(default_factory=dict)  # by cell key
+    interrupted: bool = False
+    tracking_error: Exception | None = None
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """130 interrupted, 1 some cell failed, 0 all done."""
+        if self.interrupted:
+            return 130
+        return 0 if all(result.done for result in self.results) else 1
+
+
+def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
+    """Run every cell that is not done yet. The same call again resumes, and does nothing once all is done.
+
+    `watch` gets every event: the plan, what trials tell, and what the sweep says to people.
+    """
+    started = time.monotonic()
+    tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
+    files.check_writable()
+    with lease(files, study.experiment.name):
+        outcome = _Sweep(study, files, watch).run()
+    outcome.seconds = time.monotonic() - started
+    return outcome
+
+
+def stored(store: Store) -> Stored:
+    """What the store holds, by two listings."""
+    return Stored(store.keys("weights"), store.keys("scores"))
+
+
+class _Sweep:
+    """One sweep while it runs."""
+
+    def __init__(self, study: Study, files: Files, watch: Watch) -> None:
+        self.study = study
+        self.files = files
+        self.store = Store(files)
+        self.watch = watch
+        self.cells = {cell.key: cell for cell in study.cells}
+        self.failures: dict[str, Event] = {}
+        self.running: dict[str, str] = {}  # by trial, the cell it is at
+        self.drained = False
+        self.mirror: Mirror | None = None
+
+    def run(self) -> Outcome:
+        """See sweep."""
+        results = read_results(self.study.cells, self.store)
+        self.watch({"kind": "plan", "plan": plan(self.study.cells, stored(self.store))})
+        tracked = key_of("tracked", tracking_uri(self.files), sweep_key(self.study))
+        if all(result.done for result in results) and self.store.entry("tracked", tracked):
+            return Outcome(results)
+        self.mirror = Mirror(self.study, self.files)
+        if not all(result.done for result in results):
+            prepare(self.study.datasets.all, self._say)
+            stopped_at_once = self._interruptible(results)
+            results = read_results(self.study.cells, self.store)
+            if stopped_at_once:
+                return Outcome(results, self.failures, interrupted=True)
+        self._say("writing MLflow")
+        done = all(result.done for result in results)
+        self.mirror.finish(ok=done)
+        write_rates(self.store, results)
+        if done and self.mirror.error is None:
+            self.store.record("tracked", tracked, {"sweep": sweep_key(self.study)})
+        return Outcome(results, self.failures, self.drained and not done, self.mirror.error)
+
+    def _interruptible(self, results: Sequence[CellResult]) -> bool:
+        """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True."""
+        before = signal.signal(signal.SIGINT, self._interrupted) if _in_main_thread() else None
+        try:
+            self._run_missing(results)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
+        return False
+
+    def _interrupted(self, *_: object) -> None:
+        if self.drained:
+            raise KeyboardInterrupt
+        self.drained = True  # the follower passes it on: a signal handler must not call Ray
+        self._say("finishing what is running; Ctrl-C again stops at once")
+
+    def _run_missing(self, results: Sequence[CellResult]) -> None:
+        settings = self.study.experiment.run
+        if settings.workers == 0:
+            board = LocalBoard()
+            todo = [result.cell for result in results if not result.done]
+            with self._following(board):
+                work(todo, SweepWorld(self.study, self.store, board), board)
+            return
+        from time_ray.cluster.ray_cluster import connected
+
+        self._say("starting Ray")
+        with connected(settings):
+            for _ in range(MAX_ROUNDS):
+                todo = [r.cell for r in results if not r.done and r.cell.key not in self.failures]
+                if not todo or self.drained:
+                    break
+                self._round(todo)
+                results = read_results(todo, self.store)
+
+    def _round(self, todo: Sequence[Cell]) -> None:
+        """Every cell was given to a trial, and all trials ended."""
+        import ray
+
+        from time_ray.cluster.actor import BoardActor, RemoteBoard
+        from time_ray.cluster.ray_cluster import room
+
+        settings = self.study.experiment.run
+        space = room(settings)
+        name = f"time-ray-board-{uuid.uuid4().hex}"
+        actor = BoardActor.options(name=name).remote()
+        board = RemoteBoard(actor)
+        have = stored(self.store)
+        rates = read_rates(self.store, {cell.setting.model.label for cell in todo})
+        costs = trajectory_seconds(todo, rates, have)
+        bundles = pack(todo, space.slots, costs, have, one_each=settings.pack == "cell")
+        self._say(f"starting {len(bundles)} trials, {min(space.slots, len(bundles))} at once")
+        scratch = self.files.path("ray", uuid.uuid4().hex[:12])
+        job = Job(
+            self.study.experiment, self.study.datasets, self.files.uri, name, space.shape, _uri(self.files, scratch)
+        )
+        try:
+            with self._following(board):
+                errors = _tune(job, bundles, space.slots)
+            self._mark_lost(errors)
+        finally:
+            ray.kill(actor)
+            self.files.filesystem.delete_dir(scratch)
+
+    def _mark_lost(self, errors: Sequence[str]) -> None:
+        """A trial that was lost with a cell in hand has failed that cell, and only that one."""
+        why = f"its trial was lost ({'; '.join(errors) or 'no reason given'})"
+        lost = [key for key in self.running.values() if key not in self.failures]
+        self.running.clear()
+        for result in read_results([self.cells[key] for key in lost], self.store):
+            if not result.done and not self.drained:
+                self._take({"kind": "failed", "cell": result.cell.key, "error": why, "trace": ""})
+
+    @contextmanager
+    def _following(self, board: Any) -> Iterator[None]:
+        """Events are taken from the board while the block runs."""
+        over = threading.Event()
+        follower = threading.Thread(target=self._follow, args=(board, over), daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            over.set()
+            follower.join()
+
+    def _follow(self, board: Any, over: threading.Event) -> None:
+        told = False
+        while True:
+            last = over.wait(POLL_SECONDS)
+            if self.drained and not told:
+                board.drain()
+                told = True
+            for event in board.events():
+                self._take(event)
+            if last:
+                return
+
+    def _take(self, event: Event) -> None:
+        kind, key = event["kind"], event.get("cell")
+        if kind == "running":
+            self.running[event["holder"]] = event["cell"]
+        elif kind == "failed":
+            self.failures[event["cell"]] = event
+        if kind in ("failed", "done") and key in self.running.values():
+            self.running = {holder: cell for holder, cell in self.running.items() if cell != key}
+        if kind in ("row", "done") and self.mirror is not None:
+            self.mirror.changed(self.cells[event["cell"]])
+        self.watch({**event, "of": self.cells[key]} if key else event)
+
+    def _say(self, text: str) -> None:
+        self.watch({"kind": "say", "text": text})
+
+
+def _tune(job: Job, bundles: Sequence[Sequence[Cell]], slots: int) -> list[str]:
+    """All bundles ran as Tune trials; the first line of every error that ended one."""
+    from ray import tune
+
+    keys = [[cell.key for cell in bundle] for bundle in bundles]
+    trial = tune.with_parameters(tune_trial, job=job, bundles=keys)
+    # a trial itself only waits for its workers; on the head it outlives any worker node
+    trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
+    tuner = tune.Tuner(
+        trial,
+        param_space={"bundle": tune.grid_search(list(range(len(bundles))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=slots, metric=None),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=job.scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=job.shape.max_failures),
+        ),
+    )
+    return [str(error).strip().splitlines()[-1] for error in tuner.fit().errors]
+
+
+def _uri(files: Files, path: str) -> str:
+    """A path of the storage as Ray takes it."""
+    return path if files.is_local else files.uri.replace(files.root, path, 1)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

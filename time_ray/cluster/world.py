@@ -1,0 +1,207 @@
+"""The real World: experts and scores in the store, training and evaluation on this trial's workers."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event as Flag
+from threading import Thread
+from typing import Any
+
+from time_ray.cluster.board import LEASE_SECONDS, Board
+from time_ray.cluster.ranks import Ranks
+from time_ray.core.grid import Setting
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
+from time_ray.learn import models
+from time_ray.learn.evaluate import evaluate
+from time_ray.learn.sampling import batches
+from time_ray.learn.train import train
+from time_ray.loop import Accuracy, MissingExpertError, Weights
+from time_ray.merges import Merges, WeightCache
+from time_ray.store.store import Store
+from time_ray.study import Study
+from time_ray.version import provenance
+
+WAIT_SECONDS = 0.2
+PATIENCE_SECONDS = 10.0
+_EVALUATION = "evaluation"
+
+
+class SweepWorld:
+    """See loop.World. With several workers every method is called on all of them, and all return the same."""
+
+    def __init__(self, study: Study, store: Store, board: Board, *, device: str = "cpu") -> None:
+        self.store = store
+        self.board = board
+        self.device = device
+        self.ranks = Ranks()
+        self.holder = uuid.uuid4().hex
+        self._data = study.datasets.open()
+        self._models = {setting.base.key: setting.model for setting in study.settings}
+        self._clips: dict[str, models.Clip] = {}
+        self._bases: dict[str, Weights] = {}
+        self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
+        self._merges = Merges(self._realize, self._cache)
+        self._seconds: dict[str, float] = {}
+
+    def load(self, base: Base) -> Weights:
+        """See World."""
+        if base.key not in self._bases:
+            self._bases[base.key] = models.base_weights(self._models[base.key])
+        return self._bases[base.key]
+
+    def train(self, expert: Trained, start: Weights) -> Weights:
+        """See World."""
+        how = expert.how
+        base = _base_of(expert)
+        clip = self._clip(self._models[base.key])
+        started = time.perf_counter()
+        self._tell(kind="training", task=how.task.number, expert=expert.key)
+        weights = train(
+            clip,
+            start,
+            batches(
+                how.task,
+                how.earlier,
+                self._data,
+                how.mixture,
+                batch_size=how.training.batch_size,
+                steps=how.steps,
+                seed=how.seed,
+                image_size=clip.image_size,
+                augment=how.training.augment,
+                rank=self.ranks.rank,
+                world_size=self.ranks.size,
+            ),
+            how.training,
+            steps=how.steps,
+            device=self.device,
+        )
+        self._seconds[expert.key] = time.perf_counter() - started
+        return weights
+
+    def merge(self, merge: Merged | Running) -> Weights:
+        """See World."""
+        started = time.perf_counter()
+        made: list[Weights] = []
+        self.ranks.agree(lambda: made.append(self._merges(merge)))
+        weights = self._shared(made[0] if made else None, merge)
+        self._seconds[merge.key] = time.perf_counter() - started
+        return weights
+
+    def evaluate(self, setting: Setting, weights: Weights) -> Accuracy:
+        """See World."""
+        started = time.perf_counter()
+        datasets = (*self._data.adaptation, *self._data.evaluation)
+        shard = (self.ranks.rank, self.ranks.size)
+        accuracy = evaluate(self._clip(setting.model), weights, datasets, device=self.device, shard=shard)
+        self._seconds[_EVALUATION] = time.perf_counter() - started
+        return accuracy
+
+    def has(self, recipe: Recipe) -> bool:
+        """See World."""
+        return self.ranks.agree(lambda: self.store.entry("weights", recipe.key) is not None)
+
+    def get(self, recipe: Recipe) -> Weights | None:
+        """See World."""
+        found = self._cached(recipe) if self.ranks.rank == 0 else None
+        if not self.ranks.agree(lambda: found is not None):
+            return None
+        return self._shared(found, recipe)
+
+    def put(self, recipe: Recipe, weights: Weights) -> None:
+        """See World."""
+        self._cache.put(recipe.key, weights)
+        self.ranks.agree(lambda: self._put(recipe, weights))
+
+    def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
+        """See World."""
+        entry = self.ranks.agree(lambda: self.store.entry("scores", setting.scores_key(recipe)))
+        return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
+
+    def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
+        """See World."""
+        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds.pop(_EVALUATION, 0.0)}
+        about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
+        self.ranks.agree(lambda: self.store.record("scores", setting.scores_key(recipe), about))
+        self._tell(kind="evaluated", seconds=spent["eval"])
+
+    @contextmanager
+    def claim(self, expert: Trained) -> Iterator[bool]:
+        """See World."""
+        ours = self.ranks.agree(lambda: self._claimed(expert))
+        stop = Flag()
+        keeper = Thread(target=self._keep, args=(stop,), daemon=True)
+        keeper.start()
+        try:
+            yield ours
+        finally:
+            stop.set()
+            keeper.join()
+            if ours and self.ranks.rank == 0:
+                self.board.release(expert.key, self.holder)
+
+    def _claimed(self, expert: Trained) -> bool:
+        """Ours, or after some patience not: then the store is asked again, and whoever made it may be dead."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.board.claim(expert.key, self.holder):
+            time.sleep(WAIT_SECONDS)
+            if self.store.entry("weights", expert.key) is not None or time.monotonic() > deadline:
+                return False
+        return True
+
+    def _keep(self, stop: Flag) -> None:
+        while self.ranks.rank == 0 and not stop.wait(LEASE_SECONDS / 4):
+            self.board.renew(self.holder)
+
+    def _put(self, recipe: Recipe, weights: Weights) -> None:
+        seconds = {"deploy": self._merge_seconds(recipe)}
+        if isinstance(recipe, Trained):
+            seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
+        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
+        self.store.put(recipe.key, weights, about)
+        if isinstance(recipe, Trained):
+            self._tell(kind="trained", expert=recipe.key, steps=recipe.how.steps, seconds=seconds["train"])
+
+    def _merge_seconds(self, recipe: Recipe) -> float:
+        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
+
+    def _cached(self, recipe: Recipe) -> Weights | None:
+        held = self._cache.get(recipe.key)
+        if held is None:
+            held = self.store.get(recipe.key)
+            if held is not None:
+                self._cache.put(recipe.key, held)
+        return held
+
+    def _realize(self, recipe: Recipe) -> Weights:
+        """A part of a merge, on rank 0 alone: it may not train, so a lost expert is reported to all ranks."""
+        if isinstance(recipe, Base):
+            return self.load(recipe)
+        found = self._cached(recipe)
+        if found is not None:
+            return found
+        if isinstance(recipe, Trained):
+            raise MissingExpertError(recipe.key)
+        return self._merges(recipe)
+
+    def _shared(self, weights: Weights | None, recipe: Recipe) -> Weights:
+        if self.ranks.size == 1 and weights is not None:
+            return weights
+        return self.ranks.share(weights, self.load(_base_of(recipe)))
+
+    def _clip(self, spec: ModelSpec) -> models.Clip:
+        if spec.name not in self._clips:
+            self._clips[spec.name] = models.create(spec)
+        return self._clips[spec.name]
+
+    def _tell(self, **event: Any) -> None:
+        if self.ranks.rank == 0:
+            self.board.tell(event)
+
+
+def _base_of(recipe: Recipe) -> Base:
+    while not isinstance(recipe, Base):
+        recipe = recipe.start if isinstance(recipe, Trained) else recipe.base
+    return recipe

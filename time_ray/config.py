@@ -1,0 +1,223 @@
+"""The experiment file: YAML with line numbers, overrides from the command line, every fault at once."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from time_ray.core.budget import Budget
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import AXES, Experiment
+from time_ray.study import Fault, StudyError
+
+Place = tuple[str | int, ...]
+
+
+class Document:
+    """A YAML document as plain values, and the file and line of every part of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.values: dict[str, Any] = {}
+        self.lines: dict[Place, str] = {(): f"{name}:1"}
+        self.faults: list[str] = []
+
+    def where(self, place: Place) -> str:
+        """`file:line` of a part, or of the nearest part around it that was written."""
+        while place not in self.lines:
+            place = place[:-1]
+        return self.lines[place]
+
+    def fault(self, place: Place, text: str) -> str:
+        """The one line that a person reads: where, what, what to do."""
+        path = ".".join(str(part) for part in place)
+        return f"{self.where(place)}: {path}: {text}" if path else f"{self.where(place)}: {text}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML where 1e-3 is a number, as in YAML 1.2, and not a word."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Document]:
+    """The experiment in a file, with `key=value` overrides on top. Raises UserError with every fault."""
+    document = read(Path(path))
+    for text in overrides:
+        _override(document, text)
+    try:
+        experiment = Experiment.model_validate(document.values)
+    except ValidationError as error:
+        faults = [document.fault(*fault) for fault in _faults(error.errors())]
+        raise UserError(*dict.fromkeys([*document.faults, *faults])) from None
+    UserError.unless_none(document.faults)
+    return experiment, document
+
+
+def placed(document: Document, error: StudyError) -> UserError:
+    """The same faults, each with its file and line."""
+    return UserError(*(document.fault(*fault) for fault in error.found))
+
+
+def read(path: Path) -> Document:
+    """The document in a YAML file. UserError if it is missing, empty or no YAML."""
+    document = Document(str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.y*ml"))
+        hint = _suggest(path.name, near) or (f"; there are {', '.join(near)}" if near else "; check the path")
+        raise UserError(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    values = _parse(text, document)
+    if values is None:
+        raise UserError(f"{path}:1: the file is empty; an experiment needs name, data and the axes {', '.join(AXES)}")
+    if not isinstance(values, dict):
+        raise UserError(f"{path}:1: an experiment is a mapping of keys to values, not a {type(values).__name__}")
+    document.values = values
+    return document
+
+
+def _parse(text: str, document: Document, place: Place = (), *, source: str | None = None) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        return None if node is None else _value(loader, node, document, place, source)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = source or f"{document.name}:{mark.line + 1 if mark else 1}"
+        raise UserError(f"{where}: not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{source or document.name}: not YAML: {str(error).splitlines()[0]}") from None
+    finally:
+        loader.dispose()
+
+
+def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, source: str | None) -> Any:
+    """Plain values of a node, its lines noted on the way; a key given twice is a fault, not a silent choice."""
+    document.lines.setdefault(place, source or f"{document.name}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(loader, item, document, (*place, i), source) for i, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node, deep=True)
+    result: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        inner = (*place, key if isinstance(key, str) else str(key))
+        if key in result:
+            where = source or f"{document.name}:{key_node.start_mark.line + 1}"
+            document.faults.append(f"{where}: {'.'.join(map(str, inner))}: given twice; keep one")
+        document.lines[inner] = source or f"{document.name}:{key_node.start_mark.line + 1}"
+        result[key] = _value(loader, value_node, document, inner, source)
+    return result
+
+
+def _override(document: Document, text: str) -> None:
+    """One `key=value` of the command line takes the place of what the file says."""
+    dotted, equals, raw = text.partition("=")
+    source = f"command line '{text}'"
+    if not equals or not dotted:
+        raise UserError(f"{source}: write overrides as key=value, for example seed=[0,1,2] or training.lr=1e-4")
+    place: Place = tuple(dotted.split("."))
+    for known in [known for known in document.lines if known[: len(place)] == place]:
+        del document.lines[known]
+    value = _parse(raw, document, place, source=source)
+    if place[0] in AXES and isinstance(value, str) and "," in value:
+        value = [_parse(part, document, place, source=source) for part in value.split(",")]
+    target = document.values
+    for part in dotted.split(".")[:-1]:
+        inner = target.get(part)
+        if isinstance(inner, str) or inner is None:
+            inner = _spelled_out(part, inner)
+        if not isinstance(inner, dict):
+            raise UserError(f"{source}: {part} is a list; give the whole of it, as in {part}=[...]")
+        target[part] = inner
+        target = inner
+    target[dotted.split(".")[-1]] = value
+    document.lines.setdefault(place, source)
+
+
+def _spelled_out(part: str, value: str | None) -> Any:
+    """`data: mini` as the section it stands for, so that one part of it can be overridden."""
+    if value is None:
+        return {}
+    return (
+        {"adaptation": value, "evaluation": value, "pretraining": value} if (part, value) == ("data", "mini") else value
+    )
+
+
+def _faults(errors: Sequence[ErrorDetails]) -> Iterator[Fault]:
+    for error in errors:
+        place = tuple(error["loc"])
+        kind, given = error["type"], error["input"]
+        if kind == "extra_forbidden":
+            yield place, f"unknown key{_suggest(str(place[-1]), _keys_at(place[:-1]))}"
+        elif kind == "missing":
+            yield place[:-1], f"'{place[-1]}' is missing; add it"
+        elif kind == "literal_error":
+            known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+            hint = _suggest(str(given), known) or f"; known: {', '.join(known)}"
+            yield place, f"no such value '{given}'{hint}"
+        elif kind == "value_error":
+            yield place, str(error["ctx"]["error"])
+        elif kind == "model_type":
+            yield place, f"a section with keys {', '.join(_keys_at(place)) or 'and values'} is needed, not {given!r}"
+        else:
+            yield place, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {given!r}"
+
+
+def _keys_at(place: Place) -> list[str]:
+    """The keys that may stand at a place of an experiment."""
+    model: Any = Experiment
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        if field is None:
+            return []
+        model = next(iter(_models_in(field.annotation)), None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _models_in(inner)
+    if hasattr(annotation, "__origin__") and not getattr(annotation, "__args__", ()):
+        yield from _models_in(annotation.__origin__)
+
+
+def _suggest(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def written(experiment: Experiment) -> Mapping[str, Any]:
+    """The experiment as a YAML-ready mapping that loads to the same experiment."""
+    values = experiment.model_dump(mode="json")
+    values["init"] = [_strategy(entry) for entry in values["init"]]
+    values["deploy"] = [_strategy(entry) for entry in values["deploy"]]
+    values["technique"] = [
+        {"name": entry["name"], **entry["params"]} if entry["params"] else entry["name"]
+        for entry in values["technique"]
+    ]
+    values["model"] = [entry if entry["weights"] else entry["name"] for entry in values["model"]]
+    values["budget"] = [Budget(**entry).label for entry in values["budget"]]
+    return values
+
+
+def _strategy(entry: dict[str, Any]) -> Any:
+    return entry if entry["name"] == "ema" else entry["name"]

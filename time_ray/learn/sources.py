@@ -1,0 +1,126 @@
+"""Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
+
+`mini` is the embedded world, `mini:letters` one of its datasets. A path is a dataset folder (with `card.json`),
+a folder of such folders, a folder of plain Parquet shards, or an image folder; the last two are imported once.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pyarrow import fs
+
+from time_ray.core.errors import UserError
+from time_ray.learn import mini
+from time_ray.learn.dataset import CARD, Dataset
+from time_ray.learn.imagefolder import SUFFIXES, import_imagefolder
+from time_ray.learn.mini.world import WORLD
+from time_ray.learn.parquet import import_parquet
+
+Role = Literal["adaptation", "evaluation", "pretraining"]
+MINI = "mini"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset by identity, before its bytes are needed: planning asks for no more."""
+
+    name: str
+    classes: tuple[str, ...]
+    key: str  # changes when the data does
+    folder: str
+    filesystem: fs.FileSystem
+
+    def open(self) -> Dataset:
+        """The dataset, whose files must be there (see `prepare`)."""
+        return Dataset.open(self.folder, self.filesystem)
+
+
+def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    """The datasets that a reference names. What must be imported first is imported into `cache`.
+
+    Raises UserError where there is no such data or it cannot be read.
+    """
+    if reference == MINI or reference.startswith(f"{MINI}:"):
+        return _find_mini(reference, role, cache, filesystem)
+    return _find_folder(reference, cache, filesystem)
+
+
+def prepare(sources: Sequence[Source], say: Callable[[str], None]) -> None:
+    """All files of the datasets are there: the mini world is drawn where it is not yet."""
+    for source in sources:
+        if source.key.startswith(f"{MINI}:") and not _has_card(source):
+            say(f"drawing the mini world: {source.name}")
+            _draw(source)
+
+
+def _draw(source: Source) -> None:
+    _placed(source.folder, source.filesystem, lambda folder: mini.write(folder.parent, [folder.name]))
+
+
+def _placed(target: str, filesystem: fs.FileSystem, make: Callable[[Path], object]) -> None:
+    """The dataset that `make` writes lies at the target: made beside, then copied, the card last.
+
+    So a folder with a card is whole, on any kind of storage.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, target.rpartition("/")[2])
+        make(folder)
+        filesystem.create_dir(target, recursive=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
+            fs.copy_files(str(path), f"{target}/{path.name}", fs.LocalFileSystem(), filesystem)
+
+
+def _has_card(source: Source) -> bool:
+    info = source.filesystem.get_file_info(f"{source.folder}/{CARD}")
+    return bool(info.type == fs.FileType.File)
+
+
+def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": (mini.POOL,)}
+    wanted = names[role]
+    if reference != MINI:
+        wanted = (reference.partition(":")[2],)
+    known = {*names["adaptation"], *names["evaluation"], mini.POOL}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
+    folder = f"{cache}/mini-v{mini.VERSION}"
+    return [Source(n, _mini_classes(n), f"mini:{mini.VERSION}:{n}", f"{folder}/{n}", filesystem) for n in wanted]
+
+
+def _mini_classes(name: str) -> tuple[str, ...]:
+    return WORLD[name].classes if name in WORLD else ()  # the pool has captions only
+
+
+def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    root = Path(reference).expanduser().absolute()
+    if not root.is_dir():
+        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
+    local = fs.LocalFileSystem()
+    cards = [root] if (root / "card.json").is_file() else sorted(p.parent for p in root.glob("*/{CARD}"))
+    if cards:
+        return [_from_card(folder.as_posix(), local) for folder in cards]
+    target = f"{cache}/{root.name}-{_listing_key(root)}"
+    if filesystem.get_file_info(f"{target}/{CARD}").type != fs.FileType.File:
+        load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
+        _placed(target, filesystem, lambda folder: load(root, folder))
+    return [_from_card(target, filesystem)]
+
+
+def _from_card(folder: str, filesystem: fs.FileSystem) -> Source:
+    card = Dataset.open(folder, filesystem).card
+    return Source(card.name, card.classes, card.digest, folder, filesystem)
+
+
+def _listing_key(root: Path) -> str:
+    """Changes when a file is added, removed or written: an import is reused while it stands."""
+    listing = hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in {*SUFFIXES, ".parquet", ".json"}:
+            stat = path.stat()
+            listing.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return listing.hexdigest()[:16]

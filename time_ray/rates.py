@@ -1,0 +1,73 @@
+"""Measured throughput on a storage root: what a plan needs to say how long a sweep will take."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from time_ray.core.grid import Cell
+from time_ray.core.keys import key_of
+from time_ray.core.plan import Stored, Work, needs
+from time_ray.results import CellResult
+from time_ray.store.store import Store
+
+
+class Rate(NamedTuple):
+    """Seconds of one worker for one training step, and for one evaluation with its merge."""
+
+    step: float
+    evaluation: float
+
+
+def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
+    """The mean rate of each model over rows that were computed."""
+    sums: dict[str, list[tuple[float, float]]] = {}
+    for result in results:
+        steps = [training.steps for training in result.cell.setting.trainings]
+        for row in result.rows[1:]:
+            train, evaluation = row.seconds.get("train", 0.0), row.seconds.get("eval", 0.0)
+            pair = (train / steps[row.task - 1], evaluation + row.seconds.get("deploy", 0.0))
+            sums.setdefault(result.cell.setting.model.label, []).append(pair)
+    return {
+        model: Rate(*(sum(column) / len(pairs) for column in zip(*pairs, strict=True))) for model, pairs in sums.items()
+    }
+
+
+def write_rates(store: Store, results: Sequence[CellResult]) -> None:
+    """The store knows the rates of these models, if it did not yet."""
+    known = read_rates(store, {result.cell.setting.model.label for result in results})
+    for model, rate in measured(results).items():
+        if model not in known:
+            store.record("rates", _name(model), {"model": model, **rate._asdict()})
+
+
+def read_rates(store: Store, models: Sequence[str] | set[str]) -> dict[str, Rate]:
+    """The rates that the store knows of these models."""
+    found = {model: store.entry("rates", _name(model)) for model in models}
+    return {m: Rate(float(str(e["step"])), float(str(e["evaluation"]))) for m, e in found.items() if e}
+
+
+def work_seconds(work: Mapping[str, Work], rates: Mapping[str, Rate]) -> float | None:
+    """Seconds of one worker for all the work; None if a model was never measured."""
+    if any(model not in rates for model in work):
+        return None
+    return sum(w.steps * rates[m].step + w.evaluations * rates[m].evaluation for m, w in work.items())
+
+
+def trajectory_seconds(cells: Sequence[Cell], rates: Mapping[str, Rate], stored: Stored) -> dict[str, float]:
+    """Expected cost of each trajectory of the cells, by trajectory key, for models that were measured."""
+    seconds: dict[str, float] = {}
+    seen: set[str] = set()
+    for cell in cells:
+        rate = rates.get(cell.setting.model.label)
+        if rate is None:
+            continue
+        need = needs(cell)
+        costs = {key: steps * rate.step for key, steps in need.experts.items() if key not in stored.weights}
+        costs.update({key: rate.evaluation for key in need.scores if key not in stored.scores})
+        new = {key: cost for key, cost in costs.items() if key not in seen}
+        seen.update(new)
+        seconds[cell.trajectory] = seconds.get(cell.trajectory, 0.0) + sum(new.values())
+    return seconds
+
+
+def _name(model: str) -> str:
+    return key_of("rate", model)

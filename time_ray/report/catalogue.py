@@ -1,0 +1,45 @@
+"""What an experiment may name: techniques, models, datasets of the mini world."""
+
+from time_ray import merging
+
+
+def technique_rows() -> list[dict[str, object]]:
+    """Every merge technique with its parameters and defaults."""
+    return [
+        {
+            "technique": row.name,
+            "rule": row.rule,
+            "parameters": ", ".join(f"{name}={parameter.default}" for name, parameter in row.parameters.items()),
+            "state": row.state,
+            "paper": row.paper,
+        }
+        for row in merging.TECHNIQUES.values()
+    ]
+
+
+def model_rows() -> list[dict[str, object]]:
+    """The mini models, and the open_clip architectures of TIME's size axis."""
+    from time_ray.core.model import ModelSpec
+    from time_ray.learn import mini, models
+
+    names = (*mini.MODELS, *("ViT-S-16", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"))
+    return [
+        {
+            "model": name,
+            "parameters (M)": round(models.num_bytes(ModelSpec(name=name)) / 4e6, 2),
+            "weights": "shipped" if name in mini.MODELS else "weights: a local file or an open_clip tag",
+        }
+        for name in names
+    ]
+
+
+def dataset_rows() -> list[dict[str, object]]:
+    """The datasets of the mini world and their roles."""
+    from time_ray.learn.mini.world import ADAPTATION, EVALUATION
+
+    roles = {"adaptation": ADAPTATION, "evaluation": EVALUATION}
+    return [
+        {"dataset": f"mini:{name}", "role": role, "classes": len(entry.classes), "prompt": entry.templates[0]}
+        for role, table in roles.items()
+        for name, entry in table.items()
+    ]

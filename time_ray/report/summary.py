@@ -1,0 +1,160 @@
+"""What a sweep, a plan, a status and a ranking look like to a person."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from time_ray.ranking import Ranked, rank
+from time_ray.report import tables
+from time_ray.report.tables import Format
+from time_ray.results import CellResult
+
+AXES = ("init", "deploy", "technique", "model", "budget", "seed")
+
+
+def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
+    """One row a cell: how far it is, and its scores after its latest task."""
+    return [
+        {
+            **result.cell.axes,
+            "tasks": f"{max(0, len(result.rows) - 1)}/{len(result.cell.setting.trainings)}",
+            "done": result.done,
+            **_scores(result),
+        }
+        for result in results
+    ]
+
+
+def _scores(result: CellResult) -> dict[str, object]:
+    if not result.rows:
+        return {"ka": None, "zs": None, "gm": None}
+    return dict(result.final._asdict())
+
+
+def best_rows(ranked: Sequence[Ranked]) -> list[dict[str, object]]:
+    """The ranking with mean ± sd in one column each."""
+    return [
+        {
+            "": number,
+            **{name: getattr(row, name) for name in ("init", "deploy", "technique", "model", "budget", "seeds")},
+            **{name.upper(): _spread(getattr(row, name), getattr(row, f"{name}_sd")) for name in ("ka", "zs", "gm")},
+            "pareto": row.pareto,
+            "style": "bold" if number == 1 else "",
+        }
+        for number, row in enumerate(ranked, start=1)
+    ]
+
+
+def _spread(value: float | None, sd: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
+
+
+def print_plan(plan: Mapping[str, Any], form: Format) -> None:
+    """The plan is on stdout."""
+    if form != "table":
+        tables.print_mapping(plan, form)
+        return
+    trainings, evaluations = plan["trainings"], plan["evaluations"]
+    seconds = plan["seconds"]
+    rows: list[dict[str, object]] = [
+        {"what": "cells", "count": plan["cells"], "": f"in {plan['trials']} trials on this machine"},
+        {
+            "what": "trainings",
+            "count": trainings["distinct"],
+            "": f"distinct, of {trainings['asked']} asked for; {trainings['to_do']} to do",
+        },
+        {"what": "merges", "count": plan["merges"]["distinct"], "": "distinct"},
+        {"what": "evaluations", "count": evaluations["distinct"], "": f"distinct; {evaluations['to_do']} to do"},
+        {"what": "to be stored", "count": _size(plan["bytes"]), "": "weights of experts and final models"},
+        {"what": "time", "count": _time(seconds), "": "" if seconds else "measured by the first sweep on this storage"},
+    ]
+    tables.print_rows(rows, "table")
+
+
+def _size(num_bytes: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes = num_bytes / 1000  # type: ignore[assignment]
+    return f"{num_bytes:.1f} TB"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def print_outcome(opened: Any, outcome: Any, command: str, talk: Console) -> None:
+    """The end of a sweep: the table of all cells on stdout; the winner, failures and next commands on stderr."""
+    rows = sorted(status_rows(outcome.results), key=_by_score)
+    _mark_best(rows)
+    base = _base_rows(outcome.results)
+    columns = [name for name in (*AXES, "KA", "ZS", "GM") if name != "seed" or _varies(rows, "seed")]
+    shown = [{**row, "KA": row["ka"], "ZS": row["zs"], "GM": row["gm"]} for row in [*rows, *base]]
+    tables.print_rows(shown, "table", columns=columns)
+    ranked = rank(outcome.results)
+    if ranked:
+        top = ranked[0]
+        scores = f"KA {_spread(top.ka, top.ka_sd)}, ZS {_spread(top.zs, top.zs_sd)}, GM {_spread(top.gm, top.gm_sd)}"
+        talk.print(f"[bold]Best-in-TIME[/]: init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
+    for event in outcome.failures.values():
+        talk.print(f"failed: {event['of'].name}: {event['error']}", style="red", markup=False)
+    _print_next(opened, outcome, command, talk)
+
+
+def _print_next(opened: Any, outcome: Any, command: str, talk: Console) -> None:
+    done = sum(result.done for result in outcome.results)
+    if outcome.interrupted or done < len(outcome.results):
+        how = "interrupted" if outcome.interrupted else "not finished"
+        talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; nothing is lost, resume with: {command}")
+    if outcome.tracking_error is not None:
+        talk.print(
+            f"MLflow: {_first_line(outcome.tracking_error)}; results are in the store, the same command logs them"
+        )
+    talk.print(
+        f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.uri}"
+    )
+    for verb, why in (
+        (f"time-ray best {opened.path}", "rank over seeds, register the winner"),
+        (f"time-ray export {opened.path} --cell best -o best", "weights for open_clip"),
+        (f"time-ray ui {opened.path}", "compare cells in MLflow"),
+    ):
+        talk.print(f"  {verb}  [dim]# {why}[/]")
+
+
+def _by_score(row: Mapping[str, Any]) -> float:
+    score = row["gm"] if row["gm"] is not None else row["ka"]
+    return -score if score is not None else 0.0
+
+
+def _mark_best(rows: list[dict[str, object]]) -> None:
+    if rows and rows[0]["ka"] is not None:
+        rows[0]["style"] = "bold"
+
+
+def _base_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
+    """The base of every model, as it was before any training."""
+    found: dict[str, dict[str, object]] = {}
+    for result in results:
+        if result.rows:
+            model = result.cell.axes["model"]
+            found[model] = {"init": "(base)", "model": model, **result.rows[0].scores._asdict(), "style": "dim"}
+    return list(found.values())
+
+
+def _varies(rows: Sequence[Mapping[str, object]], name: str) -> bool:
+    return len({row[name] for row in rows}) > 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

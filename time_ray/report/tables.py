@@ -1,0 +1,78 @@
+"""Tables: the same rows for people (rich), for programs (JSON) and for spreadsheets (CSV)."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Format = Literal["table", "json", "csv"]
+Row = Mapping[str, object]
+
+
+def text(value: object) -> str:
+    """A value as a cell of a table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def print_rows(rows: Sequence[Row], form: Format, *, title: str = "", columns: Sequence[str] | None = None) -> None:
+    """The rows are on stdout; nothing else is."""
+    if form == "json":
+        print(json.dumps([dict(row) for row in rows], indent=2, allow_nan=False))
+    elif form == "csv":
+        print(as_csv(rows, columns), end="")
+    else:
+        _console().print(table(rows, title=title, columns=columns))
+
+
+def print_mapping(values: Row, form: Format, *, title: str = "") -> None:
+    """One mapping is on stdout: nested for JSON, one dotted name a line otherwise."""
+    if form == "json":
+        print(json.dumps(values, indent=2, allow_nan=False))
+    else:
+        rows = [{"name": name, "value": value} for name, value in flat(values)]
+        print_rows(rows, form, title=title, columns=("name", "value"))
+
+
+def flat(values: Row, prefix: str = "") -> list[tuple[str, object]]:
+    """Nested mappings as dotted names."""
+    found: list[tuple[str, object]] = []
+    for name, value in values.items():
+        found += flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return found
+
+
+def as_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """Rows as CSV with a header; an empty cell is a missing value."""
+    names = columns or (list(rows[0]) if rows else [])
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    return out.getvalue()
+
+
+def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None = None) -> Table:
+    """Rows as a table, numbers to the right."""
+    names = columns or (list(rows[0]) if rows else [])
+    result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in names:
+        numeric = any(isinstance(row.get(name), (int, float)) and not isinstance(row.get(name), bool) for row in rows)
+        result.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(text(row.get(name)) for name in names), style=str(row.get("style") or ""))
+    return result
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # piped output has no width of its own: nothing is folded there
+    return console if console.is_terminal else Console(highlight=False, width=200)

@@ -1,0 +1,202 @@
+"""A study: the experiment as written, resolved against data, models and techniques into cells."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from time_ray import merging
+from time_ray.core.budget import Budget
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import Experiment, TechniqueSpec
+from time_ray.core.grid import Cell, Setting, grid
+from time_ray.core.keys import key_of
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.stream import Concept, Task, chunk, one_task_per_dataset, random_order
+from time_ray.learn import mini, models
+from time_ray.learn.sampling import Data
+from time_ray.learn.sources import Role, Source, find
+from time_ray.store.files import Files
+
+Fault = tuple[tuple[str | int, ...], str]  # a path in the experiment, and what is wrong there
+DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name their own
+
+
+class Datasets(NamedTuple):
+    """The datasets of an experiment by role."""
+
+    adaptation: tuple[Source, ...]
+    evaluation: tuple[Source, ...]
+    pretraining: Source | None
+
+    @property
+    def all(self) -> tuple[Source, ...]:
+        """Every dataset once."""
+        return (*self.adaptation, *self.evaluation, *((self.pretraining,) if self.pretraining else ()))
+
+    def open(self) -> Data:
+        """The datasets, ready to be read."""
+        pool = self.pretraining.open() if self.pretraining else None
+        return Data(tuple(s.open() for s in self.adaptation), tuple(s.open() for s in self.evaluation), pool)
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment with everything resolved that decides its results."""
+
+    experiment: Experiment
+    datasets: Datasets
+    cells: tuple[Cell, ...]
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The distinct settings, in order."""
+        return tuple({cell.setting.key: cell.setting for cell in self.cells}.values())
+
+
+class StudyError(UserError):
+    """Faults found while resolving, each with its path in the experiment."""
+
+    def __init__(self, found: Sequence[Fault]) -> None:
+        super().__init__(*(f"{'.'.join(map(str, path))}: {text}" for path, text in found))
+        self.found = tuple(found)
+
+
+def find_datasets(experiment: Experiment, files: Files) -> Datasets:
+    """The datasets that an experiment names; what must be imported first is imported. StudyError with every fault."""
+    faults: list[Fault] = []
+    datasets = _datasets(experiment, files, faults)
+    if faults:
+        raise StudyError(faults)
+    return datasets
+
+
+def resolve(experiment: Experiment, datasets: Datasets) -> Study:
+    """The study of an experiment on its datasets. Raises StudyError with every fault."""
+    faults: list[Fault] = []
+    techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
+    bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
+    faults += _stream_faults(experiment, datasets)
+    if faults:
+        raise StudyError(faults)
+    settings = [
+        _setting(experiment, datasets, spec, base, budget, seed)
+        for spec, base in zip(experiment.model, bases, strict=True)
+        for budget in experiment.budget
+        for seed in experiment.seed
+    ]
+    return Study(experiment, datasets, grid(experiment.init, experiment.deploy, techniques, settings))
+
+
+def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Technique:
+    place = ("technique", index)
+    if "weight" in spec.params:
+        faults.append((place, "weight belongs to the running merge; write init or deploy as {name: ema, weight: ...}"))
+    try:
+        params = merging.normalise(spec.name, spec.params, "merge")
+        pair_params = merging.normalise(spec.name, spec.params, "pair")
+    except merging.MergeError as error:
+        faults += [(place, fault) for fault in error.faults]
+        return Technique(spec.name, spec.name, 0, {}, {}, weighted=False, identity_of_one=False)
+    pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
+    row = merging.TECHNIQUES[spec.name]
+    said = ",".join(f"{k}={v}" for k, v in sorted(spec.params.items()))
+    return Technique(
+        spec.name,
+        f"{spec.name}({said})" if said else spec.name,
+        row.version,
+        params,
+        pair_params,
+        weighted=row.takes_weight,
+        identity_of_one=row.single_is_identity(params),
+    )
+
+
+def _datasets(experiment: Experiment, files: Files, faults: list[Fault]) -> Datasets:
+    data = experiment.data
+    adaptation = _sources("adaptation", data.adaptation, files, faults)
+    evaluation = _sources("evaluation", data.evaluation, files, faults)
+    pool: list[Source] = []
+    if experiment.mixture.pretraining > 0 and data.pretraining is None:
+        faults.append((("data", "pretraining"), "mixture.pretraining is above 0, but no pool is given; name one"))
+    elif experiment.mixture.pretraining > 0 and data.pretraining is not None:
+        pool = _sources("pretraining", (data.pretraining,), files, faults)
+    names = [source.name for source in (*adaptation, *evaluation)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    faults += [
+        (("data",), f"dataset '{name}' is used twice; a name may stand once in adaptation and evaluation")
+        for name in twice
+    ]
+    return Datasets(tuple(adaptation), tuple(evaluation), pool[0] if pool else None)
+
+
+def _sources(role: Role, references: Sequence[str], files: Files, faults: list[Fault]) -> list[Source]:
+    found: list[Source] = []
+    for reference in references:
+        try:
+            found += find(reference, role, files.path("data"), files.filesystem)
+        except UserError as error:
+            faults += [(("data", role), fault) for fault in error.faults]
+    return found
+
+
+def _base(spec: ModelSpec, index: int, faults: list[Fault]) -> Base:
+    try:
+        return Base(spec.name, models.weights_digest(spec))
+    except UserError as error:
+        faults += [(("model", index), fault) for fault in error.faults]
+        return Base(spec.name, "")
+
+
+def _stream_faults(experiment: Experiment, datasets: Datasets) -> Iterator[Fault]:
+    count = len(_concepts(datasets))
+    tasks = experiment.stream.tasks
+    if experiment.stream.order == "random" and tasks is None:
+        yield ("stream", "tasks"), "a random stream needs a number of tasks"
+    elif experiment.stream.order == "random" and count and tasks is not None and tasks > count:
+        yield ("stream", "tasks"), f"{tasks} tasks, but the adaptation data has only {count} classes; ask for fewer"
+
+
+def _concepts(datasets: Datasets) -> list[Concept]:
+    return [Concept(source.name, name) for source in datasets.adaptation for name in source.classes]
+
+
+def _tasks(experiment: Experiment, datasets: Datasets, seed: int) -> tuple[Task, ...]:
+    concepts = _concepts(datasets)
+    if experiment.stream.order == "dataset_incremental":
+        return one_task_per_dataset(concepts)
+    return chunk(random_order(concepts, seed), experiment.stream.tasks or 1)
+
+
+def _setting(
+    experiment: Experiment, datasets: Datasets, spec: ModelSpec, base: Base, budget: Budget, seed: int
+) -> Setting:
+    training, mixture = experiment.training, experiment.mixture
+    if training.lr is None:
+        training = training.model_copy(update={"lr": _own_rate(spec)})
+    tasks = _tasks(experiment, datasets, seed)
+    keys = {source.name: source.key for source in datasets.adaptation}
+    pool = datasets.pretraining.key if datasets.pretraining else None
+    trainings = []
+    for number, task in enumerate(tasks):
+        earlier = tasks[:number] if mixture.buffer > 0 else ()
+        used = sorted({concept.dataset for t in (task, *earlier) for concept in t.concepts})
+        data_key = key_of("data", [(name, keys[name]) for name in used], pool)
+        steps = budget.steps(training.batch_size)
+        trainings.append(TaskTraining(task, earlier, training, mixture, steps, seed, data_key))
+    scored = [(source.name, source.key) for source in (*datasets.adaptation, *datasets.evaluation)]
+    return Setting(
+        model=spec,
+        budget=budget.label,
+        seed=seed,
+        base=base,
+        trainings=tuple(trainings),
+        adaptation=tuple(source.name for source in datasets.adaptation),
+        evaluation=tuple(source.name for source in datasets.evaluation),
+        evaluation_data_key=key_of("evaluation data", scored),
+    )
+
+
+def _own_rate(spec: ModelSpec) -> float:
+    shipped = mini.MODELS.get(spec.name)
+    return shipped.finetune_lr if shipped else DEFAULT_LR
