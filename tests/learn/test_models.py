@@ -1,0 +1,129 @@
+import pickle
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from time_ray.core.errors import UserError
+from time_ray.core.model import ModelSpec
+from time_ray.learn.models import Clip, base_weights, create, weights_digest
+
+
+def test_an_unknown_architecture_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="did you mean ViT-B-32"):
+        create(ModelSpec(name="ViT-B32"))
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "checkpoint"])
+def test_a_weights_file_is_read_into_float32(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, kind: str):
+    half = {name: tensor.half() for name, tensor in weights.items()}
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        save_file(half, path)
+    else:
+        wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in half.items()}}
+        torch.save(half if kind == "torch" else wrapped, path)
+    found = base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    assert list(found) == list(weights)
+    assert all(torch.equal(found[name], half[name].float()) for name in weights)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("trapped"),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_code_is_refused_in_one_line(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, legacy: bool
+):
+    monkeypatch.chdir(tmp_path)
+    if legacy:
+        Path("weights.pt").write_bytes(pickle.dumps({"w": Trap()}))
+    else:
+        torch.save({"w": Trap()}, "weights.pt")
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights="weights.pt"))
+    assert len(caught.value.faults) == 1
+    assert "weights.pt: holds more than tensors" in caught.value.faults[0]
+    assert not Path("trapped").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 broken"])
+def test_an_unreadable_file_is_named(spec: ModelSpec, tmp_path: Path, content: bytes):
+    path = tmp_path / "weights"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)):
+        base_weights(ModelSpec(name=spec.name, weights=str(path)))
+
+
+def test_every_tensor_of_another_architecture_is_listed(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    other = dict(weights)
+    del other["visual.proj"]
+    other["ln_final.weight"] = torch.zeros(7)
+    other["extra"] = torch.zeros(1)
+    save_file(other, path)
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    assert caught.value.faults == (
+        f"{path}: visual.proj: missing; test-small has [32, 32]",
+        f"{path}: ln_final.weight: shape [7], but test-small has [32]",
+        f"{path}: extra: test-small has no such tensor",
+    )
+
+
+def test_weights_must_come_from_somewhere(spec: ModelSpec):
+    with pytest.raises(UserError, match="no weights are shipped"):
+        base_weights(spec)
+    with pytest.raises(UserError, match=r"weights nowhere\.pt: no such file, and no tag of this model; its tags: none"):
+        base_weights(ModelSpec(name=spec.name, weights="nowhere.pt"))
+
+
+def test_a_tag_without_a_network_is_one_line(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch):
+    def fail(_: object) -> str:
+        msg = "no route to host\nmore of it"
+        raise OSError(msg)
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, spec.name, {"tag": {}})
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights="tag"))
+    (fault,) = caught.value.faults
+    assert fault.startswith("model test-small: weights tag: cannot be downloaded here (no route to host)")
+
+
+def test_a_tag_is_read_through_open_clip(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_file(weights, tmp_path / "w.safetensors")
+    tag = {"file": str(tmp_path / "w.safetensors"), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, spec.name, {"tag": tag})
+    tagged = ModelSpec(name=spec.name, weights="tag")
+    assert torch.equal(base_weights(tagged)["visual.proj"], weights["visual.proj"])
+    assert create(tagged).mean == (0.1, 0.2, 0.3)
+
+
+def test_the_digest_follows_the_bytes(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    here = ModelSpec(name=spec.name, weights=str(path))
+    save_file(weights, path)
+    before = weights_digest(here)
+    assert weights_digest(here) == before
+    save_file(weights | {"visual.proj": torch.zeros(32, 32)}, path)
+    assert weights_digest(here) != before
+    assert weights_digest(ModelSpec(name="RN50", weights="yfcc15m")) != weights_digest(
+        ModelSpec(name="RN50", weights="cc12m")
+    )
+
+
+def test_tokens_and_pixels_are_open_clips(spec: ModelSpec, clip: Clip):
+    texts = ["a cat", "an owl that is far too long for the context of this model, which holds sixteen", "a cat"]
+    assert torch.equal(clip.tokenize(texts), open_clip.get_tokenizer(spec.name)(texts))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (clip.mean, clip.std))
+    torch.testing.assert_close(clip.pixels(images), (images / 255 - mean) / std)

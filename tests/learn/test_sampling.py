@@ -1,0 +1,135 @@
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import picture, rows
+
+from time_ray.core.errors import CellError, UserError
+from time_ray.core.mixture import Mixture
+from time_ray.core.stream import Concept, Task
+from time_ray.learn.dataset import Dataset, Row
+from time_ray.learn.sampling import Data, batches
+from time_ray.learn.train import Batch
+
+Make = Callable[..., Dataset]
+TASKS = (
+    Task(1, (Concept("pets", "cat"),)),
+    Task(2, (Concept("birds", "owl"), Concept("pets", "dog"))),
+    Task(3, (Concept("birds", "cat"), Concept("birds", "dog"))),
+)
+REPLAY = Mixture(pretraining=0.25, update=0.5, buffer=0.25)
+
+
+@pytest.fixture
+def data(make_dataset: Make) -> Data:
+    named = {
+        name: [row._replace(captions=tuple(f"{name} {text}" for text in row.captions)) for row in rows(30, 100 * i)]
+        for i, name in enumerate(("pets", "birds", "pool"))
+    }
+    pets, birds, pool = (make_dataset(name, train) for name, train in named.items())
+    return Data(adaptation=(pets, birds), evaluation=(), pretraining=pool)
+
+
+def draw(data: Data, task: int = 3, mixture: Mixture = REPLAY, **options: object) -> list[Batch]:
+    settings = {"batch_size": 8, "steps": 6, "seed": 0, "image_size": 16, "augment": "crop"} | options
+    return list(batches(TASKS[task - 1], TASKS[: task - 1], data, mixture, **settings))
+
+
+def same(a: list[Batch], b: list[Batch]) -> bool:
+    return all(torch.equal(x.images, y.images) and x.texts == y.texts for x, y in zip(a, b, strict=True))
+
+
+def test_seed_and_task_decide_and_nothing_else(data: Data):
+    first = draw(data)
+    assert same(first, draw(data))
+    assert not same(first, draw(data, seed=1))
+    assert [batch.texts for batch in first] != [batch.texts for batch in draw(data, seed=1)]
+    assert same(first[2:], draw(data, start_step=2))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_workers_share_the_batches_of_one(data: Data, world_size: int):
+    parts = [draw(data, rank=rank, world_size=world_size) for rank in range(world_size)]
+    joined = [
+        Batch(torch.cat([batch.images for batch in step]), [text for batch in step for text in batch.texts])
+        for step in zip(*parts, strict=True)
+    ]
+    assert same(joined, draw(data))
+
+
+def source(text: str) -> tuple[str, str]:
+    """Dataset and class, from a caption such as "pets cat 12 a"."""
+    name, classname, _, _ = text.split()
+    return name, classname
+
+
+def test_each_source_gives_its_share_of_its_own_rows(data: Data):
+    for batch in draw(data, steps=20):
+        found = [source(text) for text in batch.texts]
+        assert {name for name, _ in found[:2]} == {"pool"}
+        assert set(found[2:6]) <= {("birds", "cat"), ("birds", "dog")}
+        assert set(found[6:]) <= {("pets", "cat"), ("birds", "owl"), ("pets", "dog")}
+    buffered = {source(text) for batch in draw(data, steps=20) for text in batch.texts[6:]}
+    assert len(buffered) == 3
+
+
+def test_the_first_task_has_no_buffer(data: Data):
+    names = Counter(source(text)[0] for batch in draw(data, task=1) for text in batch.texts)
+    assert names == {"pool": 6 * 3, "pets": 6 * 5}
+
+
+def test_new_samples_cycle_through_all_images(data: Data):
+    seen = [text[:-2] for batch in draw(data, mixture=Mixture(), steps=10, augment="none") for text in batch.texts]
+    for start in (0, 20, 40, 60):
+        assert len(set(seen[start : start + 20])) == 20
+    assert seen[:20] != seen[20:40]
+
+
+def test_all_captions_of_a_row_are_used_and_belong_to_its_image(data: Data):
+    pictures: dict[str, set[bytes]] = {}
+    captions = set()
+    for batch in draw(data, steps=30, augment="none"):
+        for image, text in zip(batch.images, batch.texts, strict=True):
+            pictures.setdefault(text[:-2], set()).add(image.numpy().tobytes())
+            captions.add(text[-1])
+    assert captions == {"a", "b"}
+    assert {len(images) for images in pictures.values()} == {1}
+
+
+def test_images_are_cropped_anew_each_time(data: Data):
+    seen: dict[str, set[bytes]] = {}
+    for batch in draw(data, mixture=Mixture(), steps=20):
+        assert batch.images.shape == (8, 3, 16, 16)
+        for image, text in zip(batch.images, batch.texts, strict=True):
+            seen.setdefault(text[:-2], set()).add(image.numpy().tobytes())
+    assert min(len(images) for images in seen.values()) > 1
+
+
+def test_images_of_any_size_fit(make_dataset: Make):
+    sizes = [(90, 40), (16, 16), (20, 70)]
+    mixed = [Row(picture(i, sizes[i % 3]), ("text",), 0, "") for i in range(9)]
+    data = Data((make_dataset("pets", mixed),), (), None)
+    for augment in ("none", "crop"):
+        (batch, again) = (draw(data, 1, Mixture(), steps=1, augment=augment)[0] for _ in range(2))
+        assert batch.images.shape == (8, 3, 16, 16)
+        assert torch.equal(batch.images, again.images)
+
+
+def test_nothing_to_draw_from_is_told_at_once(data: Data, make_dataset: Make):
+    empty = Data((make_dataset("pets", []), make_dataset("birds", [])), (), None)
+    with pytest.raises(UserError) as caught:
+        draw(empty, batch_size=9, world_size=2)
+    assert [fault.split(":")[1] for fault in caught.value.faults] == [
+        " pretraining",
+        " update",
+        " buffer",
+        " 9 cannot be split over 2 workers; use a multiple of that",
+    ]
+
+
+def test_a_broken_image_is_named(make_dataset: Make):
+    broken = [*rows(3), Row(picture(0)[:-30], ("text",), 0, ""), Row(b"text", ("text",), 0, "")]
+    data = Data((make_dataset("pets", broken),), (), None)
+    with pytest.raises(CellError, match=r"pets train: row [34]: not a readable image"):
+        draw(data, 1, Mixture())
