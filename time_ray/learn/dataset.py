@@ -77,7 +77,7 @@ class Split:
     @cached_property
     def labels(self) -> NDArray[np.int32]:
         """The class of every row; -1 where a row has none."""
-        return np.asarray(self._column("label"), dtype=np.int32)
+        return np.array(self._column("label"), dtype=np.int32)
 
     def rows_of(self, label: int) -> NDArray[np.int64]:
         """The rows of that class, in order."""
