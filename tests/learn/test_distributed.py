@@ -1,0 +1,75 @@
+"""Several workers train and evaluate as one does."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from conftest import SMALL, rows
+from torch import Tensor, distributed
+from torch.multiprocessing import spawn
+
+from time_ray.core.mixture import Mixture
+from time_ray.core.model import ModelSpec
+from time_ray.core.stream import Concept, Task
+from time_ray.core.training import Training
+from time_ray.learn.dataset import Dataset
+from time_ray.learn.evaluate import evaluate
+from time_ray.learn.models import create
+from time_ray.learn.sampling import Data, batches
+from time_ray.learn.train import train
+
+# A usual eps would blow rounding up where a gradient is zero in theory.
+HOW = Training(lr=1e-2, eps=1e-3, batch_size=16)
+STEPS = 5
+
+
+def work(rank: int, world_size: int, folder: Path) -> None:
+    """Train and evaluate as one of several workers, and save what comes out."""
+    torch.set_num_threads(1)
+    open_clip.add_model_config(folder / "test-small.json")
+    clip = create(ModelSpec(name="test-small"))
+    pets = Dataset.open(folder / "pets")
+    stream = batches(
+        Task(1, (Concept("pets", "cat"), Concept("pets", "owl"))),
+        (),
+        Data((pets,), (), None),
+        Mixture(),
+        batch_size=HOW.batch_size,
+        steps=STEPS,
+        seed=0,
+        image_size=16,
+        augment="crop",
+        rank=rank,
+        world_size=world_size,
+    )
+    if world_size > 1:
+        start = f"file://{folder}/start-{world_size}"
+        distributed.init_process_group("gloo", init_method=start, rank=rank, world_size=world_size)
+    expert = train(clip, torch.load(folder / "weights.pt"), stream, HOW, steps=STEPS)
+    scores = evaluate(clip, torch.load(folder / "weights.pt"), [pets], shard=(rank, world_size))
+    torch.save((expert, scores), folder / f"{world_size}-{rank}.pt")
+    if world_size > 1:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.nightly)])
+def test_workers_agree_with_one(
+    tmp_path: Path, weights: dict[str, Tensor], make_dataset: Callable[..., Dataset], world_size: int
+):
+    make_dataset("pets", rows(60), rows(31))
+    (tmp_path / "test-small.json").write_text(json.dumps(SMALL))
+    torch.save(weights, tmp_path / "weights.pt")
+    work(0, 1, tmp_path)
+    spawn(work, (world_size, tmp_path), world_size)
+
+    alone, scores = torch.load(tmp_path / "1-0.pt")
+    moved = max(float((alone[name] - weights[name]).abs().max()) for name in weights)
+    assert moved > 1e-3
+    for rank in range(world_size):
+        together, shared_scores = torch.load(tmp_path / f"{world_size}-{rank}.pt")
+        assert shared_scores == scores
+        for name, tensor in alone.items():
+            torch.testing.assert_close(together[name], tensor, atol=2e-6, rtol=0)
