@@ -69,7 +69,10 @@ class Elect(VectorRule):
         majority = end.totals.get(self.scope(end.piece.name), (0.0,))[0]
         upper = elected.add_(1).clamp_(max=1) if majority > 0 else elected.clamp_(min=0)
         positive, negative = self.sides(state)
-        return positive.mul_(upper).add_(negative.mul_(upper.neg_().add_(1)))
+        merged = positive.mul_(upper).add_(negative.mul_(1 - upper))
+        if self.aggregate == "max" and not majority:
+            merged.mul_((state[0] + state[1]).sign_().abs_())  # the original multiplies by the sign, here 0
+        return merged
 
     def sides(self, state: State) -> tuple[Tensor, Tensor]:
         """The aggregates of the positive and of the negative elements."""

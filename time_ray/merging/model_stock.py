@@ -21,7 +21,8 @@ class ModelStock(Rule):
         """State: Σ θ_i, Σ τ_i / ‖τ_i‖, and how many τ_i are not 0."""
         vector = visit.vector()
         norm = vector.double().norm().item()
-        vector.mul_(1 / norm if norm else 0.0)
+        if norm:
+            vector.div_(norm)
         moved = torch.tensor([float(norm > 0)], dtype=torch.float64)
         if state is None:
             return [visit.expert.clone(), vector, moved]
@@ -29,8 +30,10 @@ class ModelStock(Rule):
 
     def finish(self, state: State, end: End) -> Tensor:
         """The interpolation between base and mean; one expert alone is itself."""
-        ratio = 1.0
-        if end.count > 1:
-            cosine = (state[1].double().square().sum().item() - state[2].item()) / (end.count * (end.count - 1))
-            ratio = min(end.count * cosine / (1 + (end.count - 1) * cosine), 1.0) if cosine > 0 else 0.0
-        return (state[0] / end.count).mul_(ratio).add_(end.base * (1 - ratio))
+        ratio, count, moved = 1.0, end.count, state[2].item()
+        if count > 1:
+            # The cosines of all ordered pairs sum to ‖Σ unit vectors‖² − how many there are; to exactly 0 for one.
+            cosines = state[1].double().square().sum().item() - moved if moved > 1 else 0.0
+            cosine = cosines / (count * (count - 1))
+            ratio = min(count * cosine / (1 + (count - 1) * cosine), 1.0) if cosine > 0 else 0.0
+        return (state[0] / count).mul_(ratio).add_(end.base * (1 - ratio))

@@ -1,0 +1,291 @@
+"""Every technique against its rule written naively, over the stacked vectors of one tower."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from merging_toys import vector
+
+from time_ray.merging import MergeError, merge
+from time_ray.merging.masks import keep_mask
+
+SPLIT = (7, 5)
+SIZE = 7 * 5 + 20
+
+
+def as_model(flat):
+    return {"a": flat[:35].view(SPLIT).clone(), "b": flat[35:].clone()}
+
+
+def as_vector(model):
+    return torch.cat([model["a"].reshape(-1), model["b"].reshape(-1)])
+
+
+def merged(base, experts, technique, **params):
+    return as_vector(merge(as_model(base), [as_model(expert) for expert in experts], technique, **params))
+
+
+def world(count=4, size=SIZE):
+    base = vector(size, 0)
+    return base, torch.stack([base + 0.1 * vector(size, seed) for seed in range(1, count + 1)])
+
+
+def elect(sparse, aggregate="mean"):
+    """TIES after the trim, as its authors wrote it."""
+    signs = sparse.sum(0).sign()
+    signs[signs == 0] = signs.sum().sign()
+    agree = torch.where(signs > 0, sparse > 0, sparse < 0)
+    kept = sparse * agree
+    if aggregate == "sum":
+        return kept.sum(0)
+    if aggregate == "max":
+        return kept.abs().max(0).values * signs
+    return kept.sum(0) / (kept != 0).sum(0).clamp(min=1)
+
+
+def largest(vectors, keep):
+    d = vectors.shape[1]
+    if int(d * keep) == d:
+        return vectors
+    threshold = vectors.abs().sort(dim=1).values[:, d - int(d * keep) - 1]
+    return vectors * (vectors.abs() >= threshold[:, None])
+
+
+def middle(vectors, low, high):
+    d = vectors.shape[1]
+    ranks = vectors.abs().sort(dim=1).values
+    first, last = ranks[:, int(low * d)], ranks[:, d - int(high * d) - 1]
+    return vectors * ((vectors.abs() >= first[:, None]) & (vectors.abs() <= last[:, None]))
+
+
+def masked(vectors, drop, seed):
+    kept = []
+    for number, one in enumerate(vectors, 1):
+        parts = (("a", one[:35]), ("b", one[35:]))
+        kept.append(torch.cat([x * keep_mask((str(seed), str(number), n), 0, len(x), drop, x) for n, x in parts]))
+    return torch.stack(kept) / (1 - drop)
+
+
+def test_average_is_the_mean():
+    base, experts = world()
+    assert torch.equal(merged(base, experts, "average"), sum(experts[1:], experts[0].clone()) / 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight"),
+    [
+        ("linear", lambda i: i),
+        ("sqrt", math.sqrt),
+        ("quadratic", lambda i: i**2),
+        ("cubic", lambda i: i**3),
+        ("fifth", lambda i: i**5),
+        ("tenth", lambda i: i**10),
+        ("exp", lambda i: 2 ** (i - 1)),
+        ("log", lambda i: math.log(i + 1)),
+    ],
+)
+def test_schedules_weigh_by_recency(name, weight):
+    base, experts = world(6)
+    shares = torch.tensor([weight(i) for i in range(1, 7)])
+    expected = (shares[:, None] * experts).sum(0) / shares.sum()
+    backwards = (shares.flip(0)[:, None] * experts).sum(0) / shares.sum()
+    assert torch.allclose(merged(base, experts, "average", weights=name), expected, atol=1e-6)
+    assert torch.allclose(merged(base, experts, "average", weights=f"reverse_{name}"), backwards, atol=1e-6)
+
+
+def test_long_streams_do_not_overflow_their_schedule():
+    base = torch.zeros(3)
+    experts = [torch.full((3,), float(i)) for i in range(1, 301)]
+    for name, expected in (("exp", 299.0), ("reverse_exp", 2.0)):
+        result = merge({"w": base}, [{"w": expert} for expert in experts], "average", weights=name)
+        assert torch.allclose(result["w"], torch.full((3,), expected))
+
+
+def test_listed_weights_are_normalised_and_counted():
+    base, experts = world(2)
+    assert torch.allclose(merged(base, experts, "average", weights=[1, 3]), experts[0] * 0.25 + experts[1] * 0.75)
+    with pytest.raises(MergeError, match="2 weights for 4 experts"):
+        merged(*world(4), "average", weights=[1, 3])
+
+
+def test_task_arithmetic():
+    base, experts = world()
+    vectors = experts - base
+    total = vectors[0] + vectors[1] + vectors[2] + vectors[3]
+    assert torch.equal(merged(base, experts, "task_arithmetic", scaling=0.3), base + 0.3 * total)
+    assert torch.equal(merged(base, experts, "task_arithmetic"), base + 0.25 * total)
+    normed = base + total * vectors.norm(dim=1).mean() / total.norm()
+    assert torch.allclose(merged(base, experts, "task_arithmetic", keep_norm=True), normed, atol=1e-6)
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "sum", "max"])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.2, 0.5, 0.99, 1.0])
+def test_ties(aggregate, keep):
+    base, experts = world()
+    expected = base + 0.7 * elect(largest(experts - base, keep), aggregate)
+    assert torch.allclose(
+        merged(base, experts, "ties", keep=keep, aggregate=aggregate, scaling=0.7), expected, atol=1e-7
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=SIZE, max_size=SIZE), min_size=1, max_size=4), st.floats(0, 1))
+def test_ties_breaks_cancelled_votes_by_the_majority(rows, keep):
+    base, vectors = torch.zeros(SIZE), torch.tensor(rows, dtype=torch.float32)
+    for aggregate in ("mean", "sum", "max"):
+        expected = elect(largest(vectors, keep), aggregate)
+        assert torch.allclose(merged(base, vectors, "ties", keep=keep, aggregate=aggregate), expected, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=SIZE, max_size=SIZE), st.floats(0, 1))
+def test_exact_k_keeps_exactly_k_first_come(row, keep):
+    one = torch.tensor(row, dtype=torch.float32)
+    kept = int(keep * SIZE)
+    order = sorted(range(SIZE), key=lambda i: (-abs(row[i]), i))[:kept]
+    expected = torch.zeros(SIZE)
+    expected[order] = one[order]
+    assert torch.equal(merged(torch.zeros(SIZE), one[None], "ties", keep=keep, exact_k=True), expected)
+
+
+def test_scopes_of_thresholds():
+    parts = {"visual.a": vector(40, 1), "visual.b": 9 * vector(40, 2), "c": 3 * vector(40, 3)}
+    base = {name: torch.zeros(40) for name in parts}
+    groups = {"tower": [["visual.a", "visual.b"], ["c"]], "model": [list(parts)], "tensor": [[name] for name in parts]}
+    for scope, names in groups.items():
+        result = merge(base, [parts], "ties", scope=scope, keep=0.3)
+        for group in names:
+            expected = largest(torch.cat([parts[name] for name in group])[None], 0.3)[0]
+            assert torch.equal(torch.cat([result[name] for name in group]), expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.7, 0.01), (0.2, 0.2), (0.0, 0.0), (0.5, 0.3)])
+def test_breadcrumbs(low, high):
+    base, experts = world()
+    sparse = middle(experts - base, low, high)
+    params = {"drop_low": low, "drop_high": high}
+    assert torch.allclose(merged(base, experts, "breadcrumbs", **params), base + sparse.sum(0) / 4, atol=1e-7)
+    assert torch.allclose(merged(base, experts, "breadcrumbs_ties", **params), base + elect(sparse), atol=1e-7)
+
+
+def test_breadcrumbs_by_row():
+    rows = vector(60, 1).view(3, 20)
+    result = merge({"w": torch.zeros(3, 20)}, [{"w": rows}], "breadcrumbs", scope="row", drop_low=0.5, drop_high=0.1)
+    assert torch.equal(result["w"], middle(rows, 0.5, 0.1))
+    assert (result["w"] != 0).sum(1).tolist() == [8, 8, 8]
+
+
+def test_dare_drops_once_per_expert_and_rescales():
+    base, experts = world()
+    sparse = masked(experts - base, 0.6, 5)
+    assert torch.allclose(merged(base, experts, "dare", drop=0.6, seed=5), base + sparse.sum(0) / 4, atol=1e-6)
+    assert torch.allclose(merged(base, experts, "dare_ties", drop=0.6, seed=5), base + elect(sparse), atol=1e-6)
+
+
+def test_magmax_takes_the_largest_and_of_equals_the_later():
+    base, experts = world()
+    vectors = experts - base
+    picked = vectors.gather(0, vectors.abs().argmax(0)[None])[0]
+    assert torch.equal(merged(base, experts, "magmax", scaling=0.5), base + 0.5 * picked)
+    ones = torch.ones(2, SIZE) * torch.tensor([[-1.0], [1.0]])
+    assert torch.equal(merged(torch.zeros(SIZE), ones, "magmax"), ones[1])
+
+
+def test_consensus():
+    base, experts = world()
+    vectors = experts - base
+    total = vectors.sum(0)
+    votes = (vectors.abs() > 0.4 * (total - vectors).abs()).sum(0)
+    assert torch.allclose(merged(base, experts, "consensus", scaling=1.0), base + total * (votes >= 2), atol=1e-6)
+    assert torch.allclose(merged(base, experts, "consensus", min_agree=0), base + total / 4, atol=1e-6)
+
+
+def test_slerp_turns_each_tensor():
+    older, newer = vector(40, 1), vector(40, 2)
+    angle = torch.acos(torch.dot(older, newer) / older.norm() / newer.norm())
+    expected = (torch.sin(0.7 * angle) * older + torch.sin(0.3 * angle) * newer) / torch.sin(angle)
+    base = {"w": torch.zeros(40)}
+    assert torch.allclose(merge(base, [{"w": older}, {"w": newer}], "slerp", weight=0.3)["w"], expected, atol=1e-6)
+    close = older + 1e-3 * newer
+    line = 0.7 * older + 0.3 * close
+    assert torch.allclose(merge(base, [{"w": older}, {"w": close}], "slerp", weight=0.3)["w"], line, atol=1e-6)
+
+
+def test_model_stock_uses_the_mean_of_pairwise_cosines():
+    base, experts = world(3)
+    expected = []
+    for part in (slice(0, 35), slice(35, None)):
+        vectors = (experts - base)[:, part] + 0.05
+        units = vectors / vectors.norm(dim=1, keepdim=True)
+        cosine = float((units @ units.T).triu(1).sum() / 3)
+        ratio = 3 * cosine / (1 + 2 * cosine)
+        expected.append(base[part] + ratio * vectors.mean(0))
+    assert torch.allclose(merged(base, experts + 0.05, "model_stock"), torch.cat(expected), atol=1e-6)
+
+
+def test_model_stock_never_leaves_the_segment():
+    base = {"w": torch.zeros(2), "logit_scale": torch.tensor(4.0)}
+    experts = [{"w": torch.tensor([x, 0.0]), "logit_scale": torch.tensor(4 + x)} for x in (1.0, -1.0)]
+    result = merge(base, experts, "model_stock")
+    assert torch.equal(result["w"], base["w"])
+    assert result["logit_scale"] == 4
+
+
+def isotropic(matrix):
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    return s.mean() * u @ v
+
+
+def test_iso_c_flattens_the_spectrum_of_linear_layers():
+    name, fused = "x.mlp.weight", "x.attn.in_proj_weight"
+    base = {name: torch.zeros(6, 4), fused: torch.zeros(9, 5), "text_projection": torch.zeros(4, 4)}
+    experts = [{key: vector(value.numel(), s).view(value.shape) for key, value in base.items()} for s in (1, 2)]
+    result = merge(base, experts, "iso_c", scaling=1.5)
+    total = {key: experts[0][key] + experts[1][key] for key in base}
+    parts = torch.cat([isotropic(part) for part in total[fused].view(3, 3, 5)])
+    assert torch.allclose(result[name], 1.5 * isotropic(total[name]), atol=1e-5)
+    assert torch.allclose(result[fused], 1.5 * parts, atol=1e-5)
+    assert torch.allclose(result["text_projection"], 1.5 * total["text_projection"] / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_opcm_projects_as_its_authors_do(shape):
+    first, second = vector(math.prod(shape), 1).view(shape), vector(math.prod(shape), 2).view(shape)
+    u, s, v = torch.linalg.svd(first, full_matrices=True)
+    rank = int((s.cumsum(0) / s.sum() > 0.5).float().argmax())
+    p = u.T @ second @ v.T
+    p.fill_diagonal_(0)
+    p[:rank, :rank] = 0
+    total = first + u @ p @ v
+    expected = total * (first.norm() + second.norm()) / 2 / total.norm()
+    base = {"l.weight": torch.zeros(shape)}
+    result = merge(base, [{"l.weight": first}, {"l.weight": second}], "opcm")
+    assert torch.allclose(result["l.weight"], expected, atol=1e-5)
+
+
+def test_lines_scales_by_depth_per_tower():
+    blocks = [f"visual.transformer.resblocks.{i}.w" for i in range(5)] + [
+        f"transformer.resblocks.{i}.w" for i in (0, 1, 2)
+    ]
+    names = ["visual.conv1.weight", *blocks, "visual.ln_post.weight", "text_projection", "token_embedding.weight"]
+    base = {name: torch.zeros(2) for name in names}
+    expert = {name: torch.ones(2) for name in names}
+
+    def factors(**lines):
+        result = merge(base, [expert], "task_arithmetic", lines={"alpha": 0.25, "beta": 0.5, **lines})
+        return [result[name][0].item() for name in names]
+
+    depth = [0.25, 0.375, 0.5, 0.625, 0.75, 0.25, 0.5, 0.75]
+    assert factors() == [0.25, *depth, 0.75, 0.75, 0.25]
+    assert factors(tail="alpha") == [0.25, *depth, 0.25, 0.25, 0.25]
+    quadratic = [0.25, 0.28125, 0.375, 0.53125, 0.75, 0.25, 0.375, 0.75]
+    assert factors(curve="quadratic") == [0.25, *quadratic, 0.75, 0.75, 0.25]
+
+
+@pytest.mark.parametrize("technique", ["slerp", "model_stock", "opcm", "iso_c", "dare", "dare_ties"])
+def test_scalars_are_averaged_where_they_have_no_direction(technique):
+    base = {"logit_scale": torch.tensor(4.0), "w": vector(12, 0)}
+    experts = [{"logit_scale": torch.tensor(4.0 + x), "w": vector(12, 9)} for x in (0.5, -1.0)]
+    assert merge(base, experts, technique)["logit_scale"] == 3.75
