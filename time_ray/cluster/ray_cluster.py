@@ -15,13 +15,14 @@ from time_ray.version import COMMIT_VARIABLE, git_commit
 # read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_AIR_NEW_OUTPUT": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_worker_maximum_startup_concurrency": "16",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
@@ -61,6 +62,7 @@ def connected(run: Run) -> Iterator[None]:
 def _start_local(env: dict[str, str]) -> None:
     import ray
 
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything listens on 127.0.0.1 only
     port = _free_port()
     # Ray Train's cleaner asks the State API; told the port, it cannot ask another cluster of this host by mistake
     env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
@@ -70,6 +72,7 @@ def _start_local(env: dict[str, str]) -> None:
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         dashboard_port=port,
+        _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": env},
         logging_level="ERROR",
         log_to_driver=False,

@@ -1,19 +1,23 @@
 """The driver: plan, run what is missing on Ray Tune, feed the display and MLflow, read the results back."""
 
+import os
+import pickle
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from time_ray.cluster.board import Event, LocalBoard
+from time_ray.cluster.bundle import work
 from time_ray.cluster.mirror import Mirror
 from time_ray.cluster.packing import pack
 from time_ray.cluster.tracking import sweep_key, tracking_uri
-from time_ray.cluster.trial import Job, tune_trial, work
+from time_ray.cluster.trial import Job, tune_trial
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
@@ -25,6 +29,9 @@ from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
 from time_ray.study import Study
+
+if TYPE_CHECKING:
+    from time_ray.cluster.ray_cluster import Room
 
 POLL_SECONDS = 0.25
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
@@ -160,12 +167,10 @@ class _Sweep:
         bundles = pack(todo, space.slots, costs, have, one_each=settings.pack == "cell")
         self._say(f"starting {len(bundles)} trials, {min(space.slots, len(bundles))} at once")
         scratch = self.files.path("ray", uuid.uuid4().hex[:12])
-        job = Job(
-            self.study.experiment, self.study.datasets, self.files.uri, name, space.shape, _uri(self.files, scratch)
-        )
+        job = Job(self.study.experiment, self.study.datasets, self.files.uri, name)
         try:
             with self._following(board):
-                errors = _tune(job, bundles, space.slots)
+                errors = _tune(job, bundles, space, _uri(self.files, scratch))
             self._mark_lost(errors)
         finally:
             ray.kill(actor)
@@ -220,26 +225,33 @@ class _Sweep:
         self.watch({"kind": "say", "text": text})
 
 
-def _tune(job: Job, bundles: Sequence[Sequence[Cell]], slots: int) -> list[str]:
-    """All bundles ran as Tune trials; the first line of every error that ended one."""
+def _tune(job: Job, bundles: Sequence[Sequence[Cell]], space: "Room", scratch: str) -> list[str]:
+    """All bundles ran as Tune trials; the last line of every error that ended one."""
     from ray import tune
 
-    keys = [[cell.key for cell in bundle] for bundle in bundles]
-    trial = tune.with_parameters(tune_trial, job=job, bundles=keys)
+    trial = tune.with_parameters(
+        tune_trial,
+        job=pickle.dumps(job),
+        bundles=[[cell.key for cell in bundle] for bundle in bundles],
+        shape=space.shape,
+        scratch=scratch,
+    )
     # a trial itself only waits for its workers; on the head it outlives any worker node
     trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
     tuner = tune.Tuner(
         trial,
         param_space={"bundle": tune.grid_search(list(range(len(bundles))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=slots, metric=None),
+        tune_config=tune.TuneConfig(max_concurrent_trials=space.slots),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=job.scratch,
+            storage_path=scratch,
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=job.shape.max_failures),
+            failure_config=tune.FailureConfig(max_failures=space.shape.max_failures),
         ),
     )
-    return [str(error).strip().splitlines()[-1] for error in tuner.fit().errors]
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Tune prints even if told to be silent
+        ended = tuner.fit()
+    return [str(error).strip().splitlines()[-1] for error in ended.errors]
 
 
 def _uri(files: Files, path: str) -> str:

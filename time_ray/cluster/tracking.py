@@ -227,9 +227,11 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
 
 
 def _client(uri: str) -> Any:
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # read at import
+    from mlflow import MlflowClient
+
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if uri.startswith("sqlite:///"):

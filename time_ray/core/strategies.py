@@ -5,9 +5,9 @@ Each strategy is a pure function of the history and returns a recipe, never tens
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from time_ray.core.recipe import Base, Experts, Merged, Recipe, Running, Technique
 from time_ray.core.section import Section
@@ -24,6 +24,13 @@ class Strategy(Section):
         Literal["base", "expert"],
         Field(description="base: the running merge begins with the base; expert: with the first expert"),
     ] = "base"
+
+    @model_validator(mode="after")
+    def _only_ema_has_settings(self) -> Self:
+        if self.name != "ema" and self.model_fields_set - {"name"}:
+            msg = f"{' and '.join(sorted(self.model_fields_set - {'name'}))} can be set for ema only, not for {self.name}"
+            raise ValueError(msg)
+        return self
 
     @property
     def label(self) -> str:

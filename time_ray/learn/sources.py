@@ -51,14 +51,11 @@ def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> l
 
 def prepare(sources: Sequence[Source], say: Callable[[str], None]) -> None:
     """All files of the datasets are there: the mini world is drawn where it is not yet."""
-    for source in sources:
-        if source.key.startswith(f"{MINI}:") and not _has_card(source):
-            say(f"drawing the mini world: {source.name}")
-            _draw(source)
-
-
-def _draw(source: Source) -> None:
-    _placed(source.folder, source.filesystem, lambda folder: mini.write(folder.parent, [folder.name]))
+    missing = [source for source in sources if source.key.startswith(f"{MINI}:") and not _has_card(source)]
+    if missing:
+        say(f"drawing the mini world: {len(missing)} datasets")
+    for source in missing:
+        _placed(source.folder, source.filesystem, lambda folder: mini.write(folder.parent, [folder.name]))
 
 
 def _placed(target: str, filesystem: fs.FileSystem, make: Callable[[Path], object]) -> None:
