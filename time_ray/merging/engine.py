@@ -19,6 +19,8 @@ from time_ray.merging.selection import bounds, histograms
 
 CHUNK = 1 << 17
 """Elements folded together: what a core's cache holds of base, expert and state."""
+DEVICE_CHUNK = 1 << 24
+"""The same on an accelerator, where each step costs a launch."""
 
 T = TypeVar("T")
 
@@ -79,7 +81,7 @@ class Plan:
         return self.rule if piece.entry.shape else self.rule.scalars or self.rule
 
     def read(self, model: Model, piece: Piece) -> Tensor:
-        """The values of a piece of a model on the base's device."""
+        """The values of a piece of a model."""
         found = values(model, piece)
         self.tick(piece)
         return found
@@ -118,7 +120,8 @@ class Plan:
         """|expert − base| of every piece the rule trims, as float32."""
         for piece in self.pieces():
             if self.rule_of(piece) is self.rule:
-                yield piece, (self.read(model, piece) - self.read(self.base, piece)).abs_().float()
+                base = self.read(self.base, piece)
+                yield piece, (self.read(model, piece).to(base.device) - base).abs_().float()
 
     def meet(self, model: Model, who: Expert, counts: Mapping[str, Tensor] | None = None) -> Expert:
         """The expert with the bounds that its values imply; `counts` are its histograms where they are known."""
@@ -130,7 +133,7 @@ class Plan:
 
     def add(self, state: State | None, model: Model, who: Expert, piece: Piece, base: Tensor) -> State:
         """The state of a piece that also holds this expert."""
-        return self.rule_of(piece).add(state, Visit(self.read(model, piece), base, piece, who))
+        return self.rule_of(piece).add(state, Visit(self.read(model, piece).to(base.device), base, piece, who))
 
 
 @dataclass

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging import check
-from time_ray.merging.engine import Merger, NotANumber, Plan, named
+from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, Merger, NotANumber, Plan, named
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
 from time_ray.merging.pieces import Expert, Piece
@@ -57,7 +57,8 @@ def prepare(base: ModelLike, technique: str, params: Mapping[str, Any]) -> Plan:
     filled = row.fill(params)
     model = open_model(base, "base")
     MergeError.unless_none(check.unmergeable(model))
-    return Plan(model, row.build(filled, [entry.name for entry in model.entries if entry.merged]))
+    rule = row.build(filled, [entry.name for entry in model.entries if entry.merged])
+    return Plan(model, rule, CHUNK if model.on_cpu() else DEVICE_CHUNK)
 
 
 def merge_experts(plan: Plan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:

@@ -45,6 +45,10 @@ class Model(ABC):
     def read(self, entry: Entry, start: int, stop: int) -> Tensor:
         """The elements from start to stop of a tensor, flat, in its own dtype; not to be changed."""
 
+    def on_cpu(self) -> bool:
+        """Whether all its tensors are in main memory."""
+        return True
+
     def lay_out(self) -> dict[str, Entry]:
         """Its tensors by name."""
         return {entry.name: entry for entry in self.entries}
@@ -61,6 +65,10 @@ class MemoryModel(Model):
     def read(self, entry: Entry, start: int, stop: int) -> Tensor:
         """A view of the tensor."""
         return self.flat[entry.name][start:stop]
+
+    def on_cpu(self) -> bool:
+        """Whether all its tensors are in main memory."""
+        return all(tensor.device.type == "cpu" for tensor in self.flat.values())
 
 
 class FileModel(Model):
