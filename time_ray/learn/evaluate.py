@@ -31,14 +31,14 @@ def evaluate(
     """
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset.card))
     clip.load(weights, device).eval()
-    heads = _class_heads(clip, [dataset.card for dataset in datasets], batch_size, device)
-    correct = torch.tensor(
-        [
-            _correct(clip, head, dataset, batch_size=batch_size, device=device, shard=shard)
-            for head, dataset in zip(heads, datasets, strict=True)
-        ],
-        device=device,
-    )
+    with torch.inference_mode():
+        heads = _class_heads(clip, [dataset.card for dataset in datasets], batch_size)
+        correct = torch.stack(
+            [
+                _correct(clip, head, dataset, batch_size=batch_size, shard=shard)
+                for head, dataset in zip(heads, datasets, strict=True)
+            ]
+        )
     if shard[1] > 1:
         dist.all_reduce(correct)
     return {
@@ -55,11 +55,11 @@ def _faults(card: Card) -> Sequence[str]:
     return []
 
 
-def _class_heads(clip: Clip, cards: Sequence[Card], batch_size: int, device: str | torch.device) -> list[Tensor]:
+def _class_heads(clip: Clip, cards: Sequence[Card], batch_size: int) -> list[Tensor]:
     """For each dataset the unit vectors of its classes [C, D]; all datasets' prompts go through together."""
     prompts = [template.format(name) for card in cards for name in card.classes for template in card.templates]
     chunks = torch.split(clip.tokenize(prompts), batch_size)
-    vectors = torch.cat([text_features(clip, chunk, device) for chunk in chunks])
+    vectors = torch.cat([text_features(clip, chunk) for chunk in chunks])
     parts = torch.split(vectors, [len(card.classes) * len(card.templates) for card in cards])
     return [
         normalize(part.view(len(card.classes), len(card.templates), -1).mean(dim=1), dim=-1)
@@ -67,17 +67,15 @@ def _class_heads(clip: Clip, cards: Sequence[Card], batch_size: int, device: str
     ]
 
 
-def _correct(
-    clip: Clip, head: Tensor, dataset: Dataset, *, batch_size: int, device: str | torch.device, shard: tuple[int, int]
-) -> int:
+def _correct(clip: Clip, head: Tensor, dataset: Dataset, *, batch_size: int, shard: tuple[int, int]) -> Tensor:
     """How many images of this worker's part of the test split are nearest to their own class."""
     split = dataset.split("test")
     images = decoded(split, clip.image_size)
     start, stop = (len(split) * edge // shard[1] for edge in (shard[0], shard[0] + 1))
-    correct = 0
+    correct = torch.zeros((), dtype=torch.int64, device=head.device)
     for first in range(start, stop, batch_size):
-        rows = slice(first, min(first + batch_size, stop))
-        features = image_features(clip, torch.from_numpy(images.block(rows.start, rows.stop)), device)
-        labels = torch.from_numpy(split.labels[rows]).to(device)
-        correct += int(((features @ head.T).argmax(dim=1) == labels).sum())
+        last = min(first + batch_size, stop)
+        pixels = torch.from_numpy(images.block(first, last)).to(head.device)
+        labels = torch.from_numpy(split.labels[first:last]).to(head.device)
+        correct += ((image_features(clip, pixels) @ head.T).argmax(dim=1) == labels).sum()
     return correct

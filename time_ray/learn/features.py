@@ -1,9 +1,9 @@
-"""Features of images and texts, for inference.
+"""Features of images and texts, for training and for inference.
 
 open_clip's own vision and text transformers are run here by a leaner path with the same result up to rounding: the
 last block is computed only where it is read (the class token, the end-of-text token), texts are cut to the longest
-one, pixels are normalised by the patch embedding, and matrix products go to oneDNN, which on many CPUs is twice
-as fast in float32 as the library that torch uses by default. Every other architecture is run as it is.
+one, pixels are normalised by the patch embedding, and on the CPU matrix products go to oneDNN, which on many
+machines is twice as fast in float32 as the library that torch uses by default. Other architectures run as they are.
 """
 
 from collections.abc import Sequence
@@ -20,23 +20,23 @@ from time_ray.learn.models import Clip
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
-@torch.inference_mode()
-def image_features(clip: Clip, images: Tensor, device: str | torch.device = "cpu") -> Tensor:
-    """Unit vectors [B, D] of uint8 images [B, size, size, 3], by the weights that the module holds."""
+def image_features(clip: Clip, images: Tensor) -> Tensor:
+    """Unit vectors [B, D] of uint8 images [B, size, size, 3] on the module's device, by the weights it holds."""
     module: Any = clip.module
     if _has_plain_image_tower(module):
-        features = _image_tower(clip, module.visual, images.to(device))
+        features = _image_tower(clip, module.visual, images)
     else:
-        features = module.encode_image(clip.pixels(images.permute(0, 3, 1, 2), device))
+        features = module.encode_image(clip.pixels(images.permute(0, 3, 1, 2)))
     return functional.normalize(features, dim=-1)
 
 
-@torch.inference_mode()
-def text_features(clip: Clip, tokens: Tensor, device: str | torch.device = "cpu") -> Tensor:
-    """Unit vectors [B, D] of tokens [B, context length], by the weights that the module holds."""
+def text_features(clip: Clip, tokens: Tensor) -> Tensor:
+    """Unit vectors [B, D] of tokens [B, context length] on the CPU, by the weights that the module holds."""
     module: Any = clip.module
-    tokens = tokens.to(device)
-    features = _text_tower(module, tokens) if _has_plain_text_tower(module) else module.encode_text(tokens)
+    if _has_plain_text_tower(module):
+        features = _text_tower(module, tokens)
+    else:
+        features = module.encode_text(tokens.to(module.logit_scale.device))
     return functional.normalize(features, dim=-1)
 
 
@@ -46,6 +46,7 @@ def _has_plain_image_tower(module: Any) -> bool:
         isinstance(visual, VisionTransformer)
         and visual.attn_pool is None
         and visual.pool_type == "tok"
+        and isinstance(visual.patch_dropout, nn.Identity)
         and _are_plain(visual.transformer.resblocks)
     )
 
@@ -67,7 +68,7 @@ def _are_plain(blocks: Sequence[nn.Module]) -> bool:
 def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     count, height, width, _ = images.shape
     (high, wide), kernel = visual.patch_size, visual.conv1.weight
-    patches = images.view(count, height // high, high, width // wide, wide * 3).transpose(2, 3)
+    patches = images.reshape(count, height // high, high, width // wide, wide * 3).transpose(2, 3)
     patches = patches.reshape(count, -1, high * wide * 3).to(kernel.dtype)
     mean, std = (255 * torch.tensor(stat, device=kernel.device).view(1, 3, 1, 1) for stat in (clip.mean, clip.std))
     scaled = kernel / std
@@ -82,8 +83,9 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
 
 
 def _text_tower(module: Any, tokens: Tensor) -> Tensor:
-    read = tokens.argmax(dim=-1)
-    tokens = tokens[:, : int(read.max()) + 1]
+    ends = tokens.argmax(dim=-1)
+    device = module.logit_scale.device
+    tokens, read = tokens[:, : int(ends.max()) + 1].to(device), ends.to(device)
     x = module.token_embedding(tokens) + module.positional_embedding[: tokens.shape[1]]
     x = _blocks(module.transformer.resblocks, x, read, causal=True)
     features: Tensor = module.ln_final(x) @ module.text_projection
@@ -118,19 +120,47 @@ def _heads(attention: nn.MultiheadAttention, y: Tensor, first: int, stop: int) -
 def _after_attention(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     x = x + block.ls_1(_linear(attended, block.attn.out_proj.weight, block.attn.out_proj.bias))
     y, up, down = block.ln_2(x), block.mlp.c_fc, block.mlp.c_proj
-    if type(block.mlp.gelu) is nn.GELU and block.mlp.gelu.approximate == "none":
-        hidden = _linear(y, up.weight, up.bias, gelu=True)
-    else:
-        hidden = block.mlp.gelu(_linear(y, up.weight, up.bias))
+    plain_gelu = type(block.mlp.gelu) is nn.GELU and block.mlp.gelu.approximate == "none"
+    hidden = _gelu_linear(y, up.weight, up.bias) if plain_gelu else block.mlp.gelu(_linear(y, up.weight, up.bias))
     out: Tensor = x + block.ls_2(_linear(hidden, down.weight, down.bias))
     return out
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Tensor:
-    if x.device.type == "cpu" and x.dtype == torch.float32 and HAS_ONEDNN:
-        # Private, but what torch.compile itself calls for an nn.Linear on the CPU.
-        pointwise = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
-        out: Tensor = pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
-        return out
-    out = functional.linear(x, weight, bias)
-    return functional.gelu(out) if gelu else out
+def _takes_onednn(x: Tensor) -> bool:
+    return HAS_ONEDNN and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if _takes_onednn(x) and not torch.is_grad_enabled():
+        return _onednn(x, weight, bias, gelu=True)
+    return functional.gelu(_linear(x, weight, bias))
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if not _takes_onednn(x):
+        return functional.linear(x, weight, bias)
+    out: Tensor = _OneDnnLinear.apply(x, weight, bias) if torch.is_grad_enabled() else _onednn(x, weight, bias)
+    return out
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    # Private, but what torch.compile itself calls for an nn.Linear on the CPU.
+    pointwise = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001
+    out: Tensor = pointwise(x, weight, bias, "gelu" if gelu else "none", [], "none" if gelu else "")
+    return out
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """functional.linear, whose three matrix products go to oneDNN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        for_x = _onednn(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
+        rows = grad.reshape(-1, grad.shape[-1])
+        return for_x, _onednn(rows.t(), x.reshape(-1, x.shape[-1]).t(), None), rows.sum(0)

@@ -52,10 +52,10 @@ class Clip:
         self.module.load_state_dict(weights)
         return self.module
 
-    def pixels(self, images: Tensor, device: str | torch.device = "cpu") -> Tensor:
+    def pixels(self, images: Tensor) -> Tensor:
         """The model's input from uint8 images [B, 3, H, W]: float32, normalised per channel."""
-        mean, std = (255 * torch.tensor(stat, device=device).view(-1, 1, 1) for stat in (self.mean, self.std))
-        return images.to(device).to(torch.float32).sub_(mean).div_(std)
+        mean, std = (255 * torch.tensor(stat, device=images.device).view(-1, 1, 1) for stat in (self.mean, self.std))
+        return images.to(torch.float32).sub_(mean).div_(std)
 
     def _tokens(self, text: str) -> Tensor:
         row: Tensor = self._tokenizer([text])[0]

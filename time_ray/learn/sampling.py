@@ -168,7 +168,7 @@ def _batch(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: in
         for place, image, captions in zip(here, pixels, split.captions(rows), strict=True):
             texts[place] = captions[int(draws[place, 0] % np.uint64(len(captions)))]
             images[place] = _cropped(image, image_size, draws[place, 1:]) if augment == "crop" else image
-    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), texts)
+    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), texts)
 
 
 def _cropped(pixels: Pixels, size: int, draws: NDArray[np.uint64]) -> Pixels:

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from time_ray.core.errors import CellError
 from time_ray.core.training import Training
+from time_ray.learn.features import image_features, text_features
 from time_ray.learn.models import Clip
 
 
@@ -67,16 +68,18 @@ def _steps(
 ) -> Iterator[tuple[int, Tensor]]:
     """Do one optimisation step for each pair of step number and loss that is taken."""
     module = clip.module
-    model = DistributedDataParallel(module, broadcast_buffers=False) if dist.is_initialized() else module
+    model: nn.Module = _Features(clip)
+    if dist.is_initialized():
+        model = DistributedDataParallel(model, broadcast_buffers=False)
     optimizer = _optimizer(module, how)
     peaks = [group["lr"] for group in optimizer.param_groups]
     contrastive = _contrastive_loss()
     for step, batch in zip(range(steps), batches, strict=False):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * rate_at(step, steps, how)
-        texts = clip.tokenize(batch.texts).to(device)
+        tokens = clip.tokenize(batch.texts)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=how.precision == "bf16"):
-            image_features, text_features, scale = model(clip.pixels(batch.images, device), texts)[:3]
+            image_features, text_features, scale = model(batch.images.to(device), tokens)
         loss = contrastive(image_features.float(), text_features.float(), scale)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -85,6 +88,19 @@ def _steps(
         optimizer.step()
         _cap_scale(module, how.max_logit_scale)
         yield step + 1, loss.detach()
+
+
+class _Features(nn.Module):
+    """Features of a batch and the temperature, as the one call that DistributedDataParallel watches."""
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self.module: Any = clip.module
+        self._clip = clip
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pictures = image_features(self._clip, images.permute(0, 2, 3, 1))
+        return pictures, text_features(self._clip, tokens), self.module.logit_scale.exp()
 
 
 def _one_behind(losses: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
