@@ -98,7 +98,7 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
     if not root.is_dir():
         raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
     local = fs.LocalFileSystem()
-    cards = [root] if (root / "card.json").is_file() else sorted(p.parent for p in root.glob("*/{CARD}"))
+    cards = [root] if (root / CARD).is_file() else sorted(p.parent for p in root.glob(f"*/{CARD}"))
     if cards:
         return [_from_card(folder.as_posix(), local) for folder in cards]
     target = f"{cache}/{root.name}-{_listing_key(root)}"
