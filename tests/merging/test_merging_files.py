@@ -43,7 +43,7 @@ def test_the_output_says_how_it_was_made(files, tmp_path):
     returned = merge_files(files[0], files[1:], tmp_path / "o", "dare", seed=3, ids=["a", "b", "c"])
     recipe = recipe_of(tmp_path / "o")
     assert recipe == returned
-    assert recipe["parameters"] == {"drop": 0.7, "lines": None, "scaling": None, "seed": 3}
+    assert recipe["parameters"] == {"drop": 0.7, "scaling": None, "seed": 3}
     assert recipe["base"] == {"file": "base.safetensors", "sha256": hashlib.sha256(files[0].read_bytes()).hexdigest()}
     assert [expert["id"] for expert in recipe["experts"]] == ["a", "b", "c"]
     assert recipe["versions"]["dare"] == 1

@@ -161,7 +161,8 @@ def describe(row: Technique, filled: Mapping[str, Any], files: Files, names: Seq
     if row.random:
         inputs[1:] = [{**known, "id": name} for known, name in zip(inputs[1:], names, strict=True)]
     versions = {row.name: row.version, "time_ray": time_ray.__version__, "torch": str(torch.__version__)}
-    parameters = dict(sorted(filled.items()))
+    idle = row.idle(filled)
+    parameters = {name: filled[name] for name in sorted(filled) if name not in idle}
     return {
         "technique": row.name,
         "parameters": parameters,
