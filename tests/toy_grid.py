@@ -1,0 +1,39 @@
+"""Grids of recipes without tensors: what the tests of the core, the loop and the plan are about."""
+
+from collections.abc import Sequence
+
+from time_ray.core.grid import Cell, Setting, grid
+from time_ray.core.mixture import Mixture
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.strategies import Strategy
+from time_ray.core.stream import Concept, Task
+from time_ray.core.training import Training
+
+STRATEGIES = ("zs", "ft", "ema", "all")
+
+
+def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True, **params: object) -> Technique:
+    """A technique without tensors: what it takes and what it leaves alone is said, not looked up."""
+    return Technique(name, name, 1, params, params, weighted=weighted, identity_of_one=alone)
+
+
+def setting(num_tasks: int = 3, *, seed: int = 0, replay: bool = False) -> Setting:
+    """A setting of one class a task."""
+    tasks = [Task(t, (Concept("toys", f"class {t}"),)) for t in range(1, num_tasks + 1)]
+    mixture = Mixture(update=0.5, buffer=0.5) if replay else Mixture()
+    trainings = tuple(
+        TaskTraining(task, tuple(tasks[:i]) if replay else (), Training(lr=1e-3), mixture, 10, seed, "toy data")
+        for i, task in enumerate(tasks)
+    )
+    base = Base("toy", "base digest")
+    return Setting(ModelSpec(name="toy"), "10 steps", seed, base, trainings, ("toys",), ("held out",), "scored data")
+
+
+def strategies(names: Sequence[str] = STRATEGIES) -> list[Strategy]:
+    return [Strategy(name=name) for name in names]  # type: ignore[arg-type]
+
+
+def full_grid(techniques: Sequence[Technique], *settings: Setting) -> tuple[Cell, ...]:
+    """4 init x 3 deploy x the techniques."""
+    return grid(strategies(), strategies(STRATEGIES[1:]), techniques, settings or (setting(),))
