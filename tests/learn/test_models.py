@@ -17,6 +17,16 @@ def test_an_unknown_architecture_gets_a_suggestion() -> None:
         create(ModelSpec(name="ViT-B32"))
 
 
+def test_a_missing_package_is_told(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch):
+    def fail(_: str) -> None:
+        msg = "No module named 'transformers'"
+        raise ModuleNotFoundError(msg)
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", fail)
+    with pytest.raises(UserError, match=r"test-small: needs a package that is not installed \(No module named"):
+        create(spec)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "checkpoint"])
 def test_a_weights_file_is_read_into_float32(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, kind: str):
     half = {name: tensor.half() for name, tensor in weights.items()}

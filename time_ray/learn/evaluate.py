@@ -39,8 +39,8 @@ def evaluate(
                 for head, dataset in zip(heads, datasets, strict=True)
             ]
         )
-    if shard[1] > 1:
-        dist.all_reduce(correct)
+        if shard[1] > 1:
+            dist.all_reduce(correct)
     return {
         dataset.card.name: 100 * hits / dataset.card.splits["test"].rows
         for dataset, hits in zip(datasets, correct.tolist(), strict=True)

@@ -65,22 +65,26 @@ class Clip:
 def create(spec: ModelSpec) -> Clip:
     """The model of that name in float32 on the CPU, with weights yet to be loaded.
 
-    Raises UserError for a name that open_clip does not know.
+    Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
     """
     _add_mini_models()
     name = _known(spec.name)
-    with _open_clip_quiet():
-        module = open_clip.create_model(
-            name, load_weights=False, pretrained_text=False, force_preprocess_cfg=_preprocessing(spec)
-        )
-    return Clip(name, module, open_clip.get_tokenizer(name))
+    try:
+        with _open_clip_quiet():
+            module = open_clip.create_model(
+                name, load_weights=False, pretrained_text=False, force_preprocess_cfg=_preprocessing(spec)
+            )
+        return Clip(name, module, open_clip.get_tokenizer(name))
+    except ImportError as error:
+        msg = f"model {name}: needs a package that is not installed ({error}); install it, or choose another model"
+        raise UserError(msg) from error
 
 
 @cache
 def num_bytes(spec: ModelSpec) -> int:
     """Bytes of the model's weights in float32; the architecture is built without memory behind it.
 
-    Raises UserError for a name that open_clip does not know.
+    Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
     """
     _add_mini_models()
     with _open_clip_quiet(), torch.device("meta"):

@@ -79,8 +79,8 @@ def _steps(
             group["lr"] = peak * rate_at(step, steps, how)
         tokens = clip.tokenize(batch.texts)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=how.precision == "bf16"):
-            image_features, text_features, scale = model(batch.images.to(device), tokens)
-        loss = contrastive(image_features.float(), text_features.float(), scale)
+            pictures, texts, scale = model(batch.images.to(device), tokens)
+        loss = contrastive(pictures.float(), texts.float(), scale)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         if how.clip_norm is not None:
