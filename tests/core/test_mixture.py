@@ -42,5 +42,5 @@ def test_a_batch_is_full_and_only_of_sources_in_use(a: int, b: int, batch_size: 
 
 @pytest.mark.parametrize("shares", [{"update": 0.5}, {"update": 1.0, "buffer": 0.1}, {"update": -0.5, "buffer": 1.5}])
 def test_shares_must_be_shares(shares: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="shares sum to|greater than or equal to 0"):
+    with pytest.raises(ValueError, match=r"shares sum to|greater than or equal to 0"):
         Mixture(**shares)

@@ -55,6 +55,17 @@ class Files:
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{self.path(*parts)}: cannot be removed: {error}") from error
 
+    def set_aside(self, *parts: str) -> None:
+        """The file lies in the folder `damaged`, for people to look at; nothing reads it again."""
+        source = self.path(*parts)
+        try:
+            self.filesystem.create_dir(self.path("damaged"), recursive=True)
+            self.filesystem.move(source, self.path("damaged", source.rsplit("/", 1)[1]))
+        except FileNotFoundError:
+            return  # another process was faster
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{source}: is damaged and cannot be moved: {error}") from error
+
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder, by path; none if there is no such folder."""
         selector = fs.FileSelector(self.path(*parts), allow_not_found=True, recursive=recursive)

@@ -8,12 +8,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import StoreError, UserError
 from time_ray.store.files import Files
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+READS = 5
 
 
 @contextmanager
@@ -53,14 +55,27 @@ def _holder(files: Files, name: str, mine: str, me: dict[str, object]) -> dict[s
     for file in files.list("leases", name):
         if file.base_name == mine:
             continue
-        try:
-            other = json.loads(files.read("leases", name, file.base_name))
-        except ValueError:
-            continue  # being written just now; its writer will see ours
+        other = _read(files, name, file.base_name)
+        if other is None:
+            continue
         if _is_dead(other):
             files.delete("leases", name, file.base_name)
         elif (other["since"], file.base_name) < (me["since"], mine):
             return dict(other)
+    return None
+
+
+def _read(files: Files, name: str, file: str) -> dict[str, Any] | None:
+    """A lease; None if it went meanwhile, or is so new that its writer will see ours."""
+    for _ in range(READS):
+        try:
+            return dict(json.loads(files.read("leases", name, file)))
+        except ValueError:
+            time.sleep(0.05)  # a beat is being written just now
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return None
     return None
 
 
@@ -74,5 +89,5 @@ def _is_dead(other: dict[str, object]) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass  # it lives, as somebody else's
     return False

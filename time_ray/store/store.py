@@ -12,7 +12,6 @@ import uuid
 from collections.abc import Mapping
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from time_ray.core.errors import StoreError
@@ -70,15 +69,17 @@ class Store:
 
     def payload(self, key: str, entry: Entry) -> bytes | None:
         """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
+        path = str(entry["payload"])
         try:
-            data = self.files.read(str(entry["payload"]))
-            whole = hashlib.sha256(data).hexdigest() == entry["digest"]
-        except (StoreError, SafetensorError):
-            whole = False
-        if whole:
-            return data
-        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", entry["payload"], key)
-        self.files.delete(str(entry["payload"]))
+            data = self.files.read(path)
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise  # what cannot be read just now may be whole
+        else:
+            if hashlib.sha256(data).hexdigest() == entry["digest"]:
+                return data
+            self.files.set_aside(path)
+        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", path, key)
         self.forget("weights", key)
         return None
 
@@ -89,7 +90,7 @@ class Store:
             self.files.delete(kind, key[:2], key, file.base_name)
 
     def _find(self, kind: str, key: str) -> Entry | None:
-        for file in self.files.list(kind, key[:2], key):
+        for file in sorted(self.files.list(kind, key[:2], key), key=lambda file: file.mtime_ns):  # the first stands
             body, _, seal = (
                 self.files.read(kind, key[:2], key, file.base_name)
                 .decode(errors="replace")

@@ -1,0 +1,222 @@
+"""The store keeps what is whole, notices what is not, and holds equal weights once."""
+
+import logging
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import fs
+from torch import Tensor
+
+from time_ray.core.errors import StoreError, UserError
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+
+KEY, OTHER = "ab" * 16, "cd" * 16
+
+
+def weights(value: float = 1.0) -> dict[str, Tensor]:
+    return {"b": torch.full((2, 3), value), "a": torch.arange(4, dtype=torch.float16)}
+
+
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.rglob(pattern) if path.is_file())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(Files(str(tmp_path)))
+
+
+def again(store: Store) -> Store:
+    """Another process's view of the same root."""
+    return Store(Files(store.files.uri))
+
+
+def test_weights_come_back_bit_for_bit(store: Store) -> None:
+    entry = store.put(KEY, weights(), {"made": "by a test"})
+    found = again(store).get(KEY)
+    assert found is not None
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype for name, tensor in weights().items()
+    )
+    assert entry["made"] == "by a test"
+    assert store.entry("weights", OTHER) is None
+    assert store.get(OTHER) is None
+
+
+def test_weights_that_are_views_are_stored_by_value(store: Store) -> None:
+    store.put(KEY, {"w": torch.arange(6.0).reshape(2, 3).T}, {})
+    found = store.get(KEY)
+    assert found is not None
+    assert torch.equal(found["w"], torch.arange(6.0).reshape(2, 3).T)
+
+
+def test_equal_weights_are_stored_once(store: Store, tmp_path: Path) -> None:
+    one, other = store.put(KEY, weights(), {}), store.put(OTHER, weights(), {})
+    assert one["digest"] == other["digest"]
+    assert len(files_in(tmp_path, "*.safetensors")) == 1
+    store.put("ef" * 16, weights(2.0), {})
+    assert len(files_in(tmp_path, "*.safetensors")) == 2
+
+
+def test_the_first_entry_stands(store: Store) -> None:
+    for number in range(8):
+        again(store).record("scores", KEY, {"number": number})
+    assert again(store).entry("scores", KEY) == {"number": 0}
+
+
+def test_an_entry_cut_short_anywhere_does_not_count(store: Store, tmp_path: Path) -> None:
+    store.record("scores", KEY, {"accuracy": {"a": 12.5}, "note": "θ\n"})
+    (path,) = files_in(tmp_path, "*.json")
+    whole = path.read_bytes()
+    for size in range(len(whole) - 1):  # without its last newline the seal is still whole
+        path.write_bytes(whole[:size])
+        assert again(store).entry("scores", KEY) is None, size
+    path.write_bytes(whole[:-1])
+    assert again(store).entry("scores", KEY) is not None
+
+
+def test_an_entry_with_any_byte_changed_does_not_count(store: Store, tmp_path: Path) -> None:
+    store.record("scores", KEY, {"accuracy": {"a": 12.5}})
+    (path,) = files_in(tmp_path, "*.json")
+    whole = path.read_bytes()
+    for position in range(len(whole) - 1):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert again(store).entry("scores", KEY) is None, position
+
+
+def test_a_whole_entry_is_found_beside_a_broken_one(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "scores" / KEY[:2] / KEY
+    folder.mkdir(parents=True)
+    (folder / "0.json").write_bytes(b'{"accuracy": ')
+    (folder / "1.json").write_bytes(b"")
+    store.record("scores", KEY, {"number": 1})
+    assert again(store).entry("scores", KEY) == {"number": 1}
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_damaged_weights_are_never_trusted(
+    store: Store, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put(KEY, weights(), {})
+    (payload,) = files_in(tmp_path, "*.safetensors")
+    data = payload.read_bytes()
+    if damage == "gone":
+        payload.unlink()
+    else:
+        payload.write_bytes(data[:-1] if damage == "cut" else data[:-1] + bytes([data[-1] ^ 1]))
+    reader = again(store)
+    with caplog.at_level(logging.WARNING):
+        assert reader.get(KEY) is None
+    assert "damaged or missing" in caplog.text
+    assert reader.entry("weights", KEY) is None
+    assert KEY not in again(store).keys("weights")
+    reader.put(KEY, weights(), {})
+    assert again(store).get(KEY) is not None
+
+
+def test_what_was_damaged_is_kept_aside(store: Store, tmp_path: Path) -> None:
+    store.put(KEY, weights(), {})
+    (payload,) = files_in(tmp_path, "*.safetensors")
+    payload.write_bytes(b"damaged")
+    assert store.get(KEY) is None
+    (kept,) = files_in(tmp_path / "damaged", "*")
+    assert kept.read_bytes() == b"damaged"
+
+
+def test_weights_that_cannot_be_read_just_now_are_not_thrown_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that fails for a moment is no damage."""
+    store.put(KEY, weights(), {})
+
+    def failing(*_: object) -> bytes:
+        raise StoreError("the network is down") from OSError("timed out")
+
+    with monkeypatch.context() as context:
+        context.setattr(store.files, "read", failing)
+        with pytest.raises(StoreError, match="network is down"):
+            store.get(KEY)
+    assert store.get(KEY) is not None
+
+
+def test_keys_are_listed_by_kind(store: Store) -> None:
+    store.put(KEY, weights(), {})
+    store.record("scores", f"{OTHER}-{KEY}", {})
+    assert store.keys("weights") == {KEY}
+    assert store.keys("scores") == {f"{OTHER}-{KEY}"}
+    assert store.keys("nothing") == frozenset()
+
+
+def test_a_file_that_was_only_begun_is_no_key(store: Store, tmp_path: Path) -> None:
+    store.record("scores", KEY, {})
+    (path,) = files_in(tmp_path, "*.json")
+    path.write_bytes(b"")
+    assert again(store).keys("scores") == frozenset()
+
+
+def test_scores_that_json_cannot_hold_are_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        store.record("scores", KEY, {"accuracy": float("nan")})
+    assert store.entry("scores", KEY) is None
+
+
+def _write(uri: str, number: int, start: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    store = Store(Files(uri))
+    for key in (KEY, OTHER):
+        store.put(key, weights(float(number)), {"writer": number})
+
+
+def test_many_processes_write_the_same_keys(store: Store) -> None:
+    """Whoever was first, afterwards everybody reads the same whole weights."""
+    spawn = multiprocessing.get_context("forkserver")
+    spawn.set_forkserver_preload([Store.__module__])  # torch is imported once, not by every writer
+    start = spawn.Event()
+    writers = [spawn.Process(target=_write, args=(store.files.uri, number, start)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    start.set()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    for key in (KEY, OTHER):
+        one, other = again(store), again(store)
+        found, entry = one.get(key), other.entry("weights", key)
+        assert found is not None
+        assert entry is not None
+        assert torch.equal(found["b"], weights(float(str(entry["writer"])))["b"])
+
+
+def test_a_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"storage: .*file/runs is not writable .*; set storage: or TIME_RAY_STORAGE"):
+        Files(str(tmp_path / "file" / "runs")).check_writable()
+
+
+def test_a_root_that_can_be_written_stays_empty(tmp_path: Path) -> None:
+    Files(str(tmp_path / "runs")).check_writable()
+    assert files_in(tmp_path, "*") == []
+
+
+@pytest.mark.parametrize("uri", ["nosuch://bucket/path", "s3://bucket/path?unknown_option=secret"])
+def test_an_address_that_is_none_is_refused_without_its_secrets(uri: str) -> None:
+    with pytest.raises(UserError, match=r"storage: .* is no address pyarrow.fs knows") as caught:
+        Files(uri)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_uri_is_a_local_root(tmp_path: Path) -> None:
+    files = Files(tmp_path.as_uri())
+    files.write(b"x", "a", "b")
+    assert files.is_local
+    assert (tmp_path / "a" / "b").read_bytes() == b"x"
+    assert [info.type for info in files.list("a")] == [fs.FileType.File]
+
+
+def test_what_is_not_there_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="missing: cannot be read"):
+        Files(str(tmp_path)).read("missing")
+    Files(str(tmp_path)).delete("missing")
