@@ -1,14 +1,17 @@
+import gc
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from conftest import picture
+from conftest import picture, rows
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from time_ray.learn.images import CROP_DRAWS, _crop_box, crop, decode, fit
+from time_ray.learn.dataset import Dataset
+from time_ray.learn.images import CROP_DRAWS, Decoded, _crop_box, _stores, crop, decode, fit
 
 SIDES = st.integers(1, 300)
 DRAWS = st.lists(st.floats(0, 1, exclude_max=True), min_size=CROP_DRAWS, max_size=CROP_DRAWS)
@@ -53,3 +56,16 @@ def test_every_mode_becomes_rgb():
         stream = io.BytesIO()
         Image.new(mode, (4, 4)).save(stream, "TIFF")
         assert decode(stream.getvalue()).mode == "RGB"
+
+
+def test_small_images_are_decoded_once_while_their_split_lives(make_dataset: Callable[..., Dataset]):
+    split = make_dataset("pets", rows(6)).split("train")
+    first = Decoded(split).take([3, 1, 3])
+    assert [pixels.tobytes() for pixels in first] == [decode(picture(i)).tobytes() for i in (3, 1, 3)]
+    count = len(_stores)
+    split.images = lambda indices: [picture(100 + i) for i in indices]
+    again = Decoded(split).take([1, 3, 2])
+    assert [pixels.tobytes() for pixels in again] == [decode(picture(i)).tobytes() for i in (1, 3, 102)]
+    del split
+    gc.collect()
+    assert len(_stores) == count - 1

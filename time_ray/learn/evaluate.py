@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from time_ray.core.errors import UserError
 from time_ray.learn.dataset import Card, Dataset
 from time_ray.learn.features import image_features, text_features
-from time_ray.learn.images import decoded
+from time_ray.learn.images import Decoded
 from time_ray.learn.models import Clip
 
 
@@ -70,7 +70,7 @@ def _class_heads(clip: Clip, cards: Sequence[Card], batch_size: int) -> list[Ten
 def _correct(clip: Clip, head: Tensor, dataset: Dataset, *, batch_size: int, shard: tuple[int, int]) -> Tensor:
     """How many images of this worker's part of the test split are nearest to their own class."""
     split = dataset.split("test")
-    images = decoded(split, clip.image_size)
+    images = Decoded(split, clip.image_size)
     start, stop = (len(split) * edge // shard[1] for edge in (shard[0], shard[0] + 1))
     correct = torch.zeros((), dtype=torch.int64, device=head.device)
     for first in range(start, stop, batch_size):

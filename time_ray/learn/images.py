@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from weakref import WeakKeyDictionary
 
@@ -52,64 +53,66 @@ def crop(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Ima
 
 
 class Decoded:
-    """The decoded images of a split, fitted to a size if one is given. Small ones are decoded once."""
+    """The decoded images of a split, fitted to a size if one is given.
 
-    def __init__(self, split: Split, size: int | None) -> None:
-        self._where = split.where
-        self._images = split.images
+    Small ones are decoded once for as long as the split lives, whichever object of this class reads them.
+    """
+
+    def __init__(self, split: Split, size: int | None = None) -> None:
+        self._split = split
         self._size = size
-        self._has = np.zeros(len(split), dtype=bool)
-        self._kept: Pixels | None = None
+        stores = _stores.setdefault(split, {})
+        if size not in stores:
+            stores[size] = _Store(np.zeros(len(split), dtype=bool))
+        self._store = stores[size]
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Pixels]:
         """The images of those rows, in that order. Raises CellError, naming the row, for a broken one."""
         rows = np.asarray(indices, dtype=np.int64)
         fresh = self._load(rows)
-        return [self._recall(row, fresh) for row in rows.tolist()]
+        return [fresh[row] if row in fresh else self._store.kept[row] for row in rows.tolist()]
 
     def block(self, start: int, stop: int) -> Pixels:
         """The images of consecutive rows as [count, height, width, 3]; without a copy where they are kept."""
         fresh = self._load(np.arange(start, stop))
-        if self._kept is not None and self._has[start:stop].all():
-            return self._kept[start:stop]
-        return np.stack([self._recall(row, fresh) for row in range(start, stop)])
+        if self._store.has[start:stop].all():
+            return self._store.kept[start:stop]
+        return np.stack([fresh[row] if row in fresh else self._store.kept[row] for row in range(start, stop)])
 
     def _load(self, rows: NDArray[np.int64]) -> dict[int, Pixels]:
         """Decode what is not kept, and keep what is small."""
-        missing = np.unique(rows[~self._has[rows]])
-        fresh = dict(zip(missing.tolist(), map(self._pixels, missing, self._images(missing)), strict=True))
+        missing = np.unique(rows[~self._store.has[rows]])
+        fresh = dict(zip(missing.tolist(), map(self._pixels, missing, self._split.images(missing)), strict=True))
         for row, pixels in fresh.items():
-            self._keep(row, pixels)
+            self._store.keep(row, pixels)
         return fresh
 
     def _pixels(self, row: int, data: bytes) -> Pixels:
         try:
             image = decode(data)
         except ValueError as error:
-            msg = f"{self._where}: row {row}: not a readable image ({error}); import the dataset again"
+            msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
         return np.asarray(image if self._size is None else fit(image, self._size))
 
-    def _keep(self, row: int, pixels: Pixels) -> None:
-        if self._kept is None and max(pixels.shape) <= KEPT_SIDE and len(self._has) * pixels.size <= KEPT_BYTES:
-            self._kept = np.empty((len(self._has), *pixels.shape), dtype=np.uint8)
-        if self._kept is not None and self._kept.shape[1:] == pixels.shape:
-            self._kept[row] = pixels
-            self._has[row] = True
 
-    def _recall(self, row: int, fresh: dict[int, Pixels]) -> Pixels:
-        if self._kept is not None and self._has[row]:
-            pixels: Pixels = self._kept[row]
-            return pixels
-        return fresh[row]
+@dataclass
+class _Store:
+    """Decoded images of one size, and which rows have one."""
+
+    has: NDArray[np.bool_]
+    kept: Pixels = field(default_factory=lambda: np.empty((0, 0, 0, 3), dtype=np.uint8))
+
+    def keep(self, row: int, pixels: Pixels) -> None:
+        """Keep the image if it is small and of the same size as those before it."""
+        if not len(self.kept) and max(pixels.shape) <= KEPT_SIDE and len(self.has) * pixels.size <= KEPT_BYTES:
+            self.kept = np.empty((len(self.has), *pixels.shape), dtype=np.uint8)
+        if self.kept.shape[1:] == pixels.shape:
+            self.kept[row] = pixels
+            self.has[row] = True
 
 
-_decoded: WeakKeyDictionary[Split, dict[int | None, Decoded]] = WeakKeyDictionary()
-
-
-def decoded(split: Split, size: int | None = None) -> Decoded:
-    """The images of a split as decoded, or fitted to a size: one store of each for the life of the split."""
-    return _decoded.setdefault(split, {}).setdefault(size, Decoded(split, size))
+_stores: WeakKeyDictionary[Split, dict[int | None, _Store]] = WeakKeyDictionary()
 
 
 def _crop_box(width: int, height: int, draws: list[float]) -> tuple[int, int, int, int]:

@@ -14,7 +14,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
 from time_ray.learn.dataset import Dataset, Split
-from time_ray.learn.images import CROP_DRAWS, Pixels, crop, decoded
+from time_ray.learn.images import CROP_DRAWS, Decoded, Pixels, crop
 from time_ray.learn.randomness import Randomness, unit
 from time_ray.learn.train import Batch
 
@@ -164,7 +164,7 @@ def _batch(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: in
         places.setdefault(sample.split, []).append(place)
     for split, here in places.items():
         rows = [samples[place].row for place in here]
-        pixels = decoded(split, image_size if augment == "none" else None).take(rows)
+        pixels = Decoded(split, image_size if augment == "none" else None).take(rows)
         for place, image, captions in zip(here, pixels, split.captions(rows), strict=True):
             texts[place] = captions[int(draws[place, 0] % np.uint64(len(captions)))]
             images[place] = _cropped(image, image_size, draws[place, 1:]) if augment == "crop" else image
