@@ -5,6 +5,7 @@ from torch import Tensor
 
 from time_ray.merging.average import Average
 from time_ray.merging.pieces import State
+from time_ray.merging.reductions import norm, square
 from time_ray.merging.rule import End, Rule, Visit
 
 
@@ -20,10 +21,10 @@ class ModelStock(Rule):
     def add(self, state: State | None, visit: Visit) -> State:
         """State: Σ θ_i, Σ τ_i / ‖τ_i‖, and how many τ_i are not 0."""
         vector = visit.vector()
-        norm = vector.double().norm().item()
-        if norm:
-            vector.div_(norm)
-        moved = torch.tensor([float(norm > 0)], dtype=torch.float64)
+        length = norm(vector)
+        if length:
+            vector.div_(length)
+        moved = torch.tensor([float(length > 0)], dtype=torch.float64)
         if state is None:
             return [visit.expert.clone(), vector, moved]
         return [state[0].add_(visit.expert), state[1].add_(vector), state[2].add_(moved)]
@@ -33,7 +34,7 @@ class ModelStock(Rule):
         ratio, count, moved = 1.0, end.count, state[2].item()
         if count > 1:
             # The cosines of all ordered pairs sum to ‖Σ unit vectors‖² − how many there are; to exactly 0 for one.
-            cosines = state[1].double().square().sum().item() - moved if moved > 1 else 0.0
+            cosines = square(state[1]) - moved if moved > 1 else 0.0
             cosine = cosines / (count * (count - 1))
             ratio = min(count * cosine / (1 + (count - 1) * cosine), 1.0) if cosine > 0 else 0.0
         return (state[0] / count).mul_(ratio).add_(end.base * (1 - ratio))

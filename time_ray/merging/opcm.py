@@ -6,6 +6,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.matrices import matrices
 from time_ray.merging.pieces import Piece, State
+from time_ray.merging.reductions import square
 from time_ray.merging.rule import End, Rule, Visit
 from time_ray.merging.sums import mean_norm_ratio
 
@@ -39,19 +40,19 @@ class Opcm(Rule):
     def add(self, state: State | None, visit: Visit) -> State:
         """State: Q, and each ‖τ_i‖²."""
         vector = visit.vector()
-        square = vector.double().square().sum().view(1)
+        squares = torch.tensor([square(vector)], dtype=torch.float64)
         if state is None:
-            return [vector, square]
+            return [vector, squares]
         merged, stack = matrices(state[0], visit.piece.entry), matrices(vector, visit.piece.entry)
         if merged is not None and stack is not None:
             pairs = zip(stack, merged, strict=True)
             vector = torch.stack([projected(new, old, self.alpha) for new, old in pairs]).view(-1)
-        return [state[0].add_(vector), torch.cat((state[1], square))]
+        return [state[0].add_(vector), torch.cat((state[1], squares))]
 
     def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
         """‖Q‖², then each ‖τ_i‖²."""
         del piece
-        return "norms", [state[0].double().square().sum().item(), *state[1].tolist()]
+        return "norms", [square(state[0]), *state[1].tolist()]
 
     def settled(self, state: State) -> bool:
         """Never: norms are of the whole model."""

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from time_ray.merging.average import Average, Pair
 from time_ray.merging.pieces import State
+from time_ray.merging.reductions import dot, norm
 from time_ray.merging.rule import End, Rule, Visit
 
 PARALLEL = 0.9995
@@ -17,18 +17,16 @@ TINY = 1e-8
 
 
 def slerp(older: Tensor, newer: Tensor, share: float) -> Tensor:
-    """The point at `share` of the arc from older to newer; on the line where they are parallel or one is 0."""
-    lengths = older.double().norm().item(), newer.double().norm().item()
+    """The point at `share` of the arc from older to newer (in its place), of the line if parallel or one is 0."""
+    lengths = norm(older), norm(newer)
     cosine = 1.0
     if min(lengths) > TINY:
-        dot = torch.dot(older.double(), newer.double()).item()
-        cosine = min(max(dot / (lengths[0] * lengths[1]), -1.0), 1.0)
+        cosine = min(max(dot(older, newer) / (lengths[0] * lengths[1]), -1.0), 1.0)
     angle = math.acos(cosine)
     if abs(cosine) > PARALLEL:
-        return older * (1 - share) + newer * share
-    return older * (math.sin((1 - share) * angle) / math.sin(angle)) + newer * (
-        math.sin(share * angle) / math.sin(angle)
-    )
+        return older.mul_(1 - share).add_(newer * share)
+    weights = math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
+    return older.mul_(weights[0]).add_(newer * weights[1])
 
 
 class Slerp(Rule):

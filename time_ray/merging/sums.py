@@ -8,6 +8,7 @@ from torch import Tensor
 
 from time_ray.merging.average import Average
 from time_ray.merging.pieces import Piece, State
+from time_ray.merging.reductions import square
 from time_ray.merging.rule import End, VectorRule, Visit
 from time_ray.merging.sparsify import Dense, Sparsifier
 
@@ -46,13 +47,13 @@ class NormedSum(VectorRule):
     def add(self, state: State | None, visit: Visit) -> State:
         """State: Σ τ_i, and each ‖τ_i‖²."""
         vector = visit.vector()
-        square = vector.double().square().sum().view(1)
-        return [vector, square] if state is None else [state[0].add_(vector), torch.cat((state[1], square))]
+        squares = torch.tensor([square(vector)], dtype=torch.float64)
+        return [vector, squares] if state is None else [state[0].add_(vector), torch.cat((state[1], squares))]
 
     def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
         """‖Σ τ_i‖², then each ‖τ_i‖²."""
         del piece
-        return "norms", [state[0].double().square().sum().item(), *state[1].tolist()]
+        return "norms", [square(state[0]), *state[1].tolist()]
 
     def settled(self, state: State) -> bool:
         """Never: norms are of the whole model."""
