@@ -50,7 +50,7 @@ def open_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
 def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
     """The experiment with every default filled in, as a mapping that is itself a valid experiment."""
     opened = open_experiment(path, overrides)
-    return config.written(opened.study.experiment)
+    return opened.study.experiment.written()
 
 
 def plan_of(opened: Opened) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from time_ray.core.budget import Budget
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.study import Fault, StudyError
@@ -203,21 +202,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _suggest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def written(experiment: Experiment) -> Mapping[str, Any]:
-    """The experiment as a YAML-ready mapping that loads to the same experiment."""
-    values = experiment.model_dump(mode="json")
-    values["init"] = [_strategy(entry) for entry in values["init"]]
-    values["deploy"] = [_strategy(entry) for entry in values["deploy"]]
-    values["technique"] = [
-        {"name": entry["name"], **entry["params"]} if entry["params"] else entry["name"]
-        for entry in values["technique"]
-    ]
-    values["model"] = [entry if entry["weights"] else entry["name"] for entry in values["model"]]
-    values["budget"] = [Budget(**entry).label for entry in values["budget"]]
-    return values
-
-
-def _strategy(entry: dict[str, Any]) -> Any:
-    return entry if entry["name"] == "ema" else entry["name"]

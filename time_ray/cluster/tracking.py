@@ -152,7 +152,7 @@ class Tracker:
             **{f"version.{name}": value for name, value in provenance().items()},
         }
         run = self._client.create_run(self.experiment_id, run_name=f"sweep {experiment.name}", tags=tags)
-        text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(experiment.written(), sort_keys=False, allow_unicode=True)
         self._client.log_text(run.info.run_id, text, "experiment.yaml")
         self._client.log_dict(run.info.run_id, provenance(), "versions.json")
         return run

@@ -127,3 +127,18 @@ class Experiment(Section):
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
     ] = None
+
+    def written(self) -> dict[str, Any]:
+        """Plain values that load to the same experiment, short where there is nothing to say."""
+        return {
+            **self.model_dump(mode="json"),
+            "init": [_written_strategy(entry) for entry in self.init],
+            "deploy": [_written_strategy(entry) for entry in self.deploy],
+            "technique": [{"name": t.name, **t.params} if t.params else t.name for t in self.technique],
+            "model": [m.name if m.weights is None else m.model_dump() for m in self.model],
+            "budget": [entry.label for entry in self.budget],
+        }
+
+
+def _written_strategy(entry: Strategy) -> object:
+    return entry.model_dump() if entry.name == "ema" else entry.name

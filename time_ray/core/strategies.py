@@ -28,7 +28,9 @@ class Strategy(Section):
     @model_validator(mode="after")
     def _only_ema_has_settings(self) -> Self:
         if self.name != "ema" and self.model_fields_set - {"name"}:
-            msg = f"{' and '.join(sorted(self.model_fields_set - {'name'}))} can be set for ema only, not for {self.name}"
+            msg = (
+                f"{' and '.join(sorted(self.model_fields_set - {'name'}))} can be set for ema only, not for {self.name}"
+            )
             raise ValueError(msg)
         return self
 
