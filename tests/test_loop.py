@@ -1,4 +1,4 @@
-"""The main path over a World of two dicts: five stages in order, nothing twice, and any failure only costs a restart."""
+"""The main path over a World of two dicts: stages in order, nothing twice, and a failure only costs a restart."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

@@ -84,7 +84,7 @@ def _any_ink(rng: Random) -> Colour:
 
 
 def _faint_texture(rng: Random, ink: Colour) -> Image.Image:
-    return Image.blend(background(rng, ink), pool_texture(rng, rng.choice(TEXTURES)), 0.2)
+    return Image.blend(background(rng, ink), pool_texture(rng, rng.choice(TEXTURES)), 0.14)
 
 
 def pool_letter(rng: Random, letter: str, ink: Colour) -> Image.Image:

@@ -1,0 +1,308 @@
+"""Bad input gets one line that says where, what and what to do; all faults at once, before any compute is spent."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from PIL import Image
+
+GOOD: dict[str, Any] = {
+    "name": "tiny",
+    "init": ["zs", "ema"],
+    "deploy": ["ft", "ema"],
+    "technique": ["average"],
+    "model": ["mini-tiny"],
+    "budget": ["2 steps"],
+    "data": {"adaptation": ["mini:chess"], "evaluation": ["mini:textures"]},
+    "stream": {"tasks": 2},
+    "training": {"batch_size": 8, "augment": "none"},
+    "run": {"workers": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def written(**changes: object) -> str:
+    """The good experiment with some parts replaced (None: left out)."""
+    values = {k: v for k, v in {**GOOD, **changes}.items() if v is not None}
+    Path("exp.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return "exp.yaml"
+
+
+def line_of(key: str) -> int:
+    """The line of the file on which a key stands."""
+    lines = Path("exp.yaml").read_text(encoding="utf-8").splitlines()
+    return next(i for i, text in enumerate(lines, 1) if text.strip().startswith(f"{key}:"))
+
+
+def faults(done: Any) -> list[str]:
+    """The lines of a command that refused its input, and did nothing else."""
+    assert done.status == 2, done
+    assert done.out == ""
+    lines = done.err.strip().splitlines()
+    assert all(line.startswith("error: ") for line in lines), done.err
+    return [line.removeprefix("error: ") for line in lines]
+
+
+FILES = [
+    ("", "exp.yaml:1: the file is empty; an experiment needs name, data and the axes init, deploy"),
+    ("# nothing but a comment\n", "exp.yaml:1: the file is empty"),
+    ("- a\n- list\n", "exp.yaml:1: an experiment is a mapping of keys to values, not a list"),
+    ("just words\n", "exp.yaml:1: an experiment is a mapping of keys to values, not a str"),
+    ("name: a\ninit: [zs\n", "exp.yaml:3: not YAML: "),
+    ("name: a\n\tinit: b\n", "exp.yaml:2: not YAML: "),
+    ("name: !!python/object/apply:os.system [ls]\n", "exp.yaml:1: not YAML: could not determine a constructor"),
+    ("name: a\x00b\n", "exp.yaml: not YAML: "),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), FILES)
+@pytest.mark.parametrize("verb", ["sweep", "plan"])
+def test_a_file_that_is_no_experiment(time_ray: Callable[..., Any], verb: str, text: str, expected: str) -> None:
+    Path("exp.yaml").write_text(text, encoding="utf-8")
+    (line,) = faults(time_ray(verb, "exp.yaml"))
+    assert line.startswith(expected)
+
+
+def test_a_file_that_is_no_text(time_ray: Callable[..., Any]) -> None:
+    Path("exp.yaml").write_bytes(b"\xff\xfe\x00name")
+    (line,) = faults(time_ray("show", "exp.yaml"))
+    assert line.startswith("exp.yaml: cannot be read: ")
+
+
+def test_a_folder_is_no_file(time_ray: Callable[..., Any]) -> None:
+    Path("folder").mkdir()
+    (line,) = faults(time_ray("show", "folder"))
+    assert line.startswith("folder: cannot be read: ")
+
+
+def test_a_missing_file_and_the_nearest_one(time_ray: Callable[..., Any]) -> None:
+    Path("quickstart.yaml").touch()
+    assert faults(time_ray("sweep", "quikstart.yaml")) == [
+        "quikstart.yaml: no such file; did you mean 'quickstart.yaml'?"
+    ]
+    assert faults(time_ray("sweep", "q/e.yaml")) == ["q/e.yaml: no such file; check the path"]
+
+
+CONFIGURATION = [
+    ({"init": ["zs", "emaa"]}, "init", "init.1.name: no such value 'emaa'; did you mean 'ema'?"),
+    ({"deploy": ["sz"]}, "deploy", "deploy.0.name: no such value 'sz'"),
+    ({"deploy": []}, "deploy", "deploy: "),
+    ({"init": None}, "name", "'init' is missing; add it"),
+    ({"data": None}, "name", "'data' is missing; add it"),
+    ({"inti": ["zs"]}, "inti", "inti: unknown key; did you mean 'init'?"),
+    ({"training": {"batch_sise": 8}}, "batch_sise", "training.batch_sise: unknown key; did you mean 'batch_size'?"),
+    ({"stream": {"tasks": 2, "kind": "x"}}, "kind", "stream.kind: unknown key"),
+    ({"init": ["zs", "zs"]}, "init", "init: 'zs' is given twice; keep one"),
+    ({"technique": ["average", "average"]}, "technique", "technique: 'average' is given twice"),
+    ({"technique": ["ties", {"name": "ties", "keep": 0.2}]}, "technique", "technique: 'ties(keep=0.2)' makes the same "),
+    ({"seed": [0, 1, 0]}, "seed", "seed: '0' is given twice"),
+    ({"budget": ["2 steps", "2  steps"]}, "budget", "budget: '2 steps' is given twice"),
+    ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),
+    ({"budget": ["2 epochs"]}, "budget", "budget.0: '2 epochs' is no budget"),
+    ({"budget": [30]}, "budget", "budget.0: a section with keys amount, unit is needed, not 30"),
+    ({"seed": [-1]}, "seed", "seed.0: input should be greater than or equal to 0, not -1"),
+    ({"seed": ["one"]}, "seed", "seed.0: input should be a valid integer, not 'one'"),
+    ({"stream": {"tasks": 0}}, "tasks", "stream.tasks: input should be greater than or equal to 1, not 0"),
+    ({"stream": {"tasks": 7}}, "tasks", "stream.tasks: 7 tasks, but the adaptation data has only 6 classes; ask for fewer"),
+    ({"stream": {"tasks": None}}, "tasks", "stream.tasks: a random stream needs a number of tasks"),
+    ({"mixture": {"update": 0.5}}, "mixture", "mixture: shares sum to 0.5, not 1; change update, buffer or pretraining"),
+    ({"mixture": {"update": 1.5, "buffer": -0.5}}, "buffer", "mixture.buffer: input should be greater than or equal to 0, not -0.5"),
+    ({"mixture": {"update": 0.5, "pretraining": 0.5}}, "data", "data.pretraining: mixture.pretraining is above 0, but no pool is given"),
+    ({"training": {"lr": -1.0}}, "lr", "training.lr: input should be greater than 0, not -1.0"),
+    ({"training": {"lr": float("nan")}}, "lr", "training.lr: input should be a finite number, not nan"),
+    ({"training": {"batch_size": 0}}, "batch_size", "training.batch_size: input should be greater than or equal to 2, not 0"),
+    ({"run": {"workers": -1}}, "workers", "run.workers: input should be greater than or equal to 0, not -1"),
+    ({"run": "fast"}, "run", "run: a section with keys workers, gpus"),
+    ({"name": "my sweep"}, "name", "name: string should match pattern"),
+    ({"init": [{"name": "ema", "weight": -0.5}]}, "weight", "init.0.weight: input should be greater than or equal to 0, not -0.5"),
+    ({"init": [{"name": "ft", "weight": 0.5}]}, "init", "init.0: weight can be set for ema only, not for ft"),
+    ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
+    ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
+    ({"technique": [{"name": "ties", "keap": 0.5}]}, "technique", "technique.0: ties: unknown parameter 'keap'; did you mean 'keep'?"),
+    ({"technique": [{"name": "ties", "keep": 1.5}]}, "technique", "technique.0: ties: keep is 1.5; give a number from 0 to 1"),
+    ({"technique": [{"name": "average", "weight": 0.3}]}, "technique", "technique.0: weight belongs to the running merge"),
+    ({"technique": [{"name": "average", "weights": [-1, 2]}]}, "technique", "technique.0: average: weights is [-1, 2]; give"),
+    ({"technique": [3]}, "technique", "technique.0: "),
+    ({"model": ["mini-tyni"]}, "model", "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-tiny?"),
+    ({"model": ["ViT-B-32"]}, "model", "model.0: model ViT-B-32: no weights are shipped for it; set weights"),
+    ({"model": [{"name": "mini-tiny", "weights": "no/file.pt"}]}, "model", "model.0: model mini-tiny: weights no/file.pt: no such file"),
+    ({"data": {"adaptation": ["mini:ches"]}}, "adaptation", "data.adaptation: 'mini:ches' is no dataset of the mini world; it has"),
+    ({"data": {"adaptation": ["nowhere"]}}, "adaptation", "data.adaptation: 'nowhere' is no folder"),
+    ({"data": {"adaptation": []}}, "adaptation", "data.adaptation: "),
+    ({"data": {"adaptation": "mini:chess", "evaluation": "mini:chess"}}, "data", "data: dataset 'chess' is used twice"),
+    ({"storage": "nosuch://place/runs"}, "storage", "storage: nosuch://place/runs is no address pyarrow.fs knows"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "key", "expected"), CONFIGURATION, ids=[row[2][:50] for row in CONFIGURATION])
+def test_one_fault_is_one_line_with_its_place(
+    time_ray: Callable[..., Any], changes: dict[str, object], key: str, expected: str
+) -> None:
+    path = written(**changes)
+    (line,) = faults(time_ray("plan", path))
+    place, _, text = line.partition(": ")
+    assert text.startswith(expected)
+    assert place == f"exp.yaml:{line_of(key)}" or (place.startswith("exp.yaml:") and "." in expected)
+
+
+def test_all_faults_at_once_and_nothing_is_made(time_ray: Callable[..., Any]) -> None:
+    path = written(
+        inti=["zs"],
+        init=["emaa"],
+        technique=["avrage", {"name": "ties", "keap": 1}],
+        model=["mini-tyni"],
+        data={"adaptation": ["mini:chess", "mini:ches"], "evaluation": ["nowhere"]},
+        mixture={"update": 0.5},
+        budget=["0 steps"],
+    )
+    found = "\n".join(faults(time_ray("sweep", path, "seeed=[1]", "nonsense")))
+    for fragment in ("inti", "emaa", "avrage", "keap", "mini-tyni", "'mini:ches'", "'nowhere'", "sum to", "0 steps"):
+        assert found.count(fragment) == 1, (fragment, found)
+    assert "seeed: unknown key; did you mean 'seed'?" in found
+    assert "command line 'nonsense'" in found
+    assert sorted(os.listdir()) == ["exp.yaml"]
+
+
+def test_faults_of_a_stream_wait_for_its_data(time_ray: Callable[..., Any]) -> None:
+    """How many classes there are is not known before the data is."""
+    path = written(data={"adaptation": ["nowhere"]}, stream={"tasks": 1000})
+    (line,) = faults(time_ray("plan", path))
+    assert "'nowhere' is no folder" in line
+
+
+OVERRIDES = [
+    ("nonsense", "command line 'nonsense': write overrides as key=value"),
+    ("=3", "command line '=3': write overrides as key=value"),
+    ("seed=[0,", "command line 'seed=[0,': not YAML"),
+    ("seed=[0,0]", "command line 'seed=[0,0]': seed: '0' is given twice"),
+    ("budget=0 steps", "command line 'budget=0 steps': budget.0: '0 steps' is no budget"),
+    ("training.lrr=1", "command line 'training.lrr=1': training.lrr: unknown key; did you mean 'lr'?"),
+    ("trainig.lr=1", "command line 'trainig.lr=1': trainig: unknown key; did you mean 'training'?"),
+    ("technique.keep=1", "command line 'technique.keep=1': technique is a list; give the whole of it"),
+    ("init=zs,emaa", "command line 'init=zs,emaa': init.1.name: no such value 'emaa'"),
+    ("run.workers=many", "command line 'run.workers=many': run.workers: input should be a valid integer"),
+]
+
+
+@pytest.mark.parametrize(("override", "expected"), OVERRIDES)
+def test_a_bad_override_names_itself(time_ray: Callable[..., Any], override: str, expected: str) -> None:
+    (line,) = faults(time_ray("plan", written(), override))
+    assert line.startswith(expected)
+
+
+def test_a_key_given_twice(time_ray: Callable[..., Any]) -> None:
+    path = written()
+    with Path(path).open("a") as file:
+        file.write("seed: [0]\nseed: [1]\n")
+    (line,) = faults(time_ray("plan", path))
+    assert line == f"exp.yaml:{len(Path(path).read_text().splitlines())}: seed: given twice; keep one"
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), "red").save(path)
+
+
+def test_an_empty_data_folder(time_ray: Callable[..., Any]) -> None:
+    Path("pictures").mkdir()
+    (line,) = faults(time_ray("plan", written(data={"adaptation": ["pictures"]})))
+    assert "no training images" in line
+    assert line.startswith(f"exp.yaml:{line_of('adaptation')}: data.adaptation: ")
+
+
+def test_every_corrupt_image_is_named(time_ray: Callable[..., Any]) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+        picture(Path("pictures", name))
+    Path("pictures/cat/bad.png").write_bytes(b"no picture")
+    Path("pictures/dog/cut.png").write_bytes(Path("pictures/dog/1.png").read_bytes()[:40])
+    lines = faults(time_ray("plan", written(data={"adaptation": ["pictures"]})))
+    assert ["cat/bad.png" in line or "dog/cut.png" in line for line in lines] == [True, True]
+    assert all("not a readable image" in line for line in lines)
+
+
+def test_weights_of_another_architecture_list_every_tensor(time_ray: Callable[..., Any]) -> None:
+    from time_ray.core.model import ModelSpec
+    from time_ray.learn import models
+
+    tensors = dict(models.base_weights(ModelSpec(name="mini-tiny")))
+    names = sorted(tensors)[:3]
+    tensors[names[0]] = torch.zeros(1, 2, 3, 4, 5)
+    del tensors[names[1]]
+    tensors["stranger"] = torch.zeros(1)
+    safetensors.torch.save_file({k: v.clone() for k, v in tensors.items()}, "other.safetensors")
+    path = written(model=[{"name": "mini-tiny", "weights": "other.safetensors"}])
+    lines = faults(time_ray("sweep", path))
+    assert len(lines) == 3
+    for name, text in ((names[0], "shape [1, 2, 3, 4, 5]"), (names[1], "missing"), ("stranger", "has no such tensor")):
+        assert sum(f" {name}: " in line and text in line for line in lines) == 1, lines
+
+
+def test_pickled_code_is_never_run(time_ray: Callable[..., Any]) -> None:
+    torch.save({"weights": Path("x")}, "weights.pt")
+    path = written(model=[{"name": "mini-tiny", "weights": "weights.pt"}])
+    (line,) = faults(time_ray("sweep", path))
+    assert "pickled code is never run" in line
+
+
+def test_a_storage_that_cannot_be_written(time_ray: Callable[..., Any]) -> None:
+    Path("file").touch()
+    (line,) = faults(time_ray("sweep", written(storage="file/runs")))
+    assert line.startswith("storage: ")
+    assert "file/runs is not writable" in line
+
+
+def test_storage_in_a_bucket_needs_a_tracking_server(time_ray: Callable[..., Any]) -> None:
+    (line,) = faults(time_ray("sweep", written(storage="s3://bucket/runs?region=nowhere")))
+    assert "set MLFLOW_TRACKING_URI to an MLflow server" in line
+
+
+def test_another_sweep_is_running(time_ray: Callable[..., Any]) -> None:
+    from time_ray.store.files import Files
+    from time_ray.store.lease import lease
+
+    with lease(Files("runs"), "tiny"):
+        (line,) = faults(time_ray("sweep", written()))
+    assert f"sweep 'tiny' is being run by process {os.getpid()}" in line
+
+
+def test_a_port_that_is_taken(time_ray: Callable[..., Any]) -> None:
+    Path("runs").mkdir()
+    Path("runs/mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (line,) = faults(time_ray("ui", "--port", str(port)))
+    assert line.startswith(f"--port {port}: taken")
+
+
+def test_there_is_nothing_to_look_at_yet(time_ray: Callable[..., Any]) -> None:
+    (line,) = faults(time_ray("ui"))
+    assert "no results here yet; run a sweep first" in line
+    (line,) = faults(time_ray("best", written()))
+    assert line == "exp.yaml: no cell is finished; run: time-ray sweep exp.yaml"
+    (line,) = faults(time_ray("export", "exp.yaml", "--cell", "init=zs,deploy=ft"))
+    assert line.startswith("--cell init=zs,deploy=ft: 0 finished cells match")
+    (line,) = faults(time_ray("export", "exp.yaml", "--cell", "start=zs"))
+    assert line.startswith("--cell: no axis 'start'; write for example init=ema,deploy=ema; axes: init, deploy")
+
+
+@pytest.mark.parametrize(
+    "words", [("nothing",), ("plan",), ("plan", "exp.yaml", "-f", "xml"), ("best", "exp.yaml", "--by", "x")]
+)
+def test_usage_is_explained_on_stderr(time_ray: Callable[..., Any], words: tuple[str, ...]) -> None:
+    done = time_ray(*words)
+    assert done.status == 2
+    assert done.out == ""
+    assert "Usage" in done.err
