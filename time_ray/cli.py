@@ -11,6 +11,7 @@ from rich.console import Console
 
 from time_ray import __version__
 from time_ray.core.errors import StoreError, UserError
+from time_ray.merging.errors import MergeError
 from time_ray.ranking import COLUMNS, By
 from time_ray.report import tables
 from time_ray.report.tables import Format
@@ -160,6 +161,43 @@ def ui(
     raise typer.Exit(serve(exp, port, talk))
 
 
+@app.command()
+def merge(
+    experts: Annotated[list[Path], typer.Argument(metavar="EXPERT...", help="Experts, oldest first (safetensors).")],
+    base: Annotated[Path, typer.Option("--base", help="The weights that all experts started from (safetensors).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
+    technique: Annotated[str, typer.Option("--technique", "-t", help="See: time-ray list techniques.")] = "average",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter, as in --set keep=0.2.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads; the result does not depend on them.")] = 1,
+) -> None:
+    """Merge weight files into one, streamed from disk to disk."""
+    from time_ray.report.merging import merge_with_progress
+
+    recipe = merge_with_progress(base, experts, output, technique, settings or (), threads, talk)
+    talk.print(f"{recipe['technique']} of {len(experts)} experts: {output}")
+
+
+@data.command()
+def sheet(
+    name: Annotated[str, typer.Argument(help="A dataset of the mini world, as in mini:flags.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path("sheet.png"),
+    rows: Annotated[int, typer.Option(min=1, help="Rows of images.")] = 6,
+) -> None:
+    """Write a contact sheet of a dataset: a PNG with captions."""
+    from time_ray.learn import mini
+    from time_ray.learn.mini.sheet import contact_sheet
+    from time_ray.learn.mini.world import WORLD
+
+    known = (*WORLD, mini.POOL)
+    plain = name.removeprefix("mini:")
+    if plain not in known:
+        raise UserError(f"'{name}' is no dataset of the mini world; known: {', '.join(f'mini:{n}' for n in known)}")
+    contact_sheet(plain, "train" if plain in {*mini.NAMES_ADAPTATION, mini.POOL} else "test", rows, output)
+    print(output)
+
+
 @lists.command()
 def techniques(form: Form = "table") -> None:
     """Merge techniques: rule, parameters, state, paper."""
@@ -195,7 +233,7 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> int:
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, MergeError)):
         lines = error.faults
     elif isinstance(error, StoreError):
         lines = tuple(str(error).splitlines())
@@ -204,4 +242,4 @@ def _explain(error: Exception) -> int:
         lines = (f"{type(error).__name__}: {text} (time-ray --debug shows where; please report it)",)
     for line in lines:
         talk.print(f"error: {line}", markup=False)
-    return 2 if isinstance(error, UserError) else 1
+    return 2 if isinstance(error, (UserError, MergeError)) else 1
