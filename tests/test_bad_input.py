@@ -61,7 +61,9 @@ FILES = [
     ("just words\n", "exp.yaml:1: an experiment is a mapping of keys to values, not a str"),
     ("name: a\ninit: [zs\n", "exp.yaml:3: not YAML: "),
     ("name: a\n\tinit: b\n", "exp.yaml:2: not YAML: "),
-    ("name: !!python/object/apply:os.system [ls]\n", "exp.yaml:1: not YAML: could not determine a constructor"),
+    ("# a date that is none\nname: 2026-02-30\n", "exp.yaml:2: not YAML: '2026-02-30' is no timestamp; put quotes"),
+    ("name: !!int x\n", "exp.yaml:1: not YAML: 'x' is no int; put quotes around it"),
+    ("name: !!nothing x\n", "exp.yaml:1: not YAML: could not determine a constructor"),
     ("name: a\x00b\n", "exp.yaml: not YAML: "),
 ]
 
@@ -105,44 +107,96 @@ CONFIGURATION = [
     ({"stream": {"tasks": 2, "kind": "x"}}, "kind", "stream.kind: unknown key"),
     ({"init": ["zs", "zs"]}, "init", "init: 'zs' is given twice; keep one"),
     ({"technique": ["average", "average"]}, "technique", "technique: 'average' is given twice"),
-    ({"technique": ["ties", {"name": "ties", "keep": 0.2}]}, "technique", "technique: 'ties(keep=0.2)' makes the same "),
+    (
+        {"technique": ["ties", {"name": "ties", "keep": 0.2}]},
+        "technique",
+        "technique.1: 'ties(keep=0.2)' is the same as 'ties'; keep one",
+    ),
     ({"seed": [0, 1, 0]}, "seed", "seed: '0' is given twice"),
     ({"budget": ["2 steps", "2  steps"]}, "budget", "budget: '2 steps' is given twice"),
+    ({"budget": ["2 steps", "16 samples"]}, "budget", "budget.1: '16 samples' is the same as '2 steps'; keep one"),
     ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),
     ({"budget": ["2 epochs"]}, "budget", "budget.0: '2 epochs' is no budget"),
     ({"budget": [30]}, "budget", "budget.0: a section with keys amount, unit is needed, not 30"),
     ({"seed": [-1]}, "seed", "seed.0: input should be greater than or equal to 0, not -1"),
     ({"seed": ["one"]}, "seed", "seed.0: input should be a valid integer, not 'one'"),
     ({"stream": {"tasks": 0}}, "tasks", "stream.tasks: input should be greater than or equal to 1, not 0"),
-    ({"stream": {"tasks": 7}}, "tasks", "stream.tasks: 7 tasks, but the adaptation data has only 6 classes; ask for fewer"),
+    (
+        {"stream": {"tasks": 7}},
+        "tasks",
+        "stream.tasks: 7 tasks, but the adaptation data has only 6 classes; ask for fewer",
+    ),
     ({"stream": {"tasks": None}}, "tasks", "stream.tasks: a random stream needs a number of tasks"),
-    ({"mixture": {"update": 0.5}}, "mixture", "mixture: shares sum to 0.5, not 1; change update, buffer or pretraining"),
-    ({"mixture": {"update": 1.5, "buffer": -0.5}}, "buffer", "mixture.buffer: input should be greater than or equal to 0, not -0.5"),
-    ({"mixture": {"update": 0.5, "pretraining": 0.5}}, "data", "data.pretraining: mixture.pretraining is above 0, but no pool is given"),
+    (
+        {"mixture": {"update": 0.5}},
+        "mixture",
+        "mixture: shares sum to 0.5, not 1; change update, buffer or pretraining",
+    ),
+    ({"mixture": {"buffer": -0.5}}, "buffer", "mixture.buffer: input should be greater than or equal to 0, not -0.5"),
+    (
+        {"mixture": {"update": 0.5, "pretraining": 0.5}},
+        "data",
+        "data.pretraining: mixture.pretraining is above 0, but no pool is given",
+    ),
     ({"training": {"lr": -1.0}}, "lr", "training.lr: input should be greater than 0, not -1.0"),
     ({"training": {"lr": float("nan")}}, "lr", "training.lr: input should be a finite number, not nan"),
-    ({"training": {"batch_size": 0}}, "batch_size", "training.batch_size: input should be greater than or equal to 2, not 0"),
+    (
+        {"training": {"batch_size": 0}},
+        "batch_size",
+        "training.batch_size: input should be greater than or equal to 2, not 0",
+    ),
     ({"run": {"workers": -1}}, "workers", "run.workers: input should be greater than or equal to 0, not -1"),
     ({"run": "fast"}, "run", "run: a section with keys workers, gpus"),
     ({"name": "my sweep"}, "name", "name: string should match pattern"),
-    ({"init": [{"name": "ema", "weight": -0.5}]}, "weight", "init.0.weight: input should be greater than or equal to 0, not -0.5"),
+    (
+        {"init": [{"name": "ema", "weight": -0.5}]},
+        "weight",
+        "init.0.weight: input should be greater than or equal to 0, not -0.5",
+    ),
     ({"init": [{"name": "ft", "weight": 0.5}]}, "init", "init.0: weight can be set for ema only, not for ft"),
     ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
     ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
-    ({"technique": [{"name": "ties", "keap": 0.5}]}, "technique", "technique.0: ties: unknown parameter 'keap'; did you mean 'keep'?"),
-    ({"technique": [{"name": "ties", "keep": 1.5}]}, "technique", "technique.0: ties: keep is 1.5; give a number from 0 to 1"),
-    ({"technique": [{"name": "average", "weight": 0.3}]}, "technique", "technique.0: weight belongs to the running merge"),
-    ({"technique": [{"name": "average", "weights": [-1, 2]}]}, "technique", "technique.0: average: weights is [-1, 2]; give"),
+    (
+        {"technique": [{"name": "ties", "keap": 0.5}]},
+        "technique",
+        "technique.0: ties: unknown parameter 'keap'; did you mean 'keep'?",
+    ),
+    (
+        {"technique": [{"name": "ties", "keep": 1.5}]},
+        "technique",
+        "technique.0: ties: keep is 1.5; give a number from 0 to 1",
+    ),
+    (
+        {"technique": [{"name": "average", "weight": 0.3}]},
+        "technique",
+        "technique.0: weight belongs to the running merge",
+    ),
+    (
+        {"technique": [{"name": "average", "weights": [-1, 2]}]},
+        "technique",
+        "technique.0: average: weights is [-1, 2]; give",
+    ),
     ({"technique": [3]}, "technique", "technique.0: "),
-    ({"model": ["mini-tyni"]}, "model", "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-tiny?"),
+    (
+        {"model": ["mini-tyni"]},
+        "model",
+        "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-tiny?",
+    ),
     ({"model": ["ViT-B-32"]}, "model", "model.0: model ViT-B-32: no weights are shipped for it; set weights"),
-    ({"model": [{"name": "mini-tiny", "weights": "no/file.pt"}]}, "model", "model.0: model mini-tiny: weights no/file.pt: no such file"),
-    ({"data": {"adaptation": ["mini:ches"]}}, "adaptation", "data.adaptation: 'mini:ches' is no dataset of the mini world; it has"),
+    (
+        {"model": [{"name": "mini-tiny", "weights": "no/file.pt"}]},
+        "model",
+        "model.0: model mini-tiny: weights no/file.pt: no such file",
+    ),
+    (
+        {"data": {"adaptation": ["mini:ches"]}},
+        "adaptation",
+        "data.adaptation: 'mini:ches' is no dataset of the mini world; it has",
+    ),
     ({"data": {"adaptation": ["nowhere"]}}, "adaptation", "data.adaptation: 'nowhere' is no folder"),
     ({"data": {"adaptation": []}}, "adaptation", "data.adaptation: "),
     ({"data": {"adaptation": "mini:chess", "evaluation": "mini:chess"}}, "data", "data: dataset 'chess' is used twice"),
-    ({"storage": "nosuch://place/runs"}, "storage", "storage: nosuch://place/runs is no address pyarrow.fs knows"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changes", "key", "expected"), CONFIGURATION, ids=[row[2][:50] for row in CONFIGURATION])
@@ -167,11 +221,11 @@ def test_all_faults_at_once_and_nothing_is_made(time_ray: Callable[..., Any]) ->
         budget=["0 steps"],
     )
     found = "\n".join(faults(time_ray("sweep", path, "seeed=[1]", "nonsense")))
-    for fragment in ("inti", "emaa", "avrage", "keap", "mini-tyni", "'mini:ches'", "'nowhere'", "sum to", "0 steps"):
+    for fragment in ("inti", "emaa", "avrage", "keap", "mini-tyni", "'mini:ches'", "'nowhere'", "sum to", "'0 steps'"):
         assert found.count(fragment) == 1, (fragment, found)
     assert "seeed: unknown key; did you mean 'seed'?" in found
     assert "command line 'nonsense'" in found
-    assert sorted(os.listdir()) == ["exp.yaml"]
+    assert [path.name for path in Path().iterdir()] == ["exp.yaml"]
 
 
 def test_faults_of_a_stream_wait_for_its_data(time_ray: Callable[..., Any]) -> None:
@@ -260,6 +314,12 @@ def test_a_storage_that_cannot_be_written(time_ray: Callable[..., Any]) -> None:
     (line,) = faults(time_ray("sweep", written(storage="file/runs")))
     assert line.startswith("storage: ")
     assert "file/runs is not writable" in line
+
+
+def test_a_storage_that_is_no_address(time_ray: Callable[..., Any]) -> None:
+    lines = faults(time_ray("plan", written(storage="nosuch://place/runs", init=["emaa"])))
+    assert len(lines) == 2
+    assert lines[1].startswith("storage: nosuch://place/runs is no address pyarrow.fs knows")
 
 
 def test_storage_in_a_bucket_needs_a_tracking_server(time_ray: Callable[..., Any]) -> None:

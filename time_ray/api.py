@@ -37,13 +37,15 @@ class Opened:
 
 def open_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
     """The experiment in a YAML file, checked and resolved. Raises UserError with every fault, one line each."""
-    experiment, document = config.load(path, overrides)
-    files = Files(experiment.storage or default_root())
+    experiment, document = config.draft(path, overrides)
     try:
-        datasets = find_datasets(experiment, files)
-        study = resolve(experiment, datasets)
+        files = Files(experiment.storage or default_root())
+        study = resolve(experiment, find_datasets(experiment, files))
     except StudyError as error:
         raise config.placed(document, error) from None
+    except UserError as error:
+        raise UserError(*document.faults, *error.faults) from None
+    UserError.unless_none(document.faults)
     return Opened(str(path), study, files)
 
 

@@ -25,6 +25,7 @@ class Document:
         self.values: dict[str, Any] = {}
         self.lines: dict[Place, str] = {(): f"{name}:1"}
         self.faults: list[str] = []
+        self.broken: set[str] = set()  # keys of the experiment with a fault somewhere in them
 
     def where(self, place: Place) -> str:
         """`file:line` of a part, or of the nearest part around it that was written."""
@@ -52,21 +53,43 @@ _Loader.add_implicit_resolver(
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Document]:
     """The experiment in a file, with `key=value` overrides on top. Raises UserError with every fault."""
-    document = read(Path(path))
-    for text in overrides:
-        _override(document, text)
-    try:
-        experiment = Experiment.model_validate(document.values)
-    except ValidationError as error:
-        faults = [document.fault(*fault) for fault in _faults(error.errors())]
-        raise UserError(*dict.fromkeys([*document.faults, *faults])) from None
+    experiment, document = draft(path, overrides)
     UserError.unless_none(document.faults)
     return experiment, document
 
 
+def draft(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Document]:
+    """The experiment, and the document with every fault of it.
+
+    What is broken has a stand-in in the experiment, so that the rest can be resolved and its faults be told as well.
+    """
+    document = read(Path(path))
+    for text in overrides:
+        try:
+            _override(document, text)
+        except UserError as error:
+            document.faults += error.faults
+    try:
+        return Experiment.model_validate(document.values), document
+    except ValidationError as error:
+        found = error.errors()
+    document.faults += dict.fromkeys(document.fault(*fault) for fault in _faults(found))
+    document.broken |= {str(error["loc"][0]) for error in found}
+    whole = {k: v for k, v in document.values.items() if k in Experiment.model_fields and k not in document.broken}
+    return Experiment.model_validate({**_STAND_IN, **whole}), document
+
+
+_STAND_IN: dict[str, Any] = {
+    **{"name": "stand-in", "init": "zs", "deploy": "ft", "technique": "average", "model": "mini-tiny"},
+    **{"budget": "1 steps", "data": "mini"},
+}
+
+
 def placed(document: Document, error: StudyError) -> UserError:
-    """The same faults, each with its file and line."""
-    return UserError(*(document.fault(*fault) for fault in error.found))
+    """Every fault of the document, those found while resolving it among them, each with its file and line."""
+    unsure = document.broken | ({"stream"} if "data" in document.broken else set())
+    found = [document.fault(*fault) for fault in error.found if fault[0][0] not in unsure]
+    return UserError(*document.faults, *found)
 
 
 def read(path: Path) -> Document:
@@ -90,8 +113,9 @@ def read(path: Path) -> Document:
 
 
 def _parse(text: str, document: Document, place: Place = (), *, source: str | None = None) -> Any:
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         return None if node is None else _value(loader, node, document, place, source)
     except yaml.MarkedYAMLError as error:
@@ -101,7 +125,8 @@ def _parse(text: str, document: Document, place: Place = (), *, source: str | No
     except yaml.YAMLError as error:
         raise UserError(f"{source or document.name}: not YAML: {str(error).splitlines()[0]}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, source: str | None) -> Any:
@@ -110,10 +135,10 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, document, (*place, i), source) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node, deep=True)
+        return _scalar(loader, node)
     result: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
+        key = _scalar(loader, key_node)
         inner = (*place, key if isinstance(key, str) else str(key))
         if key in result:
             where = source or f"{document.name}:{key_node.start_mark.line + 1}"
@@ -121,6 +146,14 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
         document.lines[inner] = source or f"{document.name}:{key_node.start_mark.line + 1}"
         result[key] = _value(loader, value_node, document, inner, source)
     return result
+
+
+def _scalar(loader: _Loader, node: yaml.Node) -> Any:
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, AttributeError):  # 2026-02-30 looks like a date and is none
+        problem = f"'{node.value}' is no {node.tag.rpartition(':')[2]}; put quotes around it"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
 
 
 def _override(document: Document, text: str) -> None:
@@ -145,7 +178,8 @@ def _override(document: Document, text: str) -> None:
         target[part] = inner
         target = inner
     target[dotted.split(".")[-1]] = value
-    document.lines.setdefault(place, source)
+    for depth in range(1, len(place) + 1):
+        document.lines.setdefault(place[:depth], source)
 
 
 def _spelled_out(part: str, value: str | None) -> Any:

@@ -67,6 +67,7 @@ def find_datasets(experiment: Experiment, files: Files) -> Datasets:
     faults: list[Fault] = []
     datasets = _datasets(experiment, files, faults)
     if faults:
+        _axes(experiment, faults)  # whoever mends the data wants to hear of these in one go
         raise StudyError(faults)
     return datasets
 
@@ -74,8 +75,7 @@ def find_datasets(experiment: Experiment, files: Files) -> Datasets:
 def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     """The study of an experiment on its datasets. Raises StudyError with every fault."""
     faults: list[Fault] = []
-    techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
-    bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
+    techniques, bases = _axes(experiment, faults)
     faults += _stream_faults(experiment, datasets)
     if faults:
         raise StudyError(faults)
@@ -86,6 +86,37 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for seed in experiment.seed
     ]
     return Study(experiment, datasets, grid(experiment.init, experiment.deploy, techniques, settings))
+
+
+def check_weights(study: Study) -> None:
+    """Every model's base weights can be read and fit its architecture. UserError names each tensor that does not."""
+    faults: list[str] = []
+    for spec in study.experiment.model:
+        try:
+            models.base_weights(spec)
+        except UserError as error:
+            faults += error.faults
+    UserError.unless_none(faults)
+
+
+def _axes(experiment: Experiment, faults: list[Fault]) -> tuple[list[Technique], list[Base]]:
+    techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
+    bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
+    budgets = [(budget.label, str(budget.steps(experiment.training.batch_size))) for budget in experiment.budget]
+    if not faults:
+        faults += _same("technique", [(technique.label, technique.key) for technique in techniques])
+        faults += _same("model", [(s.label, base.key) for s, base in zip(experiment.model, bases, strict=True)])
+        faults += _same("budget", budgets)
+    return techniques, bases
+
+
+def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:
+    """Entries of an axis that are written differently and mean the same: their cells would be run twice."""
+    first: dict[str, str] = {}
+    for index, (label, key) in enumerate(entries):
+        if key in first:
+            yield (axis, index), f"'{label}' is the same as '{first[key]}'; keep one, a cell is run once"
+        first.setdefault(key, label)
 
 
 def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Technique:

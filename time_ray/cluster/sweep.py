@@ -28,7 +28,7 @@ from time_ray.results import CellResult, read_results
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
-from time_ray.study import Study
+from time_ray.study import Study, check_weights
 
 if TYPE_CHECKING:
     from time_ray.cluster.ray_cluster import Room
@@ -97,6 +97,8 @@ class _Sweep:
         tracked = key_of("tracked", tracking_uri(self.files), sweep_key(self.study))
         if all(result.done for result in results) and self.store.entry("tracked", tracked):
             return Outcome(results)
+        if not all(result.done for result in results):
+            check_weights(self.study)
         self.mirror = Mirror(self.study, self.files)
         if not all(result.done for result in results):
             prepare(self.study.datasets.all, self._say)
@@ -214,7 +216,7 @@ class _Sweep:
         if kind == "running":
             self.running[event["holder"]] = event["cell"]
         elif kind == "failed":
-            self.failures[event["cell"]] = event
+            self.failures[event["cell"]] = {**event, "of": self.cells[event["cell"]]}
         if kind in ("failed", "done") and key in self.running.values():
             self.running = {holder: cell for holder, cell in self.running.items() if cell != key}
         if kind in ("row", "done") and self.mirror is not None:

@@ -111,6 +111,8 @@ def weights_digest(spec: ModelSpec) -> str:
 
     A file is read once in a process for as long as its size and time stand; a tag is never downloaded for this.
     """
+    _add_mini_models()
+    _known(spec.name)
     if _is_tag(spec):
         return hashlib.sha256(f"open_clip {spec.name} {spec.weights}".encode()).hexdigest()
     path = _weights_file(spec)
