@@ -165,7 +165,13 @@ def one(request: dict[str, Any]) -> None:
     print(json.dumps({"wall": wall, "cpu": cpu, "peak": int(peak[1]) * 1024 / 1e9 if peak else float("nan")}))
 
 
-def streamed(paths: Sequence[Path], techniques: Sequence[str], output: Path) -> None:
+def forget(paths: Sequence[Path]) -> None:
+    """Nothing is remembered of the models."""
+    for path in paths:
+        path.with_name(path.name + ".merging").unlink(missing_ok=True)
+
+
+def streamed(paths: Sequence[Path], techniques: Sequence[str], counts: Sequence[int], output: Path) -> None:
     """Merges from file to file, one thread and two."""
     size = paths[0].stat().st_size / 1e9
     total = size * (len(paths) + 1)
@@ -179,13 +185,13 @@ def streamed(paths: Sequence[Path], techniques: Sequence[str], output: Path) -> 
         share = f"{limit[0] / found['wall']:.0%} of reading and writing ({spent(limit)})"
         say(label, spent((found["wall"], found["cpu"])), f"{total / found['wall']:.2f}", f"{found['peak']:.2f}", share)
 
+    forget(paths)
     report("average, the first time (with SHA-256)", "average", 1)
     for technique in techniques:
         if TECHNIQUES[technique].parameters.get("keep"):
-            report(f"{technique}, the first time (with histograms)", technique, 1)
-        for threads in (1, 2):
-            if technique not in SLOW or threads == 2:
-                report(f"{technique}, {threads} thread{'s' * (threads > 1)}", technique, threads)
+            report(f"{technique}, the first time (with histograms)", technique, counts[0])
+        for threads in counts:
+            report(f"{technique}, {threads} thread{'s' * (threads > 1)}", technique, threads)
 
 
 def incremental(paths: Sequence[Path], techniques: Sequence[str]) -> None:
@@ -237,8 +243,11 @@ def on_device(count: int = 8, size: int = 50_000_000) -> None:
         say(technique, f"{device[0]:.3f} s", f"{total / device[0]:.1f}", f"{cpu[0]:.2f} s", f"{gap:.1e}")
 
 
-def models(count: int) -> Iterator[list[Path]]:
-    """Models on disk, gone afterwards."""
+def models(count: int, kept: Path | None) -> Iterator[list[Path]]:
+    """Models on disk; gone afterwards unless they were there before."""
+    if kept:
+        yield [kept / f"{number}.safetensors" for number in range(count + 1)]
+        return
     folder = Path(tempfile.mkdtemp(prefix="merging-"))
     try:
         yield write_models(folder, count)
@@ -252,6 +261,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["memory", "files", "incremental", "device"])
     parser.add_argument("--experts", type=int, default=20)
     parser.add_argument("--techniques", nargs="+", default=list(TECHNIQUES))
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--folder", type=Path, help="models 0.safetensors (base), 1.safetensors, ... (default: made)")
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
@@ -261,9 +272,9 @@ def main() -> None:
     if "memory" in asked.parts:
         in_memory()
     if {"files", "incremental"} & set(asked.parts):
-        for paths in models(asked.experts):
+        for paths in models(asked.experts, asked.folder):
             if "files" in asked.parts:
-                streamed(paths, asked.techniques, paths[0].parent / "output")
+                streamed(paths, asked.techniques, asked.threads, paths[0].parent / "output")
             if "incremental" in asked.parts:
                 cheap = [name for name in asked.techniques if name not in (*SLOW, "consensus")]
                 incremental(paths, cheap)
