@@ -168,7 +168,7 @@ class _Sweep:
         costs = trajectory_seconds(todo, rates, have)
         bundles = pack(todo, space.slots, costs, have, one_each=settings.pack == "cell")
         self._say(f"starting {len(bundles)} trials, {min(space.slots, len(bundles))} at once")
-        scratch = self.files.path("ray", uuid.uuid4().hex[:12])
+        scratch = self.files.path("ray", self.study.experiment.name, uuid.uuid4().hex[:12])
         job = Job(self.study.experiment, self.study.datasets, self.files.uri, name)
         try:
             with self._following(board):
@@ -176,7 +176,9 @@ class _Sweep:
             self._mark_lost(errors)
         finally:
             ray.kill(actor)
-            self.files.filesystem.delete_dir(scratch)
+            self.files.delete_folder(
+                "ray", self.study.experiment.name
+            )  # also what a killed sweep left; we hold the lease
 
     def _mark_lost(self, errors: Sequence[str]) -> None:
         """A trial that was lost with a cell in hand has failed that cell, and only that one."""

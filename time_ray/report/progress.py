@@ -114,7 +114,7 @@ class SweepProgress:
             f"trainings {self._trained}/{self._plan.trainings_to_do}, "
             f"scores {self._evaluated}/{self._plan.evaluations_to_do}, cells {self._cells}/{self._plan.cells_to_do}"
         )
-        return f"{counts} · {self.line()}"
+        return " · ".join(filter(None, (counts, self.line())))
 
     def _plain(self, line: str, *, now: bool = False) -> None:
         """A line for logs and pipes, not more often than they can be read."""

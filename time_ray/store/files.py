@@ -55,6 +55,15 @@ class Files:
         except (OSError, pa.ArrowException) as error:
             raise StoreError(f"{self.path(*parts)}: cannot be removed: {error}") from error
 
+    def delete_folder(self, *parts: str) -> None:
+        """The folder and all in it are gone; it may have been gone before."""
+        try:
+            self.filesystem.delete_dir(self.path(*parts))
+        except FileNotFoundError:
+            return
+        except (OSError, pa.ArrowException) as error:
+            raise StoreError(f"{self.path(*parts)}: cannot be removed: {error}") from error
+
     def set_aside(self, *parts: str) -> None:
         """The file lies in the folder `damaged`, for people to look at; nothing reads it again."""
         source = self.path(*parts)
