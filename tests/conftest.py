@@ -1,6 +1,14 @@
 """Tests run on one thread each, and see nothing of the caller's own storage, tracking or cluster."""
 
 import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
 
 # before torch is imported: the other cores are for what runs beside
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -8,12 +16,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 for name in ("TIME_RAY_STORAGE", "TIME_RAY_DEBUG", "TIME_RAY_GIT_COMMIT", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(name, None)
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
-
-import pytest
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "init": ["zs", "ft", "ema", "all"],
+    "deploy": ["ft", "ema", "all"],
+    "technique": ["average", {"name": "ties", "scaling": 0.5}],
+    "model": "mini-tiny",
+    "budget": "2 steps",
+    "data": {"adaptation": "mini:chess", "evaluation": "mini:textures"},
+    "stream": {"tasks": 3},
+    "training": {"batch_size": 8, "augment": "none"},
+    "run": {"workers": 0},
+}
 
 
 class Done(NamedTuple):
@@ -42,3 +56,40 @@ def time_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         return Done(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A storage root with the data of TINY and an empty MLflow database: both take seconds to make."""
+    from time_ray.cluster.tracking import _client
+    from time_ray.core.experiment import Experiment
+    from time_ray.learn.sources import prepare
+    from time_ray.store.files import Files
+    from time_ray.study import find_datasets
+
+    root = tmp_path_factory.mktemp("drawn")
+    prepare(find_datasets(Experiment(**TINY), Files(str(root))).all, lambda _: None)
+    database = root / "mlflow.db"
+    _client(f"sqlite:///{database}")
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    return root
+
+
+@pytest.fixture(scope="session")
+def new_experiment(drawn: Path) -> Callable[..., Path]:
+    """An experiment file like TINY in a folder of its own, with a storage that has the data already."""
+
+    def make(folder: Path, **changes: object) -> Path:
+        import yaml
+
+        root = folder / "runs"
+        root.mkdir()
+        (root / "data").symlink_to(drawn / "data")
+        shutil.copy(drawn / "mlflow.db", root)
+        path = folder / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**TINY, "storage": str(root), **changes}, sort_keys=False), encoding="utf-8")
+        return path
+
+    return make

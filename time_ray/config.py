@@ -80,8 +80,13 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, 
 
 
 _STAND_IN: dict[str, Any] = {
-    **{"name": "stand-in", "init": "zs", "deploy": "ft", "technique": "average", "model": "mini-tiny"},
-    **{"budget": "1 steps", "data": "mini"},
+    "name": "stand-in",
+    "init": "zs",
+    "deploy": "ft",
+    "technique": "average",
+    "model": "mini-tiny",
+    "budget": "1 steps",
+    "data": "mini",
 }
 
 

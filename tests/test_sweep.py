@@ -1,0 +1,442 @@
+"""A tiny sweep on the mini world, in this process: results, MLflow, resuming, failing, exporting."""
+
+import json
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import safetensors.torch
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from time_ray import api
+from time_ray.api import Opened
+from time_ray.cluster.board import LocalBoard
+from time_ray.cluster.bundle import work
+from time_ray.cluster.packing import pack
+from time_ray.cluster.tracking import Tracker
+from time_ray.cluster.world import SweepWorld
+from time_ray.core.errors import CellError
+from time_ray.core.plan import plan
+from time_ray.core.recipe import Running, Trained
+from time_ray.learn.sources import prepare
+from time_ray.loop import Weights
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+
+Make = Callable[..., Path]
+Command = Callable[..., Any]
+
+
+class Swept:
+    """A finished sweep, and what was told on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.events: list[dict[str, Any]] = []
+        self.opened = api.open_experiment(path)
+        self.outcome = api.sweep(self.opened, self.events.append)
+
+    def count(self, kind: str) -> int:
+        return sum(event["kind"] == kind for event in self.events)
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Swept:
+    return Swept(new_experiment(tmp_path_factory.mktemp("swept")))
+
+
+def digests(opened: Opened) -> dict[str, object]:
+    """What every cell serves at the end, by cell key."""
+    return {result.cell.key: result.weights and result.weights["digest"] for result in api.status(opened)}
+
+
+def rows(opened: Opened) -> dict[str, list[Any]]:
+    return {result.cell.key: [(row.task, dict(row.accuracy)) for row in result.rows] for result in api.status(opened)}
+
+
+def same_as(swept: Swept, opened: Opened) -> bool:
+    """Whether every cell of a smaller sweep ended exactly as it did in the whole one."""
+    ends, scores = digests(opened), rows(opened)
+    whole, whole_scores = digests(swept.opened), rows(swept.opened)
+    return ends == {key: whole[key] for key in ends} and scores == {key: whole_scores[key] for key in scores}
+
+
+def content(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file of the store, as far as a change would show."""
+    files = [path for kind in ("weights", "scores", "payloads") for path in (root / kind).rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def test_every_cell_is_done_and_nothing_was_done_twice(swept: Swept) -> None:
+    assert swept.outcome.exit_code == 0
+    assert not swept.outcome.failures
+    assert swept.outcome.tracking_error is None
+    counts = plan(swept.opened.study.cells)
+    assert counts.trainings_distinct == 1 + 2 * (2 + 2 * 2) - 1  # average of one expert is that expert
+    assert swept.count("trained") == counts.trainings_distinct
+    assert swept.count("evaluated") == counts.evaluations_distinct
+    assert swept.count("done") == counts.cells == 24
+    for result in swept.outcome.results:
+        assert [row.task for row in result.rows] == [0, 1, 2, 3]
+        assert all(set(row.accuracy) == {"chess", "textures"} for row in result.rows)
+        assert all(0 <= value <= 100 for row in result.rows for value in row.accuracy.values())
+
+
+def test_kept_weights_are_what_the_plan_said(swept: Swept) -> None:
+    fresh = plan(swept.opened.study.cells)
+    assert len(swept.opened.store.keys("weights")) == sum(work.weights for work in fresh.work.values())
+    assert len(swept.opened.store.keys("scores")) == fresh.evaluations_distinct
+
+
+def test_different_cells_serve_different_models(swept: Swept) -> None:
+    """2 + 10 K models; `average` shares nothing more after three tasks."""
+    assert len(set(digests(swept.opened).values())) == 2 + 10 * 2
+
+
+def test_the_same_command_again_does_nothing_and_prints_the_same_table(swept: Swept, time_ray: Command) -> None:
+    before = content(swept.path.parent / "runs")
+    one, other = time_ray("sweep", swept.path), time_ray("sweep", swept.path)
+    assert one.status == other.status == 0
+    assert one.out == other.out
+    assert one.out.count("mini-tiny") == 24 + 1  # and the base
+    assert "Best-in-TIME: init " in one.err
+    for command in ("time-ray best", "time-ray export", "time-ray ui"):
+        assert f"{command} {swept.path}" in one.err
+    assert content(swept.path.parent / "runs") == before
+    events: list[dict[str, Any]] = []
+    api.sweep(swept.opened, events.append)
+    assert [event["kind"] for event in events] == ["plan"]
+
+
+class Tracked:
+    """What MLflow holds of a sweep."""
+
+    def __init__(self, swept: Swept) -> None:
+        self.database = swept.path.parent / "runs" / "mlflow.db"
+        self.client = MlflowClient(f"sqlite:///{self.database}")
+        experiment = self.client.get_experiment_by_name("tiny")
+        assert experiment is not None
+        self.id = experiment.experiment_id
+        runs = self.client.search_runs([self.id], max_results=1000)
+        self.parents = [run for run in runs if run.data.tags["time_ray.kind"] == "sweep"]
+        self.children = [run for run in runs if run.data.tags["time_ray.kind"] == "cell"]
+
+    def rows(self) -> int:
+        connection = sqlite3.connect(self.database)
+        (count,) = connection.execute("select count(*) from metrics").fetchone()
+        connection.close()
+        return int(count)
+
+
+@pytest.fixture
+def tracked(swept: Swept) -> Tracked:
+    return Tracked(swept)
+
+
+def test_mlflow_has_a_parent_and_a_child_for_every_cell(swept: Swept, tracked: Tracked) -> None:
+    (parent,) = tracked.parents
+    assert parent.info.status == "FINISHED"
+    cells = {cell.key: cell for cell in swept.opened.study.cells}
+    assert {run.data.tags["time_ray.cell"] for run in tracked.children} == set(cells)
+    assert len(tracked.children) == len(cells)
+    for run in tracked.children:
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.params == {**cells[run.data.tags["time_ray.cell"]].axes, "tasks": "3"}
+    artifacts = {file.path for file in tracked.client.list_artifacts(parent.info.run_id)}
+    assert artifacts == {"experiment.yaml", "versions.json"}
+
+
+def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Tracked) -> None:
+    results = {result.cell.key: result for result in swept.outcome.results}
+    for run in tracked.children[::7]:
+        result = results[run.data.tags["time_ray.cell"]]
+        for name, values in (
+            ("KA", [row.scores.ka for row in result.rows]),
+            ("ZS", [row.scores.zs for row in result.rows]),
+            ("GM", [row.scores.gm for row in result.rows]),
+            ("accuracy/chess", [row.accuracy["chess"] for row in result.rows]),
+            ("accuracy/textures", [row.accuracy["textures"] for row in result.rows]),
+        ):
+            history = tracked.client.get_metric_history(run.info.run_id, name)
+            assert [(point.step, point.value) for point in history] == list(enumerate(values)), name
+        assert {"seconds/init", "seconds/train", "seconds/deploy", "seconds/eval"} <= set(run.data.metrics)
+
+
+def test_mlflow_has_one_model_for_every_distinct_weights(swept: Swept, tracked: Tracked) -> None:
+    models = tracked.client.search_logged_models(experiment_ids=[tracked.id], max_results=50)
+    assert Counter(model.tags["time_ray.digest"] for model in models) == Counter(set(digests(swept.opened).values()))
+    for run in tracked.children:
+        outputs = tracked.client.get_run(run.info.run_id).outputs.model_outputs
+        (model,) = [model for model in models if model.model_id == outputs[0].model_id]
+        assert model.tags["time_ray.digest"] == digests(swept.opened)[run.data.tags["time_ray.cell"]]
+        assert [file.path for file in tracked.client.list_artifacts(run.info.run_id)] == ["deployed"]
+
+
+def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
+    before = tracked.rows()
+    tracker = Tracker(swept.opened.study, swept.opened.files)
+    tracker.sync(swept.outcome.results)
+    run = tracked.children[0]
+    (result,) = [r for r in swept.outcome.results if r.cell.key == run.data.tags["time_ray.cell"]]
+    tracker._log_rows(run, result.rows, total=len(result.rows))  # as after a driver that died before its last call
+    tracker.finish(ok=True)
+    after = Tracked(swept)
+    assert after.rows() == before
+    assert len(after.parents) == 1
+    assert len(after.children) == len(tracked.children)
+
+
+def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
+    status = json.loads(time_ray("status", swept.path, "-f", "json").out)
+    assert len(status) == 24
+    assert {"init", "deploy", "technique", "model", "budget", "seed", "done", "ka", "zs", "gm"} <= set(status[0])
+    assert all(row["done"] is True for row in status)
+    found = json.loads(time_ray("plan", swept.path, "-f", "json").out)
+    assert found["cells"] == 24
+    assert found["trials"] == found["bytes"] == 0
+    assert set(found) - {"seconds"} == {"cells", "trials", "trainings", "merges", "evaluations", "bytes"}
+    assert found["trainings"] == {"asked": 72, "distinct": 12, "to_do": 0}
+    assert set(found["merges"]) == {"distinct"}
+    assert set(found["evaluations"]) == {"distinct", "to_do"}
+
+
+def test_a_new_plan_knows_bytes_and_time(swept: Swept, time_ray: Command) -> None:
+    found = json.loads(time_ray("plan", swept.path, "seed=[0,1]", "-f", "json").out)
+    assert found["cells"] == 48
+    assert found["trainings"]["to_do"] == 12
+    assert found["trials"] == 1
+    assert found["bytes"] > 1e6
+    assert found["seconds"] > 0
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "table"])
+def test_show_is_itself_a_valid_experiment(swept: Swept, time_ray: Command, tmp_path: Path, form: str) -> None:
+    done = time_ray("show", swept.path, "-f", form)
+    assert done.status == 0
+    assert done.err == ""
+    if form != "csv":
+        again = tmp_path / "again.yaml"
+        again.write_text(done.out, encoding="utf-8")
+        assert time_ray("show", again, "-f", form).out == done.out
+
+
+def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Tracked) -> None:
+    done = time_ray("best", swept.path, "-f", "json")
+    ranked = json.loads(done.out)
+    assert len(ranked) == 24
+    columns = "init deploy technique model budget seeds ka zs gm ka_sd zs_sd gm_sd"
+    assert set(columns.split()) <= set(ranked[0])
+    assert [row["gm"] for row in ranked] == sorted((row["gm"] for row in ranked), reverse=True)
+    assert ranked[0]["seeds"] == 1
+    assert ranked[0]["gm_sd"] is None
+    assert any(row["pareto"] for row in ranked)
+    assert done.err.startswith("registered: models:/time-ray-tiny@best-in-time")
+    version = tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time")
+    best = max(swept.outcome.results, key=lambda result: result.final.gm)
+    assert version.tags["time_ray.digest"] in {
+        result.weights["digest"] for result in swept.outcome.results if result.final.gm == best.final.gm
+    }
+    again = time_ray("best", swept.path, "-f", "csv")
+    assert again.out.splitlines()[0].startswith(columns.replace(" ", ","))
+    assert tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time").version == version.version
+    by_ka = json.loads(time_ray("best", swept.path, "--by", "ka", "--no-register", "-f", "json").out)
+    assert by_ka[0]["ka"] == max(row["ka"] for row in by_ka)
+
+
+def test_an_export_loads_in_open_clip(swept: Swept, time_ray: Command, tmp_path: Path) -> None:
+    cell = "init=ema,deploy=all,technique=ties"
+    done = time_ray("export", swept.path, "--cell", cell, "-o", tmp_path / "out")
+    assert done.status == 0
+    path = Path(done.out.strip())
+    open_clip.add_model_config(tmp_path / "out" / "configs")
+    model, _, _ = open_clip.create_model_and_transforms("mini-tiny", pretrained=str(path))
+    saved = safetensors.torch.load_file(path)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    recipe = json.loads((path.parent / "recipe.json").read_text(encoding="utf-8"))
+    assert (recipe["init"], recipe["deploy"], recipe["technique"]) == ("ema", "all", "ties(scaling=0.5)")
+    (result,) = [
+        r for r in swept.outcome.results if list(r.cell.axes.values())[:3] == ["ema", "all", "ties(scaling=0.5)"]
+    ]
+    assert recipe["digest"] == result.weights["digest"]
+
+
+def test_a_cell_must_be_singled_out(swept: Swept, time_ray: Command, tmp_path: Path) -> None:
+    done = time_ray("export", swept.path, "--cell", "init=ema,deploy=all", "-o", tmp_path / "out")
+    assert done.status == 2
+    assert done.err.startswith("error: --cell init=ema,deploy=all: 2 finished cells match")
+
+
+SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"]}
+
+
+@pytest.mark.parametrize("one_each", [True, False])
+def test_results_do_not_depend_on_the_packing(
+    swept: Swept, new_experiment: Make, tmp_path: Path, one_each: bool
+) -> None:
+    opened = api.open_experiment(new_experiment(tmp_path, **SMALL))
+    bundles = pack(opened.study.cells, 2, {}, one_each=one_each)
+    assert len(bundles) == (4 if one_each else 2)
+    for bundle in reversed(bundles):  # every bundle in a process of its own, as far as memory goes
+        board = LocalBoard()
+        work(bundle, SweepWorld(opened.study, Store(opened.files), board), board)
+    assert same_as(swept, opened)
+
+
+@pytest.mark.parametrize("write", [1, 4, 7, 10])
+def test_a_sweep_that_is_cut_off_goes_on(
+    swept: Swept, new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    opened = api.open_experiment(new_experiment(tmp_path, init="ema", deploy="all", technique="average"))
+    whole, writes = Files.write, Counter[str]()
+
+    def cut_off(files: Files, data: bytes, *parts: str) -> None:
+        if parts[0] in ("weights", "scores") or parts[0].startswith("payloads"):
+            writes["all"] += 1
+            if writes["all"] == write:
+                whole(files, data[: len(data) // 2], *parts)
+                raise KeyboardInterrupt
+        whole(files, data, *parts)
+
+    with monkeypatch.context() as context:
+        context.setattr(Files, "write", cut_off)
+        assert api.sweep(opened).exit_code == 130
+    assert api.sweep(opened).exit_code == 0
+    assert same_as(swept, opened)
+
+
+def test_ctrl_c_finishes_what_is_running(swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command) -> None:
+    path = new_experiment(tmp_path, **SMALL)
+    opened = api.open_experiment(path)
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "trained":
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    outcome = api.sweep(opened, stop)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert outcome.interrupted
+    assert outcome.exit_code == 130
+    assert not outcome.failures
+    assert len(opened.store.keys("weights")) > 0
+    done = time_ray("sweep", path)
+    assert done.status == 0
+    assert same_as(swept, opened)
+
+
+def test_a_failing_cell_fails_alone(
+    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_experiment(tmp_path, **SMALL)
+    whole = SweepWorld.train
+
+    def failing(world: SweepWorld, expert: Trained, start: Weights) -> Weights:
+        if isinstance(expert.start, Running):
+            raise CellError("the loss is nan at step 1")
+        return whole(world, expert, start)
+
+    with monkeypatch.context() as context:
+        context.setattr(SweepWorld, "train", failing)
+        done = time_ray("sweep", path)
+    assert done.status == 1
+    failed = [line for line in done.err.splitlines() if line.startswith("failed: ")]
+    for deploy in ("ema", "all"):
+        assert f"failed: ema/{deploy} average · mini-tiny 2 steps seed 0: the loss is nan at step 1" in failed
+    assert f"2 of 4 cells are done; nothing is lost, resume with: time-ray sweep {path}" in done.err
+    status = json.loads(time_ray("status", path, "-f", "json").out)
+    assert [row["done"] for row in status] == [True, True, False, False]
+    assert time_ray("sweep", path).status == 0
+    assert same_as(swept, api.open_experiment(path))
+
+
+def test_results_wait_for_mlflow(
+    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_experiment(tmp_path, init="ft", deploy="ft", technique="average")
+    with monkeypatch.context() as context:
+        context.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}/below/a/file.db")
+        done = time_ray("sweep", path)
+    assert done.status == 0
+    assert "MLflow: " in done.err
+    assert "results are in the store, the same command logs them" in done.err
+    assert "MLflow: " not in time_ray("sweep", path).err
+    later = Swept(path)
+    assert len(Tracked(later).children) == 1
+    assert same_as(swept, later.opened)
+
+
+def test_damaged_final_weights_are_made_again(
+    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command
+) -> None:
+    path = new_experiment(tmp_path, init="ema", deploy="all", technique="average")
+    first = Swept(path)
+    (result,) = first.outcome.results
+    payload = tmp_path / "runs" / str(result.weights["payload"])
+    data = payload.read_bytes()
+    payload.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    done = time_ray("export", path, "-o", tmp_path / "out")
+    assert done.status == 2
+    assert f"its weights are not there; run: time-ray sweep {path}" in done.err
+    assert time_ray("sweep", path).status == 0
+    assert time_ray("export", path, "-o", tmp_path / "out").status == 0
+    assert (tmp_path / "out" / "mini-tiny.safetensors").read_bytes() == data
+    assert same_as(swept, first.opened)
+
+
+@pytest.fixture
+def small_vit(tmp_path: Path) -> Iterator[Path]:
+    """A small open_clip ViT with random weights in a local file."""
+    config = {
+        "embed_dim": 32,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
+        "text_cfg": {"context_length": 16, "width": 32, "heads": 2, "layers": 1},
+    }
+    (tmp_path / "ViT-small-test.json").write_text(json.dumps(config), encoding="utf-8")
+    open_clip.add_model_config(tmp_path / "ViT-small-test.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-small-test", load_weights=False)
+    path = tmp_path / "vit.safetensors"
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    yield path
+    open_clip.factory._MODEL_CONFIGS.pop("ViT-small-test")
+
+
+def test_a_small_vit_learns_an_image_folder(new_experiment: Make, tmp_path: Path, small_vit: Path) -> None:
+    for colour in ("red", "green", "blue", "grey"):
+        for index in range(5):
+            picture = tmp_path / "pictures" / f"{colour}_things" / f"{index}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40 + index, 36), colour).save(picture)
+    path = new_experiment(
+        tmp_path,
+        model={"name": "ViT-small-test", "weights": str(small_vit)},
+        data=str(tmp_path / "pictures"),
+        init=["ft", "ema"],
+        deploy="all",
+        technique="average",
+        stream={"tasks": 2},
+    )
+    done = Swept(path)
+    assert done.outcome.exit_code == 0
+    for result in done.outcome.results:
+        assert set(result.rows[-1].accuracy) == {"pictures"}
+        assert result.final.ka is not None
+        assert result.final.gm is None  # nothing was held out
+    weights = api.export(done.opened, "init=ema", tmp_path / "out")
+    model, _, _ = open_clip.create_model_and_transforms("ViT-small-test", pretrained=str(weights))
+    assert sum(tensor.numel() for tensor in model.state_dict().values()) > 0
+
+
+def test_the_mini_world_is_drawn_once(tmp_path: Path, new_experiment: Make) -> None:
+    opened = api.open_experiment(new_experiment(tmp_path))
+    said: list[str] = []
+    prepare(opened.study.datasets.all, said.append)
+    assert said == []
