@@ -39,7 +39,7 @@ def tracking_uri(files: Files) -> str:
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
         return uri
     if not files.is_local:
-        msg = f"storage: {files.uri} cannot hold an SQLite file; set MLFLOW_TRACKING_URI to an MLflow server"
+        msg = f"storage: {files.shown} cannot hold an SQLite file; set MLFLOW_TRACKING_URI to an MLflow server"
         raise UserError(msg)
     return f"sqlite:///{files.path('mlflow.db')}"
 

@@ -122,7 +122,7 @@ def _print_next(opened: Any, outcome: Any, command: str, talk: Console) -> None:
             f"MLflow: {_first_line(outcome.tracking_error)}; results are in the store, the same command logs them"
         )
     talk.print(
-        f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.uri}"
+        f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
     )
     for verb, why in (
         (f"time-ray best {opened.path}", "rank over seeds, register the winner"),

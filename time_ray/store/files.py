@@ -23,6 +23,11 @@ class Files:
         self.is_local = "://" not in root or root.startswith("file://")
         self.filesystem, self.root = _connect(self.uri)
 
+    @property
+    def shown(self) -> str:
+        """The root as people may read it: without the query and the user, which may hold secrets."""
+        return _without_secrets(self.uri)
+
     def path(self, *parts: str) -> str:
         """The full path, in the filesystem's own form, of something under the root."""
         return "/".join([self.root.rstrip("/"), *parts])
@@ -92,7 +97,7 @@ class Files:
             self.delete(probe)
         except StoreError as error:
             raise UserError(
-                f"storage: {self.uri} is not writable ({error.__cause__}); set storage: or TIME_RAY_STORAGE"
+                f"storage: {self.shown} is not writable ({error.__cause__}); set storage: or TIME_RAY_STORAGE"
             ) from error
 
 
@@ -102,11 +107,18 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException) as error:
-        where = urlsplit(uri)._replace(query="").geturl()  # the query may hold credentials
+        where = _without_secrets(uri)
         raise UserError(
             f"storage: {where} is no address pyarrow.fs knows ({type(error).__name__}); use a path or s3://"
         ) from error
     return filesystem, path
+
+
+def _without_secrets(uri: str) -> str:
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def default_root() -> str:

@@ -29,7 +29,7 @@ def lease(files: Files, name: str) -> Iterator[None]:
         files.delete("leases", name, mine)
         since = time.strftime("%H:%M:%S", time.localtime(float(str(holder["since"]))))
         who = f"process {holder['pid']} on {holder['host']}, since {since}"
-        raise UserError(f"storage: {files.uri}: sweep '{name}' is being run by {who}; wait for it, or end it")
+        raise UserError(f"storage: {files.shown}: sweep '{name}' is being run by {who}; wait for it, or end it")
     stop = threading.Event()
     thread = threading.Thread(target=_keep, args=(files, name, mine, me, stop), daemon=True)
     thread.start()
