@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from time_ray.cluster.board import Event, LocalBoard
 from time_ray.cluster.bundle import work
 from time_ray.cluster.mirror import Mirror
@@ -137,7 +139,7 @@ class _Sweep:
         if settings.workers == 0:
             board = LocalBoard()
             todo = [result.cell for result in results if not result.done]
-            with self._following(board):
+            with self._following(board), _torch_threads(settings.threads):
                 work(todo, SweepWorld(self.study, self.store, board), board)
             return
         from time_ray.cluster.ray_cluster import connected
@@ -256,6 +258,17 @@ def _tune(job: Job, bundles: Sequence[Sequence[Cell]], space: "Room", scratch: s
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Tune prints even if told to be silent
         ended = tuner.fit()
     return [str(error).strip().splitlines()[-1] for error in ended.errors]
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """The same number of threads as a worker has: it can show in the last bits of a result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _uri(files: Files, path: str) -> str:
