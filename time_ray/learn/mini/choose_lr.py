@@ -27,7 +27,8 @@ from time_ray.learn.train import train
 
 HELD_OUT_SEED = 1000
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3)
-NUM_TASKS, STEPS, BATCH = 5, 30, 64
+NUM_TASKS, STEPS = 5, 30
+HOW = Training(batch_size=64, weight_decay=0.1, decay="matrices", augment="none")
 
 
 def world(folder: Path) -> Data:
@@ -74,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = world(Path(folder))
         for rate, scale in product(given.rates, given.image_lr_scales):
-            how = Training(batch_size=BATCH, lr=rate, image_lr_scale=scale)
+            how = HOW.model_copy(update={"lr": rate, "image_lr_scale": scale})
             found[rate, scale] = after_stream(ModelSpec(name=given.model), data, how, given.seed)
             print(f"{given.model} lr {rate:g} image_lr_scale {scale:g}", file=sys.stderr)
     best = max(found, key=lambda setting: found[setting].gm or 0)
