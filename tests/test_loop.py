@@ -166,7 +166,7 @@ TECHNIQUES = st.lists(
 
 
 @given(NAMES, NAMES, TECHNIQUES, st.integers(1, 4), st.integers(1, 2), st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_plan_counts_what_running_performs(
     inits: Sequence[str], deploys: Sequence[str], techniques: list, num_tasks: int, seeds: int, data: st.DataObject
 ) -> None:
@@ -183,7 +183,7 @@ def test_the_plan_counts_what_running_performs(
 
 
 @given(st.permutations(GRID))
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 def test_the_order_of_cells_changes_nothing(cells: list[Cell]) -> None:
     one, other = Toys(), Toys()
     finish(GRID, one)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_grid import full_grid, setting, strategies, technique
 
@@ -16,7 +16,6 @@ def techniques(count: int, *, alone: bool = False) -> list:
 
 
 @given(st.integers(1, 12), st.integers(1, 9))
-@settings(deadline=None)
 def test_distinct_trainings_of_the_full_grid(num_tasks: int, count: int) -> None:
     """12K cells ask for 12KT trainings; the first task is common to all, then there are 2 + 2K trajectories."""
     counts = plan(full_grid(techniques(count), setting(num_tasks)))
@@ -79,7 +78,6 @@ def experts_and_scores(cells: Iterable[Cell]) -> tuple[list[str], list[str]]:
 
 
 @given(st.data())
-@settings(deadline=None)
 def test_what_is_stored_is_not_to_do(data: st.DataObject) -> None:
     cells = full_grid(techniques(2), setting(3))
     weights, scored = experts_and_scores(cells)
