@@ -86,7 +86,7 @@ def test_bases_know_the_world(name: str, tmp_path: Path) -> None:
 def test_pretraining_is_repeatable(tmp_path: Path) -> None:
     how = HOW.model_copy(update={"batch_size": 16})
     first, second = (
-        pretrain("mini-tiny", how, steps=3, num_pictures=64, seed=seed, folder=tmp_path) for seed in (0, 0)
+        pretrain("mini-tiny", how, steps=9, stop=3, num_pictures=64, seed=seed, folder=tmp_path) for seed in (0, 0)
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
     saved = load_file(tmp_path / "mini-tiny.safetensors")

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,14 +93,19 @@ class Average:
             mean.lerp_(now, 10 / (10 + self._seen))
 
 
-def pretrain(name: str, how: Training, *, steps: int, num_pictures: int, seed: int, folder: Path) -> dict[str, Tensor]:
-    """The averaged weights after training from scratch. They are in the folder, in half precision, every 1000 steps."""
+def pretrain(
+    name: str, how: Training, *, steps: int, stop: int, num_pictures: int, seed: int, folder: Path
+) -> dict[str, Tensor]:
+    """The averaged weights after the first `stop` of `steps` steps from scratch.
+
+    They are in the folder, in half precision, every 1000 steps.
+    """
     torch.manual_seed(seed)
     clip = create(ModelSpec(name=name))
     start = {key: tensor.clone() for key, tensor in clip.module.state_dict().items()}
     average = Average(clip.module)
     path = folder / f"{name}.safetensors"
-    data = batches(render(num_pictures), how.batch_size, seed)
+    data = islice(batches(render(num_pictures), how.batch_size, seed), stop)
     progress = _progress(name, steps)
 
     def on_step(step: int, loss: float) -> None:
@@ -171,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train a base model of the mini world from scratch.")
     parser.add_argument("--model", choices=tuple(mini.MODELS), required=True)
     parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--stop", type=int, help="end after so many steps of the schedule; the average needs no more")
     parser.add_argument("--lr", type=float, default=HOW.lr)
     parser.add_argument("--pictures", type=int, default=200_000, help="how many are rendered, and seen again and again")
     parser.add_argument("--seed", type=int, default=0)
@@ -179,15 +186,22 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     wall, cpu = time.monotonic(), time.process_time()
+    stop = given.stop or given.steps
     how = HOW.model_copy(update={"lr": given.lr})
     full = pretrain(
-        given.model, how, steps=given.steps, num_pictures=given.pictures, seed=given.seed, folder=given.output
+        given.model,
+        how,
+        steps=given.steps,
+        stop=stop,
+        num_pictures=given.pictures,
+        seed=given.seed,
+        folder=given.output,
     )
     facts = {
         "command": shlex.join(["python", "-m", "time_ray.learn.mini.pretrain", *sys.argv[1:]]),
         "seed": given.seed,
-        "steps": given.steps,
-        "samples": given.steps * how.batch_size,
+        "steps": stop,
+        "samples": stop * how.batch_size,
         "pictures": given.pictures,
         "training": how.model_dump(),
         "wall_seconds": round(time.monotonic() - wall),
