@@ -97,7 +97,7 @@ def test_numbers_are_numbers(path: Path, text: str, value: float) -> None:
 
 
 def test_what_is_written_out_loads_to_the_same(path: Path) -> None:
-    experiment, _ = config.load(path, ["init=zs,{name: ema, start: expert}", "data.pretraining=null"][1:])
+    experiment, _ = config.load(path, ["init=[zs, {name: ema, start: expert}]", "data.pretraining=null"])
     path.write_text(yaml.safe_dump(experiment.written()), encoding="utf-8")
     assert config.load(path)[0] == experiment
 

@@ -335,26 +335,31 @@ def test_ctrl_c_finishes_what_is_running(swept: Swept, new_experiment: Make, tmp
 def test_a_failing_cell_fails_alone(
     swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = new_experiment(tmp_path, **SMALL)
+    path = new_experiment(tmp_path, **SMALL | {"seed": [7]})
+    overrides = ("init=[ft,ema]", "seed=0")
     whole = SweepWorld.train
 
     def failing(world: SweepWorld, expert: Trained, start: Weights) -> Weights:
         if isinstance(expert.start, Running):
-            raise CellError("the loss is nan at step 1")
+            raise CellError("the loss is [/nan] at step 1")
         return whole(world, expert, start)
 
     with monkeypatch.context() as context:
         context.setattr(SweepWorld, "train", failing)
-        done = time_ray("sweep", path)
+        done = time_ray("sweep", path, *overrides)
     assert done.status == 1
     failed = [line for line in done.err.splitlines() if line.startswith("failed: ")]
     for deploy in ("ema", "all"):
-        assert f"failed: ema/{deploy} average · mini-tiny 2 steps seed 0: the loss is nan at step 1" in failed
-    assert f"2 of 4 cells are done; nothing is lost, resume with: time-ray sweep {path}" in done.err
-    status = json.loads(time_ray("status", path, "-f", "json").out)
+        assert f"failed: ema/{deploy} average · mini-tiny 2 steps seed 0: the loss is [/nan] at step 1" in failed
+    assert (
+        f"2 of 4 cells are done; nothing is lost, resume with: time-ray sweep {path} 'init=[ft,ema]' seed=0\n"
+        in done.err
+    )
+    assert f"time-ray best {path} 'init=[ft,ema]' seed=0" in done.err
+    status = json.loads(time_ray("status", path, *overrides, "-f", "json").out)
     assert [row["done"] for row in status] == [True, True, False, False]
-    assert time_ray("sweep", path).status == 0
-    assert same_as(swept, api.open_experiment(path))
+    assert time_ray("sweep", path, *overrides).status == 0
+    assert same_as(swept, api.open_experiment(path, overrides))
 
 
 def test_results_wait_for_mlflow(

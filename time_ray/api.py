@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,14 @@ class Opened:
     """An experiment file, resolved on its storage."""
 
     path: str
+    overrides: tuple[str, ...]
     study: Study
     files: Files
+
+    @property
+    def words(self) -> str:
+        """The file and its overrides as they follow a verb on a shell's command line."""
+        return shlex.join([self.path, *self.overrides])
 
     @property
     def store(self) -> Store:
@@ -46,7 +53,7 @@ def open_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
     except UserError as error:
         raise UserError(*document.faults, *error.faults) from None
     UserError.unless_none(document.faults)
-    return Opened(str(path), study, files)
+    return Opened(str(path), tuple(overrides), study, files)
 
 
 def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -120,7 +127,7 @@ def best(opened: Opened, by: By = "gm") -> list[Ranked]:
     """Finished cells over their seeds, best first. UserError if none is finished."""
     ranked = rank(status(opened), by)
     if not ranked:
-        raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.path}")
+        raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return ranked
 
 
@@ -140,7 +147,7 @@ def export(opened: Opened, cell: str, folder: str | Path) -> Path:
     entry = result.weights
     data = opened.store.payload(result.final_key, entry) if entry else None
     if entry is None or data is None:
-        raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.path}")
+        raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.words}")
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     name = result.cell.setting.model.name

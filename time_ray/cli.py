@@ -37,7 +37,7 @@ Overrides = Annotated[
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
 Rank = Annotated[By, typer.Option("--by", help="Score that ranks: geometric mean, KA or ZS.")]
 
-talk = Console(stderr=True, highlight=False, soft_wrap=True)
+talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets
 
 
 def _version(value: bool) -> None:
@@ -70,8 +70,7 @@ def sweep(exp: Exp, overrides: Overrides = None) -> None:
         opened = api.open_experiment(exp, overrides or ())
     with shown(opened.store) as progress:
         outcome = api.sweep(opened, progress.take)
-    command = " ".join(["time-ray", "sweep", str(exp), *(overrides or ())])
-    print_outcome(opened, outcome, command, talk)
+    print_outcome(opened, outcome, talk)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -125,7 +124,7 @@ def best(
         tables.print_rows([row.as_row() for row in ranked], form, columns=COLUMNS)
     unfinished = sum(not result.done for result in api.status(opened))
     if unfinished:
-        talk.print(f"{unfinished} cells are not finished and not ranked; run: time-ray sweep {exp}")
+        talk.print(f"{unfinished} cells are not finished and not ranked; run: time-ray sweep {opened.words}")
     if register:
         talk.print(f"registered: {api.register(opened, ranked, by)}")
 
@@ -153,12 +152,13 @@ def export(
 @app.command()
 def ui(
     exp: Annotated[Path | None, typer.Argument(metavar="[EXP]", help="Experiment file, for its storage.")] = None,
+    overrides: Overrides = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store that sweeps write to."""
     from time_ray.cluster.ui import serve
 
-    raise typer.Exit(serve(exp, port, talk))
+    raise typer.Exit(serve(exp, overrides or (), port, talk))
 
 
 @app.command()
@@ -241,5 +241,5 @@ def _explain(error: Exception) -> int:
         text = " ".join(str(error).split())
         lines = (f"{type(error).__name__}: {text} (time-ray --debug shows where; please report it)",)
     for line in lines:
-        talk.print(f"error: {line}", markup=False)
+        talk.print(f"error: {line}")
     return 2 if isinstance(error, (UserError, MergeError)) else 1

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,9 +14,9 @@ from time_ray.core.errors import UserError
 from time_ray.store.files import Files, default_root
 
 
-def serve(exp: Path | None, port: int, talk: Console) -> int:
+def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> int:
     """Run the MLflow server on loopback until it is ended; its exit status. UserError if the port is taken."""
-    root = config.load(exp)[0].storage if exp else None
+    root = config.load(exp, overrides)[0].storage if exp else None
     uri = tracking_uri(Files(root or default_root()))
     if uri.startswith(("http://", "https://")):
         talk.print(f"results are tracked at {uri}; open it in a browser")

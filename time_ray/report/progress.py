@@ -138,7 +138,7 @@ class SweepProgress:
 @contextmanager
 def shown(store: Store, *, quiet: bool = False) -> Iterator[SweepProgress]:
     """The progress of a sweep is shown on stderr while the block runs."""
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True, quiet=quiet, markup=False)
     progress = SweepProgress(store, console)
     if not console.is_terminal:
         yield progress

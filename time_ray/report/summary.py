@@ -94,7 +94,7 @@ def _time(seconds: float | None) -> str:
     )
 
 
-def print_outcome(opened: Any, outcome: Any, command: str, talk: Console) -> None:
+def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     """The end of a sweep: the table of all cells on stdout; the winner, failures and next commands on stderr."""
     rows = sorted(status_rows(outcome.results), key=_by_score)
     _mark_best(rows)
@@ -106,17 +106,19 @@ def print_outcome(opened: Any, outcome: Any, command: str, talk: Console) -> Non
     if ranked:
         top = ranked[0]
         scores = f"KA {_spread(top.ka, top.ka_sd)}, ZS {_spread(top.zs, top.zs_sd)}, GM {_spread(top.gm, top.gm_sd)}"
-        talk.print(f"[bold]Best-in-TIME[/]: init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
+        talk.print("Best-in-TIME", style="bold", end="")
+        talk.print(f": init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
     for event in outcome.failures.values():
-        talk.print(f"failed: {event['of'].name}: {event['error']}", style="red", markup=False)
-    _print_next(opened, outcome, command, talk)
+        talk.print(f"failed: {event['of'].name}: {event['error']}", style="red")
+    _print_next(opened, outcome, talk)
 
 
-def _print_next(opened: Any, outcome: Any, command: str, talk: Console) -> None:
+def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
     done = sum(result.done for result in outcome.results)
     if outcome.interrupted or done < len(outcome.results):
         how = "interrupted" if outcome.interrupted else "not finished"
-        talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; nothing is lost, resume with: {command}")
+        resume = f"nothing is lost, resume with: time-ray sweep {opened.words}"
+        talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; {resume}")
     if outcome.tracking_error is not None:
         talk.print(
             f"MLflow: {_first_line(outcome.tracking_error)}; results are in the store, the same command logs them"
@@ -125,11 +127,12 @@ def _print_next(opened: Any, outcome: Any, command: str, talk: Console) -> None:
         f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
     )
     for verb, why in (
-        (f"time-ray best {opened.path}", "rank over seeds, register the winner"),
-        (f"time-ray export {opened.path} --cell best -o best", "weights for open_clip"),
-        (f"time-ray ui {opened.path}", "compare cells in MLflow"),
+        (f"time-ray best {opened.words}", "rank over seeds, register the winner"),
+        (f"time-ray export {opened.words} --cell best -o best", "weights for open_clip"),
+        (f"time-ray ui {opened.words}", "compare cells in MLflow"),
     ):
-        talk.print(f"  {verb}  [dim]# {why}[/]")
+        talk.print(f"  {verb}", end="")
+        talk.print(f"  # {why}", style="dim")
 
 
 def _by_score(row: Mapping[str, Any]) -> float:

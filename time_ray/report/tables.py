@@ -73,6 +73,6 @@ def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None
 
 
 def _console() -> Console:
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     # piped output has no width of its own: nothing is folded there
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)

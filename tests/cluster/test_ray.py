@@ -1,0 +1,104 @@
+"""The same sweep on a real local Ray cluster: Tune trials that are Train jobs, and the same bits as in one process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from time_ray import api
+from time_ray.api import Opened
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+Make = Callable[..., Path]
+SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"]}
+
+
+def ends(opened: Opened) -> dict[str, Any]:
+    """What every cell serves at the end, and every score on the way."""
+    return {
+        result.cell.key: (result.weights and result.weights["digest"], [dict(row.accuracy) for row in result.rows])
+        for result in api.status(opened)
+    }
+
+
+def workers() -> Iterator[int]:
+    """Training workers of this process's Ray cluster that have begun their work."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parents[int(folder.name)] = (int((folder / "stat").read_text().rpartition(")")[2].split()[1]), title)
+            except OSError:
+                continue  # it ended meanwhile
+    for pid, (_, title) in parents.items():
+        if "RayTrainWorker" in title and os.getpid() in ancestors(pid, parents):
+            yield pid
+
+
+def ancestors(pid: int, parents: dict[int, tuple[int, str]]) -> set[int]:
+    found = set()
+    while pid in parents:
+        pid = parents[pid][0]
+        found.add(pid)
+    return found
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> dict[str, Any]:
+    opened = api.open_experiment(new_experiment(tmp_path_factory.mktemp("alone"), **SMALL))
+    assert api.sweep(opened).exit_code == 0
+    return ends(opened)
+
+
+def test_two_bundles_on_ray_and_a_worker_that_is_killed(
+    in_process: dict[str, Any], new_experiment: Make, tmp_path: Path
+) -> None:
+    """One of two trials loses its worker by SIGKILL after its first expert; Ray Train starts it again."""
+    path = new_experiment(tmp_path, **SMALL, run={"workers": 1, "trials": 2})
+    opened = api.open_experiment(path)
+    events: list[dict[str, Any]] = []
+    killed: list[int] = []
+
+    def kill_once(event: dict[str, Any]) -> None:
+        events.append(event)
+        if event["kind"] == "trained" and not killed:
+            killed.extend(list(workers())[:1])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    outcome = api.sweep(opened, kill_once)
+    assert len(killed) == 1
+    assert "starting 2 trials, 2 at once" in [event.get("text") for event in events]
+    assert [event["error"] for event in outcome.failures.values()] == []
+    assert outcome.exit_code == 0
+    assert outcome.tracking_error is None
+    assert ends(opened) == in_process
+    assert not (tmp_path / "runs" / "ray").exists() or not list((tmp_path / "runs" / "ray").iterdir())
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("entries", [1, 3, 5])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_driver_that_is_killed_and_started_again(  # noqa: PLR0913
+    in_process: dict[str, Any], new_experiment: Make, tmp_path: Path, num_workers: int, entries: int
+) -> None:
+    """SIGKILL once some scores are kept; the same command ends in the same bits."""
+    path = new_experiment(tmp_path, **SMALL, run={"workers": num_workers})
+    command = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep", str(path)]
+    scores = tmp_path / "runs" / "scores"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
+        while driver.poll() is None and len(list(scores.rglob("*.json"))) < entries:
+            time.sleep(0.02)
+        driver.kill()
+    assert driver.returncode == -signal.SIGKILL
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert ends(api.open_experiment(path)) == in_process
