@@ -69,8 +69,8 @@ class Toys:
         self.accuracy[where.scores_key(recipe)] = accuracy
 
     @contextmanager
-    def claim(self, expert: Trained) -> Iterator[bool]:
-        self._called("claim", expert.key)
+    def claim(self, name: str) -> Iterator[bool]:
+        self._called("claim", name)
         yield True
 
     def count(self, name: str) -> Counter[str]:
@@ -229,10 +229,14 @@ def test_an_expert_trained_meanwhile_elsewhere_is_not_trained_again() -> None:
         """Another trial trains every expert just as we ask for it."""
 
         @contextmanager
-        def claim(self, expert: Trained) -> Iterator[bool]:
+        def claim(self, name: str) -> Iterator[bool]:
+            experts = {step.expert.key: step.expert for step in GRID[0].walk()}
+            if name not in experts:  # scores are ours
+                yield True
+                return
             elsewhere = Toys()
             elsewhere.weights = self.weights
-            self.weights[expert.key] = elsewhere.train(expert, realize(expert.start, elsewhere))
+            self.weights[name] = elsewhere.train(experts[name], realize(experts[name].start, elsewhere))
             yield False
 
     world = Raced()

@@ -1,8 +1,10 @@
 """The verbs of time_ray, for Python and for the command line alike."""
 
+import copy
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,13 +161,21 @@ def export(opened: Opened, cell: str, folder: str | Path) -> Path:
 
 
 def _export_architecture(name: str, target: Path) -> None:
-    """A mini model's architecture goes along: open_clip does not know it by itself."""
+    """A mini model's architecture and vocabulary go along: open_clip does not know them by itself.
+
+    open_clip wants the vocabulary's absolute path, so after a move `bpe_path` in the configuration must follow.
+    """
     from time_ray.learn import mini
 
     if name in mini.MODELS:
-        source = Path(mini.model_config_dir()) / f"{name}.json"
-        (target / "configs").mkdir(exist_ok=True)
-        (target / "configs" / source.name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        configs = target / "configs"
+        configs.mkdir(exist_ok=True)
+        config = copy.deepcopy(mini.MODELS[name].config)
+        tokenizer = config["text_cfg"]["tokenizer_kwargs"]
+        vocabulary = Path(tokenizer["bpe_path"])
+        shutil.copyfile(vocabulary, configs / vocabulary.name)
+        tokenizer["bpe_path"] = str((configs / vocabulary.name).absolute())
+        (configs / f"{name}.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 def _pick(opened: Opened, wanted: str) -> CellResult:

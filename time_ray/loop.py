@@ -46,8 +46,8 @@ class World(Protocol):
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
         """The scores are in the store."""
 
-    def claim(self, expert: Trained) -> AbstractContextManager[bool]:
-        """True: the expert is ours to make. False, after a while: another trial was making it; look again."""
+    def claim(self, name: str) -> AbstractContextManager[bool]:
+        """True: what has this name is ours to make. False, after a while: another trial is making it; look again."""
 
 
 class Row(NamedTuple):
@@ -74,17 +74,17 @@ def run(cell: Cell, world: World) -> Iterator[Row]:
 def obtain(expert: Trained, world: World) -> None:
     """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
     while not world.has(expert):
-        with world.claim(expert) as ours:
+        with world.claim(expert.key) as ours:
             if ours and not world.has(expert):
                 world.put(expert, world.train(expert, realize(expert.start, world)))
 
 
 def score(weights: Recipe, setting: Setting, world: World) -> Accuracy:
     """The accuracy of these weights, found or measured; they are realised only to be measured."""
-    found = world.scores(setting, weights)
-    if found is None:
-        found = world.evaluate(setting, realize(weights, world))
-        world.record(setting, weights, found)
+    while (found := world.scores(setting, weights)) is None:
+        with world.claim(setting.scores_key(weights)) as ours:
+            if ours and world.scores(setting, weights) is None:
+                world.record(setting, weights, world.evaluate(setting, realize(weights, world)))
     return found
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
-from conftest import CLASSES, rows
+from pictures import CLASSES, rows
 
 from time_ray.core.errors import UserError
 from time_ray.learn import dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from conftest import SMALL, rows
+from pictures import SMALL, rows
 from torch import Tensor, distributed
 from torch.multiprocessing import spawn
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import CLASSES, picture, rows
+from pictures import CLASSES, picture, rows
 from torch import Tensor
 
 from time_ray.core.errors import UserError

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import picture
+from pictures import picture
 
 from time_ray.core.errors import UserError
 from time_ray.learn.dataset import Dataset

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import picture
+from pictures import picture
 
 from time_ray.core.errors import UserError
 from time_ray.learn.dataset import Dataset

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import picture, rows
+from pictures import picture, rows
 
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.mixture import Mixture

@@ -2,6 +2,7 @@
 
 Results reach the store first and are copied here; every call may be repeated and doubles nothing: runs and models
 are found again by tags, and a metric point is the same row whenever the same value is logged at the same step.
+A cell has one run in an experiment, under the sweep that ran it first: a grid that grows adds only what is new.
 """
 
 import json
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from time_ray.core.errors import UserError
+from time_ray.core.experiment import AXES
 from time_ray.core.keys import key_of
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
@@ -32,6 +34,7 @@ CELL_TAG = "time_ray.cell"
 ROWS_TAG = "time_ray.rows"  # how many rows of the cell were logged
 DIGEST_TAG = "time_ray.digest"
 ALIAS = "best-in-time"
+VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
 
 
 def tracking_uri(files: Files) -> str:
@@ -60,8 +63,9 @@ class Tracker:
         self._client = _client(self.uri)
         artifacts = f"file://{files.path('mlartifacts')}" if self.uri.startswith("sqlite:") and files.is_local else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
-        self._parent = self._find_parent() or self._make_parent()
+        self._parent = self._find_parent()
         self._children = self._find_children()
+        self._varying = _varying([cell.axes for cell in study.cells])
 
     def sync(self, results: Sequence[CellResult]) -> None:
         """MLflow holds every row of the results, and the final weights of cells that are done."""
@@ -70,8 +74,9 @@ class Tracker:
                 self._sync_cell(result)
 
     def finish(self, *, ok: bool) -> None:
-        """The sweep's own run is over."""
-        self._client.set_terminated(self._parent.info.run_id, "FINISHED" if ok else "FAILED")
+        """The sweep's own run is over, if there is one."""
+        if self._parent is not None:
+            self._client.set_terminated(self._parent.info.run_id, "FINISHED" if ok else "FAILED")
 
     def run_id(self, cell_key: str) -> str:
         """The child run of a cell."""
@@ -151,7 +156,8 @@ class Tracker:
             "mlflow.note.content": experiment.about,
             **{f"version.{name}": value for name, value in provenance().items()},
         }
-        run = self._client.create_run(self.experiment_id, run_name=f"sweep {experiment.name}", tags=tags)
+        name = f"sweep of {len(self.study.cells)} cells, {time.strftime('%Y-%m-%d %H:%M')}"
+        run = self._client.create_run(self.experiment_id, run_name=name, tags=tags)
         text = yaml.safe_dump(experiment.written(), sort_keys=False, allow_unicode=True)
         self._client.log_text(run.info.run_id, text, "experiment.yaml")
         self._client.log_dict(run.info.run_id, provenance(), "versions.json")
@@ -163,8 +169,8 @@ class Tracker:
         while True:
             found = self._client.search_runs(
                 [self.experiment_id],
-                f"tags.`{SWEEP_TAG}` = '{self._sweep}' and tags.`time_ray.kind` = 'cell'",
-                order_by=["attributes.start_time DESC"],
+                "tags.`time_ray.kind` = 'cell'",
+                order_by=["attributes.start_time DESC"],  # of two runs of a cell the first one stands
                 page_token=token,
             )
             children.update({run.data.tags[CELL_TAG]: run for run in found})
@@ -175,6 +181,8 @@ class Tracker:
     def _make_child(self, result: CellResult) -> "Run":
         from mlflow.entities import Param
 
+        if self._parent is None:
+            self._parent = self._make_parent()
         axes = result.cell.axes
         tags = {
             SWEEP_TAG: self._sweep,
@@ -182,7 +190,8 @@ class Tracker:
             "time_ray.kind": "cell",
             "mlflow.parentRunId": self._parent.info.run_id,
         }
-        name = " ".join(axes.values())
+        others = [axes[name] for name in ("model", "budget", "seed") if name in self._varying]
+        name = " ".join([f"{axes['init']}/{axes['deploy']}", axes["technique"], *others])
         run = self._client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=int(time.time() * 1000))
         tasks = str(len(result.cell.setting.trainings))
         self._client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in {**axes, "tasks": tasks}.items()])
@@ -190,12 +199,17 @@ class Tracker:
         return run
 
 
+def _varying(rows: Sequence[Mapping[str, str]]) -> set[str]:
+    """The axes on which these cells differ."""
+    return {name for row in rows for name in row if row[name] != rows[0][name]}
+
+
 def _metrics(row: TaskResult) -> Mapping[str, float]:
     scores = {"KA": row.scores.ka, "ZS": row.scores.zs, "GM": row.scores.gm}
     return {
-        **{name: value for name, value in scores.items() if value is not None},
-        **{f"accuracy/{name}": value for name, value in row.accuracy.items()},
-        **{f"seconds/{stage}": value for stage, value in row.seconds.items()},
+        **{name: round(value, 4) for name, value in scores.items() if value is not None},  # the UI shows all digits
+        **{f"accuracy/{name}": round(value, 4) for name, value in row.accuracy.items()},
+        **{f"seconds/{stage}": round(value, 4) for stage, value in row.seconds.items()},
     }
 
 
@@ -226,6 +240,12 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
     return f"models:/{name}@{ALIAS}"
 
 
+def experiment_id(uri: str, name: str) -> str | None:
+    """The id of an experiment, if it has been tracked."""
+    found = _client(uri).get_experiment_by_name(name)
+    return str(found.experiment_id) if found else None
+
+
 def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # read at import
     from mlflow import MlflowClient
@@ -251,7 +271,34 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
         raise UserError(msg)
     if found is not None:
         return str(found.experiment_id)
+    tags = {f"mlflow.sharedViewState.{VIEW}": json.dumps(_cells_view())}
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts and f"{artifacts}/{name}"))
+        return str(client.create_experiment(name, artifact_location=artifacts and f"{artifacts}/{name}", tags=tags))
     except MlflowException:
         return str(client.get_experiment_by_name(name).experiment_id)  # another process was faster
+
+
+def _cells_view() -> dict[str, Any]:
+    """The UI's own form of a shared view: cells as a flat table, best first, axes and scores as columns."""
+    axes = [f"params.`{name}`" for name in AXES]
+    return {
+        "searchFilter": "tags.`time_ray.kind` = 'cell'",
+        "orderByKey": "metrics.`GM`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [*axes, "metrics.`GM`", "metrics.`KA`", "metrics.`ZS`"],
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsExpanded": {},
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "runsHiddenMode": "FIRST_10_RUNS",
+    }

@@ -23,7 +23,7 @@ from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
 
-WAIT_SECONDS = 0.2
+WAIT_SECONDS = 0.1
 PATIENCE_SECONDS = 10.0
 _EVALUATION = "evaluation"
 
@@ -128,9 +128,9 @@ class SweepWorld:
         self._tell(kind="evaluated", seconds=spent["eval"])
 
     @contextmanager
-    def claim(self, expert: Trained) -> Iterator[bool]:
+    def claim(self, name: str) -> Iterator[bool]:
         """See World."""
-        ours = self.ranks.agree(lambda: self._claimed(expert))
+        ours = self.ranks.agree(lambda: self._claimed(name))
         stop = Flag()
         keeper = Thread(target=self._keep, args=(stop,), daemon=True)
         keeper.start()
@@ -140,15 +140,15 @@ class SweepWorld:
             stop.set()
             keeper.join()
             if ours and self.ranks.rank == 0:
-                self.board.release(expert.key, self.holder)
+                self.board.release(name, self.holder)
 
-    def _claimed(self, expert: Trained) -> bool:
-        """Ours, or after some patience not: then the store is asked again, and whoever made it may be dead."""
+    def _claimed(self, name: str) -> bool:
+        """Ours at once or once its holder lets go; not ours after some patience: then the store is asked again."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.board.claim(expert.key, self.holder):
-            time.sleep(WAIT_SECONDS)
-            if self.store.entry("weights", expert.key) is not None or time.monotonic() > deadline:
+        while not self.board.claim(name, self.holder):
+            if time.monotonic() > deadline:
                 return False
+            time.sleep(WAIT_SECONDS)
         return True
 
     def _keep(self, stop: Flag) -> None:

@@ -33,14 +33,13 @@ def _scores(result: CellResult) -> dict[str, object]:
 
 
 def best_rows(ranked: Sequence[Ranked]) -> list[dict[str, object]]:
-    """The ranking with mean ± sd in one column each."""
+    """The ranking, with mean ± sd in one column."""
     return [
         {
             "": number,
             **{name: getattr(row, name) for name in ("init", "deploy", "technique", "model", "budget", "seeds")},
             **{name.upper(): _spread(getattr(row, name), getattr(row, f"{name}_sd")) for name in ("ka", "zs", "gm")},
             "pareto": row.pareto,
-            "style": "bold" if number == 1 else "",
         }
         for number, row in enumerate(ranked, start=1)
     ]
@@ -99,9 +98,11 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     rows = sorted(status_rows(outcome.results), key=_by_score)
     _mark_best(rows)
     base = _base_rows(outcome.results)
-    columns = [name for name in (*AXES, "KA", "ZS", "GM") if name != "seed" or _varies(rows, "seed")]
+    axes = [name for name in AXES if name in ("init", "deploy", "technique") or _varies(rows, name)]
     shown = [{**row, "KA": row["ka"], "ZS": row["zs"], "GM": row["gm"]} for row in [*rows, *base]]
-    tables.print_rows(shown, "table", columns=columns)
+    tables.print_rows(shown, "table", columns=[*axes, "KA", "ZS", "GM"])
+    if _varies(rows, "technique") and any(row["init"] in ("zs", "ft") and row["deploy"] == "ft" for row in rows):
+        talk.print("zs/ft and ft/ft merge nothing, so they score the same with every technique", style="dim")
     ranked = rank(outcome.results)
     if ranked:
         top = ranked[0]
@@ -135,9 +136,10 @@ def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
         talk.print(f"  # {why}", style="dim")
 
 
-def _by_score(row: Mapping[str, Any]) -> float:
+def _by_score(row: Mapping[str, Any]) -> tuple[float, str, str, str]:
+    """Best first; of equals the same one as in the ranking."""
     score = row["gm"] if row["gm"] is not None else row["ka"]
-    return -score if score is not None else 0.0
+    return (-score if score is not None else 0.0, row["init"], row["deploy"], row["technique"])
 
 
 def _mark_best(rows: list[dict[str, object]]) -> None:
