@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from time_ray.core.metrics import Scores
 from time_ray.core.model import ModelSpec
 from time_ray.learn import mini
 from time_ray.learn.dataset import Dataset
 from time_ray.learn.evaluate import evaluate
+from time_ray.learn.mini.choose_lr import best_rate
 from time_ray.learn.mini.models import CONTEXT, MERGES_FILE
 from time_ray.learn.mini.pool import pool_sample
 from time_ray.learn.mini.pretrain import HOW, pretrain
@@ -91,3 +93,8 @@ def test_pretraining_is_repeatable(tmp_path: Path) -> None:
     assert all(torch.equal(first[key], second[key]) for key in first)
     saved = load_file(tmp_path / "mini-tiny.safetensors")
     assert all(torch.equal(saved[key], tensor.half()) for key, tensor in first.items())
+
+
+def test_one_rate_serves_both_image_scales() -> None:
+    gm = {(3e-4, 1.0): 42.0, (3e-4, 0.3): 52.0, (6e-4, 1.0): 33.0, (6e-4, 0.3): 54.0}
+    assert best_rate({setting: Scores(None, None, value) for setting, value in gm.items()}) == 3e-4

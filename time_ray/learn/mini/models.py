@@ -48,7 +48,7 @@ def _model(name: str, *, image: tuple[int, int], text: tuple[int, int], finetune
 MODELS: dict[str, MiniModel] = {
     "mini-tiny": _model("mini-tiny", image=(64, 3), text=(64, 2), finetune_lr=6e-4),
     "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4),
-    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=1e-3),
+    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4),
 }
 
 
