@@ -166,7 +166,9 @@ def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Track
             ("accuracy/textures", [row.accuracy["textures"] for row in result.rows]),
         ):
             history = tracked.client.get_metric_history(run.info.run_id, name)
-            assert [(point.step, point.value) for point in history] == list(enumerate(values)), name
+            assert [(point.step, point.value) for point in history] == [
+                (i, round(v, 4)) for i, v in enumerate(values)
+            ], name
         assert {"seconds/init", "seconds/train", "seconds/deploy", "seconds/eval"} <= set(run.data.metrics)
 
 

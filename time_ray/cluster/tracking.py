@@ -74,7 +74,11 @@ class Tracker:
                 self._sync_cell(result)
 
     def finish(self, *, ok: bool) -> None:
-        """The sweep's own run is over, if there is one."""
+        """The sweep's own run is over, if there is one, and so are the runs of cells that did not get to their end."""
+        for cell in self.study.cells:
+            run = self._children.get(cell.key)
+            if run is not None and run.info.status == "RUNNING":
+                self._client.set_terminated(run.info.run_id, "FAILED")
         if self._parent is not None:
             self._client.set_terminated(self._parent.info.run_id, "FINISHED" if ok else "FAILED")
 
