@@ -27,6 +27,10 @@ _SETTINGS = {
 }
 
 
+# nobody announces the end of a laptop; the watcher would cost each trial a process
+_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+
+
 @dataclass(frozen=True)
 class Room:
     """What the cluster offers a sweep: the shape of a trial, and how many fit at once."""
@@ -65,7 +69,8 @@ def _start_local(env: dict[str, str]) -> None:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything listens on 127.0.0.1 only
     port = _free_port()
     # Ray Train's cleaner asks the State API; told the port, it cannot ask another cluster of this host by mistake
-    env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}"}
+    env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", **_ONE_MACHINE}
+    os.environ.update(_ONE_MACHINE)
     os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
     ray.init(
         address="local",

@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from time_ray.learn.mini.draw.canvas import Pixels
 
@@ -15,6 +14,8 @@ def digit_images(split: str, per_class: int) -> list[tuple[Pixels, int]]:
 
     `per_class` bounds the training images of a class; testing has all its digits, about 60 of a class.
     """
+    from sklearn.datasets import load_digits  # a second and 100 MB that only drawing needs
+
     source = load_digits()
     testing = np.arange(len(source.target)) % 3 == 2
     chosen = np.flatnonzero(testing if split == "test" else ~testing)
