@@ -58,7 +58,7 @@ class Clock:
 
 
 class PeakMemory(threading.Thread):
-    """The largest memory of this process and all below it, looked at twice a second."""
+    """The largest memory of this process and all below it, looked at every three seconds: a look is not free."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -67,7 +67,7 @@ class PeakMemory(threading.Thread):
 
     def run(self) -> None:
         me = psutil.Process()
-        while not self.over.wait(0.5):
+        while not self.over.wait(3):
             self.peak = max(self.peak, sum(_pss(process) for process in [me, *me.children(recursive=True)]))
 
 
