@@ -158,7 +158,7 @@ def ui(
     """Open the MLflow UI on the store that sweeps write to."""
     from time_ray.cluster.ui import serve
 
-    raise typer.Exit(serve(exp, overrides or (), port, talk))
+    serve(exp, overrides or (), port, talk)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The MLflow UI on the store that sweeps write to."""
 
+import os
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ from time_ray.core.errors import UserError
 from time_ray.store.files import Files, default_root
 
 
-def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> int:
-    """Run the MLflow server on loopback until it is ended; its exit status. UserError if the port is taken."""
+def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> None:
+    """Become the MLflow server on loopback; return if results are tracked elsewhere. UserError if the port is taken."""
     experiment = config.load(exp, overrides)[0] if exp else None
     uri = tracking_uri(Files((experiment.storage if experiment else None) or default_root()))
     remote = uri.startswith(("http://", "https://"))
@@ -29,12 +29,9 @@ def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) 
     page = _page(uri, experiment.name if experiment else None)
     talk.print(f"MLflow UI: {address}/{page}{'' if remote else ' (Ctrl-C ends it)'}")
     if remote:
-        return 0
+        return
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    try:
-        return subprocess.run([*command, "--port", str(port), "--workers", "1"], check=False).returncode  # noqa: S603
-    except KeyboardInterrupt:
-        return 0
+    os.execv(sys.executable, [*command, "--port", str(port), "--workers", "1"])  # noqa: S606 whatever ends us ends it
 
 
 def _check_free(port: int) -> None:

@@ -76,6 +76,6 @@ def _correct(clip: Clip, head: Tensor, dataset: Dataset, *, batch_size: int, sha
     for first in range(start, stop, batch_size):
         last = min(first + batch_size, stop)
         pixels = torch.from_numpy(images.block(first, last)).to(head.device)
-        labels = torch.from_numpy(split.labels[first:last]).to(head.device)
+        labels = torch.tensor(split.labels[first:last]).to(head.device)
         correct += ((image_features(clip, pixels) @ head.T).argmax(dim=1) == labels).sum()
     return correct
