@@ -87,7 +87,7 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
 @pytest.mark.nightly
 @pytest.mark.parametrize("entries", [1, 3, 5])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_driver_that_is_killed_and_started_again(  # noqa: PLR0913
+def test_a_driver_that_is_killed_and_started_again(
     in_process: dict[str, Any], new_experiment: Make, tmp_path: Path, num_workers: int, entries: int
 ) -> None:
     """SIGKILL once some scores are kept; the same command ends in the same bits."""
