@@ -149,12 +149,13 @@ class _Sweep:
             for _ in range(MAX_ROUNDS):
                 todo = [r.cell for r in results if not r.done and r.cell.key not in self.failures]
                 if not todo or self.drained:
-                    break
-                self._round(todo)
+                    return
+                errors = self._round(todo)
                 results = read_results(todo, self.store)
+        self._fail([r.cell for r in results if not r.done], f"no trial could run it ({_joined(errors)})")
 
-    def _round(self, todo: Sequence[Cell]) -> None:
-        """Every cell was given to a trial, and all trials ended."""
+    def _round(self, todo: Sequence[Cell]) -> list[str]:
+        """Every cell was given to a trial, and all trials ended; why some of them did so early."""
         import ray
 
         from time_ray.cluster.actor import BoardActor, RemoteBoard
@@ -175,21 +176,21 @@ class _Sweep:
         try:
             with self._following(board):
                 errors = _tune(job, bundles, space, _uri(self.files, scratch))
-            self._mark_lost(errors)
         finally:
             ray.kill(actor)
-            self.files.delete_folder(
-                "ray", self.study.experiment.name
-            )  # also what a killed sweep left; we hold the lease
-
-    def _mark_lost(self, errors: Sequence[str]) -> None:
-        """A trial that was lost with a cell in hand has failed that cell, and only that one."""
-        why = f"its trial was lost ({'; '.join(errors) or 'no reason given'})"
-        lost = [key for key in self.running.values() if key not in self.failures]
+            # also what a killed sweep left there: we hold the lease
+            self.files.delete_folder("ray", self.study.experiment.name)
+        # a trial that was lost with a cell in hand has failed that cell, and only that one
+        lost = read_results([self.cells[key] for key in self.running.values()], self.store)
         self.running.clear()
-        for result in read_results([self.cells[key] for key in lost], self.store):
-            if not result.done and not self.drained:
-                self._take({"kind": "failed", "cell": result.cell.key, "error": why, "trace": ""})
+        self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({_joined(errors)})")
+        return errors
+
+    def _fail(self, cells: Sequence[Cell], why: str) -> None:
+        """The cells have failed for this reason, unless they failed for another before, or we are stopping."""
+        for cell in cells:
+            if cell.key not in self.failures and not self.drained:
+                self._take({"kind": "failed", "cell": cell.key, "error": why, "trace": ""})
 
     @contextmanager
     def _following(self, board: Any) -> Iterator[None]:
@@ -258,6 +259,10 @@ def _tune(job: Job, bundles: Sequence[Sequence[Cell]], space: "Room", scratch: s
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Tune prints even if told to be silent
         ended = tuner.fit()
     return [str(error).strip().splitlines()[-1] for error in ended.errors]
+
+
+def _joined(errors: Sequence[str]) -> str:
+    return "; ".join(dict.fromkeys(errors)) or "no reason given"
 
 
 @contextmanager
