@@ -100,7 +100,8 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     base = _base_rows(outcome.results)
     axes = [name for name in AXES if name in ("init", "deploy", "technique") or _varies(rows, name)]
     shown = [{**row, "KA": row["ka"], "ZS": row["zs"], "GM": row["gm"]} for row in [*rows, *base]]
-    tables.print_rows(shown, "table", columns=[*axes, "KA", "ZS", "GM"])
+    progress = [] if all(result.done for result in outcome.results) else ["tasks"]  # scores are after so many tasks
+    tables.print_rows(shown, "table", columns=[*axes, *progress, "KA", "ZS", "GM"])
     if _varies(rows, "technique") and any(row["init"] in ("zs", "ft") and row["deploy"] == "ft" for row in rows):
         talk.print("zs/ft and ft/ft merge nothing, so they score the same with every technique", style="dim")
     ranked = rank(outcome.results)
@@ -127,6 +128,8 @@ def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
     talk.print(
         f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
     )
+    if not done:
+        return
     for verb, why in (
         (f"time-ray best {opened.words}", "rank over seeds, register the winner"),
         (f"time-ray export {opened.words} --cell best -o best", "weights for open_clip"),
