@@ -253,6 +253,15 @@ def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Trac
     assert by_ka[0]["ka"] == max(row["ka"] for row in by_ka)
 
 
+@pytest.mark.parametrize("overrides", [[], ["technique=average"]], ids=["the same grid", "a part of it"])
+def test_registering_leaves_no_run_going_and_makes_none(swept: Swept, time_ray: Command, overrides: list[str]) -> None:
+    assert time_ray("best", swept.path, *overrides).status == 0
+    found = Tracked(swept)
+    assert len(found.parents) == 1
+    assert len(found.children) == len(swept.opened.study.cells)
+    assert {run.info.status for run in (*found.parents, *found.children)} == {"FINISHED"}
+
+
 def test_an_export_loads_in_open_clip(swept: Swept, time_ray: Command, tmp_path: Path) -> None:
     cell = "init=ema,deploy=all,technique=ties"
     done = time_ray("export", swept.path, "--cell", cell, "-o", tmp_path / "out")

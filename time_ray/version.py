@@ -3,7 +3,7 @@
 import os
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 COMMIT_VARIABLE = "TIME_RAY_GIT_COMMIT"  # set by the driver for its workers, which run elsewhere
 PACKAGES = ("time_ray", "torch", "open_clip_torch", "ray", "mlflow", "pyarrow", "safetensors")
@@ -12,7 +12,16 @@ PACKAGES = ("time_ray", "torch", "open_clip_torch", "ray", "mlflow", "pyarrow", 
 @cache
 def provenance() -> dict[str, str]:
     """Package versions and git commit, for recipes and tags."""
-    return {**{name: version(name) for name in PACKAGES}, "git_commit": git_commit()}
+    return {**{name: version(name) for name in PACKAGES if _is_installed(name)}, "git_commit": git_commit()}
+
+
+def _is_installed(name: str) -> bool:
+    """Training and merging need neither Ray nor MLflow, and name no version of what is not there."""
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def git_commit() -> str:

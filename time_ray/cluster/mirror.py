@@ -7,7 +7,6 @@ from time_ray.cluster.tracking import Tracker
 from time_ray.core.grid import Cell
 from time_ray.results import read_results
 from time_ray.store.files import Files
-from time_ray.store.store import Store
 from time_ray.study import Study
 
 PAUSE_SECONDS = 2.0
@@ -44,6 +43,7 @@ class Mirror:
     def _follow(self) -> None:
         try:
             tracker = self._make_tracker(self._study, self._files)
+            tracker.start()
             while not self._over.wait(PAUSE_SECONDS):
                 self._copy(tracker)
             self._copy(tracker)
@@ -54,4 +54,4 @@ class Mirror:
     def _copy(self, tracker: Tracker) -> None:
         with self._lock:
             cells, self._changed = list(self._changed.values()), {}
-        tracker.sync(read_results(cells, Store(self._files)))
+        tracker.sync(read_results(cells, tracker.store))

@@ -67,6 +67,11 @@ class Tracker:
         self._children = self._find_children()
         self._varying = _varying([cell.axes for cell in study.cells])
 
+    def start(self) -> None:
+        """The sweep's own run goes on, if there is one already."""
+        if self._parent is not None:
+            self._client.update_run(self._parent.info.run_id, status="RUNNING")
+
     def sync(self, results: Sequence[CellResult]) -> None:
         """MLflow holds every row of the results, and the final weights of cells that are done."""
         for result in results:
@@ -79,6 +84,16 @@ class Tracker:
             run = self._children.get(cell.key)
             if run is not None and run.info.status == "RUNNING":
                 self._client.set_terminated(run.info.run_id, "FAILED")
+        self._end_parent(ok=ok)
+
+    def sync_alone(self, result: CellResult) -> None:
+        """MLflow holds this cell, outside of any sweep: a run that had to be made for the sweep is not left running."""
+        before = self._parent
+        self.sync([result])
+        if before is None:
+            self._end_parent(ok=True)
+
+    def _end_parent(self, *, ok: bool) -> None:
         if self._parent is not None:
             self._client.set_terminated(self._parent.info.run_id, "FINISHED" if ok else "FAILED")
 
@@ -147,10 +162,7 @@ class Tracker:
     def _find_parent(self) -> "Run | None":
         tag = f"tags.`{SWEEP_TAG}` = '{self._sweep}' and tags.`time_ray.kind` = 'sweep'"
         found = self._client.search_runs([self.experiment_id], tag, order_by=["attributes.start_time ASC"])
-        if not found:
-            return None
-        self._client.update_run(found[0].info.run_id, status="RUNNING")
-        return found[0]
+        return found[0] if found else None
 
     def _make_parent(self) -> "Run":
         experiment = self.study.experiment
@@ -223,7 +235,7 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
 
     client = tracker._client  # noqa: SLF001 same file, same concept
     name = f"time-ray-{tracker.study.experiment.name}"
-    tracker.sync([result])
+    tracker.sync_alone(result)
     model = tracker.model(result)
     try:
         client.create_registered_model(name)

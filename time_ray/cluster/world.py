@@ -2,11 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event as Flag
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 from time_ray.cluster.board import LEASE_SECONDS, Board
 from time_ray.cluster.ranks import Ranks
@@ -39,7 +39,7 @@ class SweepWorld:
         self.holder = uuid.uuid4().hex
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
-        self._clips: dict[str, models.Clip] = {}
+        self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
         self._bases: dict[str, Weights] = {}
         self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
         self._merges = Merges(self._realize, self._cache)
@@ -84,9 +84,7 @@ class SweepWorld:
     def merge(self, merge: Merged | Running) -> Weights:
         """See World."""
         started = time.perf_counter()
-        made: list[Weights] = []
-        self.ranks.agree(lambda: made.append(self._merges(merge)))
-        weights = self._shared(made[0] if made else None, merge)
+        weights = cast("Weights", self._shared(lambda: self._merges(merge), merge))  # a merge is made, or raises
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -105,10 +103,7 @@ class SweepWorld:
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See World."""
-        found = self._cached(recipe) if self.ranks.rank == 0 else None
-        if not self.ranks.agree(lambda: found is not None):
-            return None
-        return self._shared(found, recipe)
+        return self._shared(lambda: self._cached(recipe), recipe)
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See World."""
@@ -186,15 +181,25 @@ class SweepWorld:
             raise MissingExpertError(recipe.key)
         return self._merges(recipe)
 
-    def _shared(self, weights: Weights | None, recipe: Recipe) -> Weights:
-        if self.ranks.size == 1 and weights is not None:
+    def _shared(self, make: Callable[[], Weights | None], recipe: Recipe) -> Weights | None:
+        """What rank 0 makes or finds, on every rank; its None and its errors, too."""
+        made: list[Weights | None] = []
+
+        def on_first() -> bool:
+            made.append(make())
+            return made[0] is not None
+
+        if not self.ranks.agree(on_first):
+            return None
+        weights = made[0] if made else None
+        if self.ranks.size == 1:
             return weights
         return self.ranks.share(weights, self.load(_base_of(recipe)))
 
     def _clip(self, spec: ModelSpec) -> models.Clip:
-        if spec.name not in self._clips:
-            self._clips[spec.name] = models.create(spec)
-        return self._clips[spec.name]
+        if spec not in self._clips:
+            self._clips[spec] = models.create(spec)
+        return self._clips[spec]
 
     def _tell(self, **event: Any) -> None:
         if self.ranks.rank == 0:
