@@ -16,7 +16,7 @@ from time_ray.core.experiment import Experiment
 from time_ray.core.plan import Plan, Stored, plan
 from time_ray.ranking import By, Ranked, best_seed, rank
 from time_ray.rates import read_rates, trajectory_seconds, work_seconds
-from time_ray.results import CellResult, read_results
+from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files, default_root
 from time_ray.store.store import Store
 from time_ray.study import Study, StudyError, find_datasets, resolve
@@ -67,10 +67,10 @@ def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
 def plan_of(opened: Opened) -> dict[str, Any]:
     """What a sweep would do. Bytes are those to be stored; seconds are null until throughput has been measured."""
     store = opened.store
-    stored = Stored(store.keys("weights"), store.keys("scores"))
-    counts = plan(opened.study.cells, stored)
+    have = stored(store)
+    counts = plan(opened.study.cells, have)
     rates = read_rates(store, set(counts.work))
-    trials, slots = _trials(opened.study, counts, store, stored)
+    trials, slots = _trials(opened.study, counts, store, have)
     seconds = work_seconds(counts.work, rates)
     return {
         "cells": counts.cells,
@@ -87,7 +87,7 @@ def plan_of(opened: Opened) -> dict[str, Any]:
     }
 
 
-def _trials(study: Study, counts: Plan, store: Store, stored: Stored) -> tuple[int, int]:
+def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int, int]:
     """Trials on this machine, and how many run at once."""
     from time_ray.cluster.packing import pack
 
@@ -102,8 +102,8 @@ def _trials(study: Study, counts: Plan, store: Store, stored: Stored) -> tuple[i
     )
     if run.workers == 0:
         return 1, 1
-    seconds = trajectory_seconds(todo, read_rates(store, set(counts.work)), stored)
-    return len(pack(todo, slots, seconds, stored, one_each=run.pack == "cell")), slots
+    seconds = trajectory_seconds(todo, read_rates(store, set(counts.work)), have)
+    return len(pack(todo, slots, seconds, have, one_each=run.pack == "cell")), slots
 
 
 def _bytes(experiment: Experiment, counts: Plan) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from time_ray.core.grid import Cell
 from time_ray.core.metrics import Scores, scores
+from time_ray.core.plan import Stored
 from time_ray.store.store import Entry, Store
 
 
@@ -36,6 +37,11 @@ class CellResult:
     def final(self) -> Scores:
         """Scores after the last task."""
         return self.rows[-1].scores
+
+
+def stored(store: Store) -> Stored:
+    """What the store holds, by two listings."""
+    return Stored(store.keys("weights"), store.keys("scores"))
 
 
 def read_results(cells: Sequence[Cell], store: Store) -> list[CellResult]:

@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from time_ray.cluster.board import Board
+from time_ray.cluster.packing import by_trajectory
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Cell
@@ -12,7 +13,7 @@ from time_ray.loop import Row, run
 
 def work(cells: Sequence[Cell], world: SweepWorld, board: Board) -> None:
     """Every cell has run as far as it can. Cells of one trajectory go in step, so that they share what is in memory."""
-    for group in _by_trajectory(cells):
+    for group in by_trajectory(cells).values():
         going = {cell: run(cell, world) for cell in group}
         while going:
             for cell in list(going):
@@ -41,13 +42,6 @@ def _advance(cell: Cell, rows: Iterator[Row], world: SweepWorld) -> bool:
     elif first and row is not None:
         world.board.tell({"kind": "row", "cell": cell.key, "task": row.task})
     return row is not None
-
-
-def _by_trajectory(cells: Sequence[Cell]) -> list[list[Cell]]:
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.trajectory, []).append(cell)
-    return list(groups.values())
 
 
 def _one_line(error: Exception) -> str:

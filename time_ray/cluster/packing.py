@@ -19,14 +19,20 @@ def pack(
     """
     if one_each:
         return [[cell] for cell in cells]
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.trajectory, []).append(cell)
+    groups = by_trajectory(cells)
     costs = {name: seconds.get(name) or float(_size(group, stored)) for name, group in groups.items()}
     order = sorted(groups, key=lambda name: (-costs[name], name))
     long = [name for name in order if seconds.get(name, 0.0) > WORTH * OVERHEAD_SECONDS]
     bundles = [groups[name] for name in long]
     return bundles + _spread([(groups[name], costs[name]) for name in order if name not in long], slots)
+
+
+def by_trajectory(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Cells that share a chain of experts, by its key."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.trajectory, []).append(cell)
+    return groups
 
 
 def _spread(groups: Sequence[tuple[list[Cell], float]], slots: int) -> list[list[Cell]]:

@@ -25,8 +25,6 @@ _SETTINGS = {
     "RAY_worker_maximum_startup_concurrency": "16",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
 # nobody announces the end of a laptop; the watcher would cost each trial a process
 _ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
 

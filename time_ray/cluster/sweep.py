@@ -23,10 +23,10 @@ from time_ray.cluster.trial import Job, tune_trial
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
-from time_ray.core.plan import Stored, plan
+from time_ray.core.plan import plan
 from time_ray.learn.sources import prepare
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
-from time_ray.results import CellResult, read_results
+from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
@@ -71,11 +71,6 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
         outcome = _Sweep(study, files, watch).run()
     outcome.seconds = time.monotonic() - started
     return outcome
-
-
-def stored(store: Store) -> Stored:
-    """What the store holds, by two listings."""
-    return Stored(store.keys("weights"), store.keys("scores"))
 
 
 class _Sweep:

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from time_ray.merging.average import Average
 from time_ray.merging.matrices import matrices
-from time_ray.merging.pieces import Piece, State
+from time_ray.merging.pieces import State
 from time_ray.merging.reductions import square
-from time_ray.merging.rule import End, Rule, Visit
-from time_ray.merging.sums import mean_norm_ratio
+from time_ray.merging.rule import End, Visit
+from time_ray.merging.sums import MeanNorm, mean_norm_ratio
 
 
 def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
@@ -27,7 +27,7 @@ def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
     return vector - known
 
 
-class Opcm(Rule):
+class Opcm(MeanNorm):
     """θ_0 + Q · mean‖τ_i‖ / ‖Q‖, where Q sums the projected task vectors (norms over the whole model)."""
 
     whole = True
@@ -48,16 +48,6 @@ class Opcm(Rule):
             pairs = zip(stack, merged, strict=True)
             vector = torch.stack([projected(new, old, self.alpha) for new, old in pairs]).view(-1)
         return [state[0].add_(vector), torch.cat((state[1], squares))]
-
-    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
-        """‖Q‖², then each ‖τ_i‖²."""
-        del piece
-        return "norms", [square(state[0]), *state[1].tolist()]
-
-    def settled(self, state: State) -> bool:
-        """Never: norms are of the whole model."""
-        del state
-        return False
 
     def finish(self, state: State, end: End) -> Tensor:
         """The base moved by Q at the experts' mean norm."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.pieces import Piece, State
 from time_ray.merging.reductions import square
-from time_ray.merging.rule import End, VectorRule, Visit
+from time_ray.merging.rule import End, Rule, VectorRule, Visit
 from time_ray.merging.sparsify import Dense, Sparsifier
 
 
@@ -37,7 +37,21 @@ class Sum(VectorRule):
         return state[0]
 
 
-class NormedSum(VectorRule):
+class MeanNorm(Rule):
+    """A rule that ends at the experts' mean norm. State: the merged vector, and each ‖τ_i‖²."""
+
+    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
+        """‖merged vector‖², then each ‖τ_i‖²."""
+        del piece
+        return "norms", [square(state[0]), *state[1].tolist()]
+
+    def settled(self, state: State) -> bool:
+        """Never: norms are of the whole model."""
+        del state
+        return False
+
+
+class NormedSum(MeanNorm, VectorRule):
     """The sum of the task vectors, rescaled to the mean of their norms (over the whole model)."""
 
     def factor(self, at: Piece, count: int) -> float:
@@ -49,16 +63,6 @@ class NormedSum(VectorRule):
         vector = visit.vector()
         squares = torch.tensor([square(vector)], dtype=torch.float64)
         return [vector, squares] if state is None else [state[0].add_(vector), torch.cat((state[1], squares))]
-
-    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
-        """‖Σ τ_i‖², then each ‖τ_i‖²."""
-        del piece
-        return "norms", [square(state[0]), *state[1].tolist()]
-
-    def settled(self, state: State) -> bool:
-        """Never: norms are of the whole model."""
-        del state
-        return False
 
     def vector(self, state: State, end: End) -> Tensor:
         """The sum with the experts' mean norm."""

@@ -5,12 +5,11 @@ from typing import Any
 
 from rich.console import Console
 
+from time_ray.core.experiment import AXES
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
 from time_ray.report.tables import Format
 from time_ray.results import CellResult
-
-AXES = ("init", "deploy", "technique", "model", "budget", "seed")
 
 
 def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:

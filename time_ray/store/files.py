@@ -1,7 +1,7 @@
 """Bytes under one root: local disk, NFS or object storage, all through pyarrow.fs.
 
-A file is written once, under a name nobody else uses, and never renamed, appended to or overwritten:
-that is what every kind of storage can do.
+A file is written once, under a name nobody else uses, and never appended to or renamed into its place:
+that is what every kind of storage can do. (A lease's holder rewrites its own; what is damaged is moved out of the way.)
 """
 
 import os
