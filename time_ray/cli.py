@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 
 from time_ray import __version__
+from time_ray.commands import data, lists
+from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
 from time_ray.core.errors import StoreError, UserError
 from time_ray.merging.errors import MergeError
-from time_ray.ranking import COLUMNS, By
+from time_ray.ranking import COLUMNS
 from time_ray.report import tables
-from time_ray.report.tables import Format
 
 app = typer.Typer(
     name="time-ray",
@@ -24,20 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-lists = typer.Typer(help="List what an experiment may name.", no_args_is_help=True)
-app.add_typer(lists, name="list")
-data = typer.Typer(help="Look at data.", no_args_is_help=True)
-app.add_typer(data, name="data")
-
-Exp = Annotated[Path, typer.Argument(metavar="EXP", help="Experiment file (YAML).", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
-]
-Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
-Rank = Annotated[By, typer.Option("--by", help="Score that ranks: geometric mean, KA or ZS.")]
-
-talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets
+app.add_typer(lists.app, name="list")
+app.add_typer(data.app, name="data")
 
 
 def _version(value: bool) -> None:
@@ -177,49 +165,6 @@ def merge(
 
     recipe = merge_with_progress(base, experts, output, technique, settings or (), threads, talk)
     talk.print(f"{recipe['technique']} of {len(experts)} experts: {output}")
-
-
-@data.command()
-def sheet(
-    name: Annotated[str, typer.Argument(help="A dataset of the mini world, as in mini:flags.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file to write.")] = Path("sheet.png"),
-    rows: Annotated[int, typer.Option(min=1, help="Rows of images.")] = 6,
-) -> None:
-    """Write a contact sheet of a dataset: a PNG with captions."""
-    from time_ray.learn import mini
-    from time_ray.learn.mini.sheet import contact_sheet
-    from time_ray.learn.mini.world import WORLD
-
-    known = (*WORLD, mini.POOL)
-    plain = name.removeprefix("mini:")
-    if plain not in known:
-        raise UserError(f"'{name}' is no dataset of the mini world; known: {', '.join(f'mini:{n}' for n in known)}")
-    contact_sheet(plain, "train" if plain in {*mini.NAMES_ADAPTATION, mini.POOL} else "test", rows, output)
-    print(output)
-
-
-@lists.command()
-def techniques(form: Form = "table") -> None:
-    """Merge techniques: rule, parameters, state, paper."""
-    from time_ray.report.catalogue import technique_rows
-
-    tables.print_rows(technique_rows(), form)
-
-
-@lists.command()
-def models(form: Form = "table") -> None:
-    """Models: sizes on the grid's size axis."""
-    from time_ray.report.catalogue import model_rows
-
-    tables.print_rows(model_rows(), form)
-
-
-@lists.command()
-def datasets(form: Form = "table") -> None:
-    """Datasets of the embedded mini world."""
-    from time_ray.report.catalogue import dataset_rows
-
-    tables.print_rows(dataset_rows(), form)
 
 
 def main() -> None:

@@ -1,0 +1,32 @@
+"""`time-ray list`: what an experiment may name."""
+
+import typer
+
+from time_ray.commands.options import Form
+from time_ray.report import tables
+
+app = typer.Typer(help="List what an experiment may name.", no_args_is_help=True)
+
+
+@app.command()
+def techniques(form: Form = "table") -> None:
+    """Merge techniques: rule, parameters, state, paper."""
+    from time_ray.report.catalogue import technique_rows
+
+    tables.print_rows(technique_rows(), form)
+
+
+@app.command()
+def models(form: Form = "table") -> None:
+    """Models: sizes on the grid's size axis."""
+    from time_ray.report.catalogue import model_rows
+
+    tables.print_rows(model_rows(), form)
+
+
+@app.command()
+def datasets(form: Form = "table") -> None:
+    """Datasets of the embedded mini world."""
+    from time_ray.report.catalogue import dataset_rows
+
+    tables.print_rows(dataset_rows(), form)

@@ -1,0 +1,20 @@
+"""Arguments and options that commands share, and where they talk: stderr."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from time_ray.ranking import By
+from time_ray.report.tables import Format
+
+Exp = Annotated[Path, typer.Argument(metavar="EXP", help="Experiment file (YAML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
+]
+Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
+Rank = Annotated[By, typer.Option("--by", help="Score that ranks: geometric mean, KA or ZS.")]
+
+talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets
