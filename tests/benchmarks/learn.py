@@ -130,7 +130,7 @@ def evaluation(clip: Clip, folder: Path) -> None:
                     features = module.encode_image((chunk.float() / 255 - mean) / std, normalize=True)
                     ((features @ head.T).argmax(1) == truth).sum().item()
 
-    line(f"evaluate {clip.name}, images", 10 * count, seconds(lambda: evaluate(clip, weights, sets)), seconds(plain))
+    line(f"evaluate {clip.name}, images", 10 * count, seconds(lambda: evaluate(clip, [weights], sets)), seconds(plain))
 
 
 def sampling(folder: Path, size: int, stored: int, form: str) -> None:

@@ -49,7 +49,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         start = f"file://{folder}/start-{world_size}"
         distributed.init_process_group("gloo", init_method=start, rank=rank, world_size=world_size)
     expert = train(clip, torch.load(folder / "weights.pt"), stream, HOW, steps=STEPS)
-    scores = evaluate(clip, torch.load(folder / "weights.pt"), [pets], shard=(rank, world_size))
+    (scores,) = evaluate(clip, [torch.load(folder / "weights.pt")], [pets], shard=(rank, world_size))
     torch.save((expert, scores), folder / f"{world_size}-{rank}.pt")
     if world_size > 1:
         distributed.destroy_process_group()

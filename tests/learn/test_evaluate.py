@@ -46,19 +46,22 @@ def datasets(make_dataset: Make) -> list[Dataset]:
 
 def test_scores_are_those_of_a_plain_loop(clip: Clip, weights: Weights, datasets: list[Dataset]):
     wanted = {dataset.card.name: plainly(clip, weights, dataset) for dataset in datasets}
-    assert evaluate(clip, weights, datasets) == wanted
+    assert evaluate(clip, [weights], datasets) == [wanted]
     assert 0 < wanted["pets"] < 100
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
 def test_scores_do_not_depend_on_the_batch_size(clip: Clip, weights: Weights, datasets: list[Dataset], batch_size: int):
-    assert evaluate(clip, weights, datasets, batch_size=batch_size) == evaluate(clip, weights, datasets)
+    assert evaluate(clip, [weights], datasets, batch_size=batch_size) == evaluate(clip, [weights], datasets)
 
 
-def test_scores_follow_the_weights(clip: Clip, weights: Weights, datasets: list[Dataset]):
-    before = evaluate(clip, weights, datasets)
-    assert evaluate(clip, weights | {"visual.proj": -weights["visual.proj"]}, datasets) != before
-    assert evaluate(clip, weights, datasets) == before
+def test_models_of_one_pass_score_as_each_alone(clip: Clip, weights: Weights, datasets: list[Dataset]):
+    other = weights | {"visual.proj": -weights["visual.proj"]}
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    alone = [evaluate(clip, [model], datasets)[0] for model in (weights, other)]
+    assert evaluate(clip, [weights, other, weights], datasets) == [*alone, alone[0]]
+    assert alone[0] != alone[1]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
 
 
 def test_what_cannot_be_scored_is_told_at_once(clip: Clip, weights: Weights, make_dataset: Make):
@@ -67,7 +70,7 @@ def test_what_cannot_be_scored_is_told_at_once(clip: Clip, weights: Weights, mak
         make_dataset("captions", rows(3), rows(3), kind="captions", classes=(), templates=()),
     ]
     with pytest.raises(UserError) as caught:
-        evaluate(clip, weights, unfit)
+        evaluate(clip, [weights], unfit)
     assert [fault.split(",")[0] for fault in caught.value.faults] == [
         "dataset untested: no test images",
         "dataset captions: no classes with templates",

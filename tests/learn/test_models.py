@@ -137,3 +137,18 @@ def test_tokens_and_pixels_are_open_clips(spec: ModelSpec, clip: Clip):
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (clip.mean, clip.std))
     torch.testing.assert_close(clip.pixels(images), (images / 255 - mean) / std)
+
+
+def test_models_beside_each_other_hold_their_own_weights(spec: ModelSpec, weights: dict[str, Tensor]):
+    working = create(spec)
+    before = {name: tensor.clone() for name, tensor in working.module.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in weights.items()}
+    first, second = working.holding(weights), working.holding(other)
+    for held, given in ((first, weights), (second, other), (working, before)):
+        state = held.module.state_dict()
+        assert list(state) == list(before)
+        assert all(torch.equal(state[name], given[name]) for name in state)
+    assert first.module.visual.proj.data_ptr() == weights["visual.proj"].data_ptr()
+    assert not first.module.training
+    with pytest.raises(RuntimeError, match="Missing key"):
+        working.holding({name: tensor for name, tensor in weights.items() if name != "visual.proj"})

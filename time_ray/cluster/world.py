@@ -93,7 +93,7 @@ class SweepWorld:
         started = time.perf_counter()
         datasets = (*self._data.adaptation, *self._data.evaluation)
         shard = (self.ranks.rank, self.ranks.size)
-        accuracy = evaluate(self._clip(setting.model), weights, datasets, device=self.device, shard=shard)
+        (accuracy,) = evaluate(self._clip(setting.model), [weights], datasets, device=self.device, shard=shard)
         self._seconds[_EVALUATION] = time.perf_counter() - started
         return accuracy
 

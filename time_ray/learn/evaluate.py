@@ -1,6 +1,6 @@
-"""Evaluation: zero-shot accuracy on the test split of each dataset."""
+"""Evaluation: zero-shot accuracy of several models on the test split of each dataset, in one pass over the images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,35 +16,39 @@ from time_ray.learn.models import Clip
 
 def evaluate(
     clip: Clip,
-    weights: Mapping[str, Tensor],
+    models: Sequence[Mapping[str, Tensor]],
     datasets: Sequence[Dataset],
     *,
     batch_size: int = 256,
     device: str | torch.device = "cpu",
     shard: tuple[int, int] = (0, 1),
-) -> dict[str, float]:
-    """Top-1 accuracy in percent on the split "test" of each dataset, over all of its classes, by dataset name.
+) -> list[dict[str, float]]:
+    """For each model its top-1 accuracy in percent on the split "test" of each dataset, over all of its classes.
 
-    A class is the mean of its prompts' unit vectors, one prompt for each template. With `shard` = (rank, workers)
-    each worker scores its part of every test split, and torch.distributed sums them: all get the whole result.
+    A model's scores do not depend on those beside it. A class is the mean of its prompts' unit vectors, one prompt
+    for each template. With `shard` = (rank, workers) each worker scores its part of every test split, and
+    torch.distributed sums them: all get the whole result.
     Raises UserError for datasets that have no test split or no classes.
     """
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset.card))
-    clip.load(weights, device).eval()
+    clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
-        heads = _class_heads(clip, [dataset.card for dataset in datasets], batch_size)
+        heads = _class_heads(clips, [dataset.card for dataset in datasets], batch_size)
         correct = torch.stack(
             [
-                _correct(clip, head, dataset, batch_size=batch_size, shard=shard)
+                _correct(clips, head, dataset, batch_size=batch_size, shard=shard)
                 for head, dataset in zip(heads, datasets, strict=True)
             ]
         )
         if shard[1] > 1:
             dist.all_reduce(correct)
-    return {
-        dataset.card.name: 100 * hits / dataset.card.splits["test"].rows
-        for dataset, hits in zip(datasets, correct.tolist(), strict=True)
-    }
+    return [
+        {
+            dataset.card.name: 100 * count / dataset.card.splits["test"].rows
+            for dataset, count in zip(datasets, hits, strict=True)
+        }
+        for hits in correct.T.tolist()
+    ]
 
 
 def _faults(card: Card) -> Sequence[str]:
@@ -55,27 +59,36 @@ def _faults(card: Card) -> Sequence[str]:
     return []
 
 
-def _class_heads(clip: Clip, cards: Sequence[Card], batch_size: int) -> list[Tensor]:
-    """For each dataset the unit vectors of its classes [C, D]; all datasets' prompts go through together."""
+def _class_heads(clips: Sequence[Clip], cards: Sequence[Card], batch_size: int) -> Iterator[list[Tensor]]:
+    """For each dataset, for each model, the unit vectors of its classes [C, D]; prompts of all go through together."""
     prompts = [template.format(name) for card in cards for name in card.classes for template in card.templates]
-    chunks = torch.split(clip.tokenize(prompts), batch_size)
-    vectors = torch.cat([text_features(clip, chunk) for chunk in chunks])
-    parts = torch.split(vectors, [len(card.classes) * len(card.templates) for card in cards])
-    return [
-        normalize(part.view(len(card.classes), len(card.templates), -1).mean(dim=1), dim=-1)
-        for card, part in zip(cards, parts, strict=True)
-    ]
+    vectors = [_texts(clip, prompts, batch_size) for clip in clips]
+    first = 0
+    for card in cards:
+        stop = first + len(card.classes) * len(card.templates)
+        shape = (len(card.classes), len(card.templates), -1)
+        yield [normalize(part[first:stop].view(shape).mean(dim=1), dim=-1) for part in vectors]
+        first = stop
 
 
-def _correct(clip: Clip, head: Tensor, dataset: Dataset, *, batch_size: int, shard: tuple[int, int]) -> Tensor:
-    """How many images of this worker's part of the test split are nearest to their own class."""
+def _texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Tensor:
+    chunks = (clip.tokenize(texts[first : first + batch_size]) for first in range(0, len(texts), batch_size))
+    return torch.cat([text_features(clip, chunk) for chunk in chunks])
+
+
+def _correct(
+    clips: Sequence[Clip], heads: Sequence[Tensor], dataset: Dataset, *, batch_size: int, shard: tuple[int, int]
+) -> Tensor:
+    """For each model, how many images of this worker's part of the test split are nearest to their own class."""
     split = dataset.split("test")
-    images = Decoded(split, clip.image_size)
+    images = Decoded(split, clips[0].image_size)
+    device = heads[0].device
     start, stop = (len(split) * edge // shard[1] for edge in (shard[0], shard[0] + 1))
-    correct = torch.zeros((), dtype=torch.int64, device=head.device)
+    correct = torch.zeros(len(clips), dtype=torch.int64, device=device)
     for first in range(start, stop, batch_size):
         last = min(first + batch_size, stop)
-        pixels = torch.from_numpy(images.block(first, last)).to(head.device)
-        labels = torch.tensor(split.labels[first:last]).to(head.device)
-        correct += ((image_features(clip, pixels) @ head.T).argmax(dim=1) == labels).sum()
+        pixels = torch.from_numpy(images.block(first, last)).to(device)
+        labels = torch.tensor(split.labels[first:last]).to(device)
+        for number, (clip, head) in enumerate(zip(clips, heads, strict=True)):
+            correct[number] += ((image_features(clip, pixels) @ head.T).argmax(dim=1) == labels).sum()
     return correct

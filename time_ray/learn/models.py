@@ -1,5 +1,6 @@
 """open_clip models: built by name, filled from local files or open_clip tags. Nothing is ever unpickled."""
 
+import copy
 import difflib
 import hashlib
 import logging
@@ -22,6 +23,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 
 KEPT_TEXTS = 65536
+ALIGNMENT = 64  # bytes; where a tensor starts may decide how a matrix product rounds
 
 
 class Clip:
@@ -52,6 +54,20 @@ class Clip:
         self.module.load_state_dict(weights)
         return self.module
 
+    def holding(self, weights: Mapping[str, Tensor], device: str | torch.device = "cpu") -> "Clip":
+        """A model beside this one that holds these weights on the device, for inference only.
+
+        Tensors that are fit for it are shared with the caller, not copied: they must not change while it is used.
+        """
+        mine = self.module.to(device).state_dict(keep_vars=True)
+        twin = copy.copy(self)
+        twin.module = copy.deepcopy(self.module, {id(tensor): tensor for tensor in mine.values()}).eval()
+        twin.module.load_state_dict(
+            {name: _placed(tensor, mine[name]) if name in mine else tensor for name, tensor in weights.items()},
+            assign=True,
+        )
+        return twin
+
     def pixels(self, images: Tensor) -> Tensor:
         """The model's input from uint8 images [B, 3, H, W]: float32, normalised per channel."""
         mean, std = (255 * torch.tensor(stat, device=images.device).view(-1, 1, 1) for stat in (self.mean, self.std))
@@ -60,6 +76,12 @@ class Clip:
     def _tokens(self, text: str) -> Tensor:
         row: Tensor = self._tokenizer([text])[0]
         return row
+
+
+def _placed(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor on the device and of the type of another, at an address like those that torch allocates."""
+    tensor = tensor.to(like.device, like.dtype)
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def create(spec: ModelSpec) -> Clip:

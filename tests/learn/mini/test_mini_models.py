@@ -81,7 +81,7 @@ def test_larger_bases_know_more() -> None:
 def test_bases_know_the_world(name: str, tmp_path: Path) -> None:
     mini.write(tmp_path, FLOORS)
     spec = ModelSpec(name=name)
-    scores = evaluate(create(spec), base_weights(spec), [Dataset.open(tmp_path / dataset) for dataset in FLOORS])
+    (scores,) = evaluate(create(spec), [base_weights(spec)], [Dataset.open(tmp_path / dataset) for dataset in FLOORS])
     assert all(scores[dataset] > floor for dataset, floor in FLOORS.items()), scores
 
 

@@ -60,7 +60,7 @@ def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Score
             augment=how.augment,
         )
         weights = train(clip, weights, drawn, how, steps=STEPS)
-    accuracy = evaluate(clip, weights, (*data.adaptation, *data.evaluation))
+    (accuracy,) = evaluate(clip, [weights], (*data.adaptation, *data.evaluation))
     return scores(accuracy, mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION)
 
 

@@ -147,7 +147,7 @@ def scores(clip: Clip, weights: Mapping[str, Tensor]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         names = (*mini.NAMES_EVALUATION, *mini.NAMES_ADAPTATION)
         mini.write(folder, names)
-        return evaluate(clip, weights, [Dataset.open(Path(folder) / name) for name in names])
+        return evaluate(clip, [weights], [Dataset.open(Path(folder) / name) for name in names])[0]
 
 
 def _mean(found: Mapping[str, float], names: tuple[str, ...]) -> float:
