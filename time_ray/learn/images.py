@@ -1,8 +1,11 @@
 """Images: decoded, cut to the model's size, and kept where they are small."""
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
 from weakref import WeakKeyDictionary
 
@@ -55,12 +58,14 @@ def crop(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Ima
 class Decoded:
     """The decoded images of a split, fitted to a size if one is given.
 
-    Small ones are decoded once for as long as the split lives, whichever object of this class reads them.
+    Small ones are decoded once for as long as the split lives, whichever object of this class reads them. With
+    several threads images are decoded side by side: Pillow lets other threads run while it decodes and resizes.
     """
 
-    def __init__(self, split: Split, size: int | None = None) -> None:
+    def __init__(self, split: Split, size: int | None = None, *, threads: int = 1) -> None:
         self._split = split
         self._size = size
+        self._threads = threads
         stores = _stores.setdefault(split, {})
         if size not in stores:
             stores[size] = _Store(np.zeros(len(split), dtype=bool))
@@ -82,7 +87,8 @@ class Decoded:
     def _load(self, rows: NDArray[np.int64]) -> dict[int, Pixels]:
         """Decode what is not kept, and keep what is small."""
         missing = np.unique(rows[~self._store.has[rows]])
-        fresh = dict(zip(missing.tolist(), map(self._pixels, missing, self._split.images(missing)), strict=True))
+        together = map if self._threads == 1 else _pool(self._threads, os.getpid()).map
+        fresh = dict(zip(missing.tolist(), together(self._pixels, missing, self._split.images(missing)), strict=True))
         for row, pixels in fresh.items():
             self._store.keep(row, pixels)
         return fresh
@@ -94,6 +100,12 @@ class Decoded:
             msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
         return np.asarray(image if self._size is None else fit(image, self._size))
+
+
+@cache
+def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
+    """That many threads; a forked process needs its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
 
 @dataclass
