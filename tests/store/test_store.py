@@ -190,6 +190,72 @@ def test_many_processes_write_the_same_keys(store: Store) -> None:
         assert torch.equal(found["b"], weights(float(str(entry["writer"])))["b"])
 
 
+def state(step: int) -> dict[str, Tensor]:
+    return {"model.w": torch.full((3,), float(step)), "rng": torch.arange(5, dtype=torch.uint8)}
+
+
+def test_progress_comes_back_bit_for_bit_and_supersedes_what_was_before(store: Store, tmp_path: Path) -> None:
+    assert store.progress(KEY) is None
+    for step in (7, 10, 200):
+        store.put_progress(KEY, step, state(step))
+        found = again(store).progress(KEY)
+        assert found is not None
+        assert found[0] == step
+        assert torch.equal(found[1]["model.w"], state(step)["model.w"])
+        assert torch.equal(found[1]["rng"], state(step)["rng"])
+        assert len(files_in(tmp_path, "*.safetensors")) == 1
+    assert store.progress(OTHER) is None
+
+
+def test_progress_of_a_slower_writer_does_not_displace_what_is_further(store: Store) -> None:
+    store.put_progress(KEY, 20, state(20))
+    again(store).put_progress(KEY, 10, state(10))
+    found = store.progress(KEY)
+    assert found is not None
+    assert found[0] == 20
+
+
+def test_dropped_progress_is_gone(store: Store, tmp_path: Path) -> None:
+    store.put_progress(KEY, 20, state(20))
+    store.put_progress(OTHER, 20, state(20))
+    store.drop_progress(KEY)
+    assert store.progress(KEY) is None
+    assert store.progress(OTHER) is not None
+    store.drop_progress(KEY)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_damaged_progress_is_set_aside_and_the_one_before_counts(
+    store: Store, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put_progress(KEY, 20, state(20))
+    (path,) = files_in(tmp_path, "*.safetensors")
+    data = path.read_bytes()
+    store.put_progress(KEY, 10, state(10))
+    path.write_bytes({"cut": data[:-1], "empty": b"", "flipped": data[:-1] + bytes([data[-1] ^ 1])}[damage])
+    with caplog.at_level(logging.WARNING):
+        found = again(store).progress(KEY)
+    assert found is not None
+    assert found[0] == 10
+    assert "after step 20 is damaged" in caplog.text
+    assert len(files_in(tmp_path / "damaged", "*")) == 1
+
+
+def test_progress_that_cannot_be_read_just_now_is_not_thrown_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_progress(KEY, 20, state(20))
+
+    def failing(*_: object) -> bytes:
+        raise StoreError("the network is down") from OSError("timed out")
+
+    with monkeypatch.context() as context:
+        context.setattr(store.files, "read", failing)
+        with pytest.raises(StoreError, match="network is down"):
+            store.progress(KEY)
+    assert store.progress(KEY) is not None
+
+
 def test_a_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"storage: .*file/runs is not writable .*; set storage: or TIME_RAY_STORAGE"):

@@ -3,6 +3,7 @@
 An entry is a small JSON file whose last line is the digest of what stands before it: a whole entry says so
 itself, a half-written one does not count. Weights lie apart, named by the digest of their bytes, so that equal
 weights are stored once. First write wins; what does not match its digest is set aside and made again.
+Beside them lies the progress of trainings that are under way: one file each, with its step and digest in its name.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import safetensors.torch
 from torch import Tensor
@@ -20,6 +22,14 @@ from time_ray.store.files import Files
 log = logging.getLogger(__name__)
 
 Entry = dict[str, object]
+
+
+class _Progress(NamedTuple):
+    """A step checkpoint by its file name, which holds the digest of its bytes: one file, whole or of no use."""
+
+    step: int
+    digest: str
+    name: str
 
 
 class Store:
@@ -82,6 +92,40 @@ class Store:
         log.warning("%s: weights %s are damaged or missing; set aside, to be made again", path, key)
         self.forget("weights", key)
         return None
+
+    def put_progress(self, key: str, step: int, tensors: Mapping[str, Tensor]) -> None:
+        """The state of a training after so many steps lies in the store; what it supersedes is gone."""
+        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+        older = [at for at in self._progress_files(key) if at.step <= step]
+        name = f"{step:012d}-{hashlib.sha256(data).hexdigest()}-{uuid.uuid4().hex}.safetensors"
+        self.files.write(data, "progress", key[:2], key, name)
+        for at in older:
+            self.files.delete("progress", key[:2], key, at.name)
+
+    def progress(self, key: str) -> tuple[int, dict[str, Tensor]] | None:
+        """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
+        for at in reversed(self._progress_files(key)):
+            try:
+                data = self.files.read("progress", key[:2], key, at.name)
+            except StoreError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise  # what cannot be read just now may be whole
+                continue  # another process was faster
+            if hashlib.sha256(data).hexdigest() == at.digest:
+                return at.step, safetensors.torch.load(data)
+            log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
+            self.files.set_aside("progress", key[:2], key, at.name)
+        return None
+
+    def drop_progress(self, key: str) -> None:
+        """No progress of that training is kept."""
+        for at in self._progress_files(key):
+            self.files.delete("progress", key[:2], key, at.name)
+
+    def _progress_files(self, key: str) -> "list[_Progress]":
+        """Earliest step first."""
+        names = [file.base_name for file in self.files.list("progress", key[:2], key)]
+        return sorted(_Progress(int(name[:12]), name.split("-")[1], name) for name in names)
 
     def forget(self, kind: str, key: str) -> None:
         """No entry stands under the key."""
