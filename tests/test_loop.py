@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_grid import full_grid, setting, strategies, technique
 
+from time_ray.cluster.packing import by_trajectory
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
@@ -44,9 +45,10 @@ class Toys:
         self._called("merge", merge.key)
         return {"w": self._merged(merge)}
 
-    def evaluate(self, _: Setting, weights: Weights) -> Accuracy:
-        self._called("evaluate", _bits(weights))
-        return {"toys": float(weights["w"].sum()), "held out": float(weights["w"].prod())}
+    def evaluate(self, _: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
+        for weights in models:
+            self._called("evaluate", _bits(weights))
+            yield {"toys": float(weights["w"].sum()), "held out": float(weights["w"].prod())}
 
     def has(self, recipe: Recipe) -> bool:
         self._called("has", recipe.key)
@@ -103,8 +105,9 @@ def _bits(weights: Weights) -> str:
     return key_of(*(float(x) for x in weights["w"]))
 
 
-def finish(cells: Iterable[Cell], world: Toys) -> list[Row]:
-    return [row for cell in cells for row in run(cell, world)]
+def finish(cells: Sequence[Cell], world: Toys) -> list[Row]:
+    """All rows, trajectory after trajectory."""
+    return [row for group in by_trajectory(cells).values() for row in run(group, world) if row is not None]
 
 
 def end_state(world: Toys) -> tuple[dict[str, str], dict[str, Accuracy]]:
@@ -117,7 +120,7 @@ GRID = full_grid([technique(), technique("sum", weighted=False, alone=False)], s
 def test_the_stages_of_a_task_come_in_order() -> None:
     (cell,) = grid(strategies(["ema"]), strategies(["ema"]), [technique()], [setting(2)])
     world = Toys()
-    rows = run(cell, world)
+    rows = run([cell], world)
     assert next(rows).task == 0
     stages: list[list[str]] = []
     for _ in range(2):
@@ -144,6 +147,20 @@ def test_what_is_stored_is_neither_made_nor_read() -> None:
     world.calls.clear()
     assert [row.accuracy for row in finish(GRID, world)] == [row.accuracy for row in first]
     assert {name for name, _ in world.calls} == {"has", "scores"}
+
+
+def test_cells_of_a_trajectory_are_measured_in_one_pass() -> None:
+    sizes = []
+
+    class Passes(Toys):
+        def evaluate(self, where: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
+            together = list(models)
+            sizes.append(len(together))
+            yield from super().evaluate(where, together)
+
+    finish(grid(strategies(["ft"]), strategies(["ft", "ema", "all"]), [technique()], [setting(3)]), Passes())
+    # the base; after task 1 ft and all are the same model; then all three differ
+    assert sizes == [1, 2, 3, 3]
 
 
 def test_every_expert_is_trained_once_and_every_model_scored_once() -> None:
@@ -253,7 +270,7 @@ def test_a_failing_expert_fails_the_cells_that_need_it() -> None:
             raise CellError("loss is nan at step 3")
 
     world = Failing()
-    rows = run(GRID[0], world)
+    rows = run(GRID[:1], world)
     assert next(rows).task == 0
     with pytest.raises(CellError, match="nan at step 3"):
         next(rows)

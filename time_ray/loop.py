@@ -3,8 +3,9 @@
 "How to Merge Your Multimodal Models Over Time?", https://arxiv.org/abs/2412.06712
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol, TypeAlias
 
 from torch import Tensor
@@ -14,6 +15,8 @@ from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
 
 Weights: TypeAlias = Mapping[str, Tensor]
 Accuracy: TypeAlias = Mapping[str, float]  # percent, by dataset
+
+PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
 
 
 class World(Protocol):
@@ -28,8 +31,8 @@ class World(Protocol):
     def merge(self, merge: Merged | Running) -> Weights:
         """The merged weights."""
 
-    def evaluate(self, setting: Setting, weights: Weights) -> Accuracy:
-        """Accuracy on every dataset of the setting."""
+    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
+        """Accuracy of each model on every dataset of the setting; as many in one pass over the images as fit."""
 
     def has(self, recipe: Recipe) -> bool:
         """Whether the weights are in the store."""
@@ -47,7 +50,7 @@ class World(Protocol):
         """The scores are in the store."""
 
     def claim(self, name: str) -> AbstractContextManager[bool]:
-        """True: what has this name is ours to make. False, after a while: another trial is making it; look again."""
+        """True: what has this name is ours to make. False: another trial is making it; look again later."""
 
 
 class Row(NamedTuple):
@@ -59,33 +62,68 @@ class Row(NamedTuple):
     accuracy: Accuracy
 
 
-def run(cell: Cell, world: World) -> Iterator[Row]:
-    """Run the cell's tasks in order; one row after each. Whatever is in the store is not made again."""
-    base = cell.setting.base
-    yield Row(cell, 0, base, score(base, cell.setting, world))
-    for step in cell.walk():  # init: step.start is a recipe
-        obtain(step.expert, world)  # train and store, or find
-        deployed = step.deployed  # deploy: a recipe, too
-        if step.training is cell.setting.trainings[-1] and not world.has(deployed):
-            world.put(deployed, realize(deployed, world))
-        yield Row(cell, step.training.task.number, deployed, score(deployed, cell.setting, world))  # eval
+Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
 
-def obtain(expert: Trained, world: World) -> None:
+def run(cells: Sequence[Cell], world: World) -> Iterator[Row | None]:
+    """Run cells of one trajectory, task after task; a row for each after every task. What is stored is not made again.
+
+    None in between: another trial is making what these cells need, so there is time for something else.
+    """
+    setting = cells[0].setting
+    yield from evaluated(cells, 0, [setting.base] * len(cells), world)
+    for steps in zip(*(cell.walk() for cell in cells), strict=True):  # init: a recipe, the same for all these cells
+        yield from obtain(steps[0].expert, world)  # train and store, or find
+        deployed = [step.deployed for step in steps]  # deploy: recipes, too
+        if steps[0].training is setting.trainings[-1]:
+            keep(deployed, world)
+        yield from evaluated(cells, steps[0].training.task.number, deployed, world)  # eval
+
+
+def obtain(expert: Trained, world: World) -> Waiting:
     """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
     while not world.has(expert):
         with world.claim(expert.key) as ours:
             if ours and not world.has(expert):
                 world.put(expert, world.train(expert, realize(expert.start, world)))
+        if not ours:
+            yield
 
 
-def score(weights: Recipe, setting: Setting, world: World) -> Accuracy:
-    """The accuracy of these weights, found or measured; they are realised only to be measured."""
-    while (found := world.scores(setting, weights)) is None:
-        with world.claim(setting.scores_key(weights)) as ours:
-            if ours and world.scores(setting, weights) is None:
-                world.record(setting, weights, world.evaluate(setting, realize(weights, world)))
+def keep(models: Iterable[Recipe], world: World) -> None:
+    """The weights of these models are in the store."""
+    for recipe in models:
+        if not world.has(recipe):
+            world.put(recipe, realize(recipe, world))
+
+
+def evaluated(cells: Sequence[Cell], task: int, deployed: Sequence[Recipe], world: World) -> Iterator[Row | None]:
+    """What each cell serves after the task, and how well: found, or measured together."""
+    setting = cells[0].setting
+    found = yield from score(list({recipe.key: recipe for recipe in deployed}.values()), setting, world)
+    for cell, recipe in zip(cells, deployed, strict=True):
+        yield Row(cell, task, recipe, found[recipe.key])
+
+
+def score(models: Sequence[Recipe], setting: Setting, world: World) -> Generator[None, None, dict[str, Accuracy]]:
+    """The accuracy of each model, by key, found or measured; models are realised only to be measured."""
+    found = _found(models, setting, world)
+    while missing := [recipe for recipe in models if recipe.key not in found]:
+        with ExitStack() as claims:
+            claimed = [r for r in missing if claims.enter_context(world.claim(setting.scores_key(r)))]
+            ours = [recipe for recipe in claimed if world.scores(setting, recipe) is None]
+            measured = world.evaluate(setting, (realize(recipe, world) for recipe in ours))
+            for recipe, accuracy in zip(ours, measured, strict=True):
+                world.record(setting, recipe, accuracy)
+        if not claimed:
+            yield
+        found |= _found(missing, setting, world)
     return found
+
+
+def _found(models: Sequence[Recipe], setting: Setting, world: World) -> dict[str, Accuracy]:
+    looked_up = ((recipe.key, world.scores(setting, recipe)) for recipe in models)
+    return {key: accuracy for key, accuracy in looked_up if accuracy is not None}
 
 
 def realize(recipe: Recipe, world: World) -> Weights:
@@ -94,13 +132,19 @@ def realize(recipe: Recipe, world: World) -> Weights:
         return world.load(recipe)
     while (found := world.get(recipe)) is None:
         if isinstance(recipe, Trained):
-            obtain(recipe, world)
+            _wait(obtain(recipe, world))
             continue
         try:
             return world.merge(recipe)
         except MissingExpertError as missing:
-            obtain(missing.among(recipe), world)
+            _wait(obtain(missing.among(recipe), world))
     return found
+
+
+def _wait(waiting: Waiting) -> None:
+    """See it through here: what was lost is needed at once."""
+    for _ in waiting:
+        time.sleep(PAUSE_SECONDS)
 
 
 class MissingExpertError(Exception):

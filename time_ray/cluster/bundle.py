@@ -1,47 +1,78 @@
 """A bundle of cells: through the temporal loop in step, each failing alone."""
 
+import time
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from time_ray.cluster.board import Board
 from time_ray.cluster.packing import by_trajectory
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Cell
-from time_ray.loop import Row, run
+from time_ray.loop import PAUSE_SECONDS, run
+
+Moved = Literal["on", "waiting", "over"]
 
 
 def work(cells: Sequence[Cell], world: SweepWorld, board: Board) -> None:
-    """Every cell has run as far as it can. Cells of one trajectory go in step, so that they share what is in memory."""
-    for group in by_trajectory(cells).values():
-        going = {cell: run(cell, world) for cell in group}
-        while going:
-            for cell in list(going):
-                if world.ranks.agree(board.draining):
-                    return
-                if not _advance(cell, going[cell], world):
-                    del going[cell]
+    """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
+    going = deque(_Trajectory(group, world) for group in by_trajectory(cells).values())
+    waited = 0
+    while going and not world.ranks.agree(board.draining):
+        moved = going[0].move()
+        if moved == "over":
+            going += going.popleft().apart()
+        elif moved == "waiting":
+            going.rotate(-1)
+        waited = waited + 1 if moved == "waiting" else 0
+        if waited >= len(going) > 0:
+            time.sleep(PAUSE_SECONDS)
 
 
-def _advance(cell: Cell, rows: Iterator[Row], world: SweepWorld) -> bool:
-    """Take the cell through one task; False once it is over, well or badly. A failing cell fails alone."""
-    first = world.ranks.rank == 0
-    if first:
-        world.board.tell({"kind": "running", "cell": cell.key, "holder": world.holder})
-    try:
-        row = next(rows, None)
-    except Exception as error:
-        if world.ranks.size > 1 and not isinstance(error, CellError):
-            raise  # the other workers may wait in a collective: only a restart of all of them is safe
-        if first:
-            trace = traceback.format_exc()
-            world.board.tell({"kind": "failed", "cell": cell.key, "error": _one_line(error), "trace": trace})
-        return False
-    if first and row is None:
-        world.board.tell({"kind": "done", "cell": cell.key})
-    elif first and row is not None:
-        world.board.tell({"kind": "row", "cell": cell.key, "task": row.task})
-    return row is not None
+class _Trajectory:
+    """Cells that share a chain of experts: they go in step, so that they share what is in memory."""
+
+    def __init__(self, cells: Sequence[Cell], world: SweepWorld) -> None:
+        self._left = {cell.key: cell for cell in cells}
+        self._rows = run(cells, world)
+        self._world = world
+        self._failed = False
+
+    def move(self) -> Moved:
+        """Go on to the next row of a cell."""
+        self._tell(kind="running", cells=list(self._left), holder=self._world.holder)
+        try:
+            row = next(self._rows)
+        except StopIteration:
+            for key in self._left:
+                self._tell(kind="done", cell=key)
+            return "over"
+        except Exception as error:  # noqa: BLE001 whatever it is, other cells go on
+            self._fail(error)
+            return "over"
+        if row is None:
+            return "waiting"
+        self._tell(kind="row", cell=row.cell.key, task=row.task)
+        return "on"
+
+    def apart(self) -> "Iterator[_Trajectory]":
+        """What is left to try after a failure: each cell alone, so that a failing cell fails alone."""
+        return (_Trajectory([cell], self._world) for cell in self._left.values() if self._failed)
+
+    def _fail(self, error: Exception) -> None:
+        if self._world.ranks.size > 1 and not isinstance(error, CellError):
+            raise error  # the other workers may wait in a collective: only a restart of all of them is safe
+        if len(self._left) > 1:
+            self._failed = True
+            return
+        for key in self._left:
+            self._tell(kind="failed", cell=key, error=_one_line(error), trace=traceback.format_exc())
+
+    def _tell(self, **event: object) -> None:
+        if self._world.ranks.rank == 0:
+            self._world.board.tell(event)
 
 
 def _one_line(error: Exception) -> str:

@@ -83,7 +83,7 @@ class _Sweep:
         self.watch = watch
         self.cells = {cell.key: cell for cell in study.cells}
         self.failures: dict[str, Event] = {}
-        self.running: dict[str, str] = {}  # by trial, the cell it is at
+        self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
         self.mirror: Mirror | None = None
 
@@ -175,8 +175,8 @@ class _Sweep:
             ray.kill(actor)
             # also what a killed sweep left there: we hold the lease
             self.files.delete_folder("ray", self.study.experiment.name)
-        # a trial that was lost with a cell in hand has failed that cell, and only that one
-        lost = read_results([self.cells[key] for key in self.running.values()], self.store)
+        # a trial that was lost with cells in hand has failed those cells, and only those
+        lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()
         self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({_joined(errors)})")
         return errors
@@ -214,11 +214,11 @@ class _Sweep:
     def _take(self, event: Event) -> None:
         kind, key = event["kind"], event.get("cell")
         if kind == "running":
-            self.running[event["holder"]] = event["cell"]
+            self.running[event["holder"]] = set(event["cells"])
         elif kind == "failed":
             self.failures[event["cell"]] = {**event, "of": self.cells[event["cell"]]}
-        if kind in ("failed", "done") and key in self.running.values():
-            self.running = {holder: cell for holder, cell in self.running.items() if cell != key}
+        if kind in ("failed", "done"):
+            self.running = {holder: cells - {key} for holder, cells in self.running.items()}
         if kind in ("row", "done") and self.mirror is not None:
             self.mirror.changed(self.cells[event["cell"]])
         self.watch({**event, "of": self.cells[key]} if key else event)

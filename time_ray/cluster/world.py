@@ -2,14 +2,15 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from threading import Event as Flag
-from threading import Thread
+from itertools import islice
 from typing import Any, cast
 
-from time_ray.cluster.board import LEASE_SECONDS, Board
+from time_ray.cluster.board import Board
+from time_ray.cluster.claims import Claims
 from time_ray.cluster.ranks import Ranks
+from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
@@ -18,13 +19,12 @@ from time_ray.learn.evaluate import evaluate
 from time_ray.learn.sampling import batches
 from time_ray.learn.train import train
 from time_ray.loop import Accuracy, MissingExpertError, Weights
-from time_ray.merges import Merges, WeightCache
+from time_ray.merges import Merges, WeightCache, num_bytes
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
 
-WAIT_SECONDS = 0.1
-PATIENCE_SECONDS = 10.0
+MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
 
 
@@ -37,6 +37,7 @@ class SweepWorld:
         self.device = device
         self.ranks = Ranks()
         self.holder = uuid.uuid4().hex
+        self._claims = Claims(board, self.holder)
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
@@ -44,6 +45,7 @@ class SweepWorld:
         self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
         self._merges = Merges(self._realize, self._cache)
         self._seconds: dict[str, float] = {}
+        self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
     def load(self, base: Base) -> Weights:
         """See World."""
@@ -53,6 +55,15 @@ class SweepWorld:
 
     def train(self, expert: Trained, start: Weights) -> Weights:
         """See World."""
+        if expert.key in self._failed:
+            raise self._failed[expert.key]
+        try:
+            return self._trained(expert, start)
+        except CellError as error:
+            self._failed[expert.key] = error
+            raise
+
+    def _trained(self, expert: Trained, start: Weights) -> Weights:
         how = expert.how
         base = _base_of(expert)
         clip = self._clip(self._models[base.key])
@@ -88,14 +99,21 @@ class SweepWorld:
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
-    def evaluate(self, setting: Setting, weights: Weights) -> Accuracy:
+    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
         """See World."""
-        started = time.perf_counter()
         datasets = (*self._data.adaptation, *self._data.evaluation)
         shard = (self.ranks.rank, self.ranks.size)
-        (accuracy,) = evaluate(self._clip(setting.model), [weights], datasets, device=self.device, shard=shard)
-        self._seconds[_EVALUATION] = time.perf_counter() - started
-        return accuracy
+        left = iter(models)
+        while together := list(islice(left, self._in_a_pass(setting))):
+            started = time.perf_counter()
+            accuracies = evaluate(self._clip(setting.model), together, datasets, device=self.device, shard=shard)
+            self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
+            yield from accuracies
+
+    def _in_a_pass(self, setting: Setting) -> int:
+        """How many models one pass over the images may hold: as many as the cache of weights may."""
+        size = num_bytes(self.load(setting.base))
+        return max(1, min(MOST_IN_A_PASS, self._cache.limit // size))
 
     def has(self, recipe: Recipe) -> bool:
         """See World."""
@@ -117,7 +135,7 @@ class SweepWorld:
 
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
         """See World."""
-        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds.pop(_EVALUATION, 0.0)}
+        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
         self.ranks.agree(lambda: self.store.record("scores", setting.scores_key(recipe), about))
         self._tell(kind="evaluated", seconds=spent["eval"])
@@ -125,30 +143,12 @@ class SweepWorld:
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
         """See World."""
-        ours = self.ranks.agree(lambda: self._claimed(name))
-        stop = Flag()
-        keeper = Thread(target=self._keep, args=(stop,), daemon=True)
-        keeper.start()
+        ours = self.ranks.agree(lambda: self._claims.take(name))
         try:
             yield ours
         finally:
-            stop.set()
-            keeper.join()
             if ours and self.ranks.rank == 0:
-                self.board.release(name, self.holder)
-
-    def _claimed(self, name: str) -> bool:
-        """Ours at once or once its holder lets go; not ours after some patience: then the store is asked again."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.board.claim(name, self.holder):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(WAIT_SECONDS)
-        return True
-
-    def _keep(self, stop: Flag) -> None:
-        while self.ranks.rank == 0 and not stop.wait(LEASE_SECONDS / 4):
-            self.board.renew(self.holder)
+                self._claims.release(name)
 
     def _put(self, recipe: Recipe, weights: Weights) -> None:
         seconds = {"deploy": self._merge_seconds(recipe)}
