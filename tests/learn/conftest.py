@@ -21,6 +21,8 @@ def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "test-small.json").write_text(json.dumps(SMALL))
     (folder / "test-quick.json").write_text(json.dumps({**SMALL, "quick_gelu": True}))
     (folder / "test-custom.json").write_text(json.dumps({**SMALL, "custom_text": True}))
+    dropping = SMALL["vision_cfg"] | {"patch_dropout": 0.5}  # type: ignore[operator]
+    (folder / "test-dropping.json").write_text(json.dumps(SMALL | {"vision_cfg": dropping}))
     open_clip.add_model_config(folder)
     return folder
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import open_clip
@@ -32,7 +33,8 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     open_clip.add_model_config(folder / "test-small.json")
     clip = create(ModelSpec(name="test-small"))
     pets = Dataset.open(folder / "pets")
-    stream = batches(
+    stream = partial(
+        batches,
         Task(1, (Concept("pets", "cat"), Concept("pets", "owl"))),
         (),
         Data((pets,), (), None),

@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 
 import open_clip
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor
 from time_ray.core.errors import CellError
 from time_ray.core.training import Training
 from time_ray.learn.models import Clip
-from time_ray.learn.train import Batch, rate_at, train
+from time_ray.learn.optimizer import rate_at
+from time_ray.learn.train import Batch, train
 
 Weights = dict[str, Tensor]
 
@@ -26,20 +28,23 @@ def made_batches(count: int, seed: int = 0) -> list[Batch]:
     ]
 
 
+def given(count: int, seed: int = 0) -> Callable[[int], list[Batch]]:
+    return lambda first: made_batches(count, seed)[first:]
+
+
 def same(a: Weights, b: Weights) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_training_follows_a_plain_loop(clip: Clip, weights: Weights):
     how = Training(lr=1e-3, eps=1e-4)  # a usual eps would blow rounding up where a gradient is zero in theory
-    batches = made_batches(6)
     report: list[tuple[int, float]] = []
-    expert = train(clip, weights, batches, how, steps=6, on_step=lambda *pair: report.append(pair))
+    expert = train(clip, weights, given(6), how, steps=6, on_step=lambda *pair: report.append(pair))
 
     module = clip.load(weights).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, eps=1e-4, weight_decay=0.2, foreach=False)
     plain = []
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(made_batches(6)):
         optimizer.param_groups[0]["lr"] = 1e-3 * (
             1 if step == 0 else 0.001 + 0.999 * (1 + math.cos(math.pi * step / 5)) / 2
         )
@@ -58,10 +63,10 @@ def test_training_follows_a_plain_loop(clip: Clip, weights: Weights):
 def test_the_same_run_repeats_to_the_last_bit_and_inputs_stay(clip: Clip, weights: Weights):
     how = Training(lr=1e-3)
     before = {name: tensor.clone() for name, tensor in weights.items()}
-    first = train(clip, weights, made_batches(4), how, steps=4)
-    train(clip, first, made_batches(2), how, steps=2)
-    assert same(first, train(clip, weights, made_batches(4), how, steps=4))
-    assert not same(first, train(clip, weights, made_batches(4, seed=1), how, steps=4))
+    first = train(clip, weights, given(4), how, steps=4)
+    train(clip, first, given(2), how, steps=2)
+    assert same(first, train(clip, weights, given(4), how, steps=4))
+    assert not same(first, train(clip, weights, given(4, seed=1), how, steps=4))
     assert same(weights, before)
     assert list(first) == list(weights)
 
@@ -87,16 +92,16 @@ def test_a_loss_that_is_not_finite_names_its_step(clip: Clip, weights: Weights, 
 
     monkeypatch.setattr(open_clip, "ClipLoss", Diverging)
     with pytest.raises(CellError, match=f"step {step} of 4: the loss is nan"):
-        train(clip, weights, made_batches(4), Training(lr=1e-3), steps=4)
+        train(clip, weights, given(4), Training(lr=1e-3), steps=4)
 
 
 def test_weights_that_overflow_in_the_last_step_are_not_returned(clip: Clip, weights: Weights):
     with pytest.raises(CellError, match=r"step 1 of 1: .* is not finite"):
-        train(clip, weights, made_batches(1), Training(lr=1e39, clip_norm=None), steps=1)
+        train(clip, weights, given(1), Training(lr=1e39, clip_norm=None), steps=1)
 
 
 def test_a_locked_image_tower_stays(clip: Clip, weights: Weights):
-    expert = train(clip, weights, made_batches(2), Training(lr=1e-2, image_lr_scale=0.0), steps=2)
+    expert = train(clip, weights, given(2), Training(lr=1e-2, image_lr_scale=0.0), steps=2)
     moved = {name for name in weights if not torch.equal(expert[name], weights[name])}
     assert moved
     assert not [name for name in moved if name.startswith("visual.")]
@@ -104,9 +109,9 @@ def test_a_locked_image_tower_stays(clip: Clip, weights: Weights):
 
 def test_decay_can_spare_vectors(clip: Clip, weights: Weights):
     heavy = Training(lr=1e-2, weight_decay=10.0)
-    none = train(clip, weights, made_batches(1), Training(lr=1e-2, weight_decay=0.0), steps=1)
-    everywhere = train(clip, weights, made_batches(1), heavy, steps=1)
-    matrices = train(clip, weights, made_batches(1), heavy.model_copy(update={"decay": "matrices"}), steps=1)
+    none = train(clip, weights, given(1), Training(lr=1e-2, weight_decay=0.0), steps=1)
+    everywhere = train(clip, weights, given(1), heavy, steps=1)
+    matrices = train(clip, weights, given(1), heavy.model_copy(update={"decay": "matrices"}), steps=1)
     for name, tensor in weights.items():
         assert torch.equal(matrices[name], none[name] if tensor.ndim < 2 else everywhere[name]), name
     assert not torch.equal(everywhere["ln_final.weight"], none["ln_final.weight"])
@@ -114,17 +119,17 @@ def test_decay_can_spare_vectors(clip: Clip, weights: Weights):
 
 def test_the_temperature_can_be_capped(clip: Clip, weights: Weights):
     hot = weights | {"logit_scale": torch.tensor(math.log(500.0))}
-    expert = train(clip, hot, made_batches(1), Training(lr=1e-3, max_logit_scale=100.0), steps=1)
+    expert = train(clip, hot, given(1), Training(lr=1e-3, max_logit_scale=100.0), steps=1)
     assert expert["logit_scale"].exp().item() == pytest.approx(100)
 
 
 def test_bf16_stays_near_float32(clip: Clip, weights: Weights):
     exact, rough = [], []
-    train(clip, weights, made_batches(3), Training(lr=1e-3), steps=3, on_step=lambda _, loss: exact.append(loss))
+    train(clip, weights, given(3), Training(lr=1e-3), steps=3, on_step=lambda _, loss: exact.append(loss))
     expert = train(
         clip,
         weights,
-        made_batches(3),
+        given(3),
         Training(lr=1e-3, precision="bf16"),
         steps=3,
         on_step=lambda _, loss: rough.append(loss),

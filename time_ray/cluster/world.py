@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -72,7 +73,8 @@ class SweepWorld:
         weights = train(
             clip,
             start,
-            batches(
+            partial(
+                batches,
                 how.task,
                 how.earlier,
                 self._data,
@@ -88,6 +90,7 @@ class SweepWorld:
             how.training,
             steps=how.steps,
             device=self.device,
+            seed=how.seed,
         )
         self._seconds[expert.key] = time.perf_counter() - started
         return weights

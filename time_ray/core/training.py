@@ -29,7 +29,9 @@ class Training(Section):
     min_lr: Annotated[Share, Field(description="last learning rate, as a share of the peak")] = 0.001
     clip_norm: Annotated[Positive | None, Field(description="largest gradient norm; null: no clipping")] = 1.0
     max_logit_scale: Annotated[Positive | None, Field(description="cap on exp(logit_scale); null: none")] = None
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], Field(description="of activations; weights, loss and merges are float32")
+    ] = "fp32"
     augment: Annotated[
         Literal["none", "crop"], Field(description="crop: random resized crop of 90 to 100 % of the area")
     ] = "crop"

@@ -6,7 +6,9 @@ one, pixels are normalised by the patch embedding, and on the CPU matrix product
 machines is twice as fast in float32 as the library that torch uses by default. Other architectures run as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from open_clip.model import CLIP
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from time_ray.learn.models import Clip
 
@@ -21,23 +24,35 @@ HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyp
 
 
 def image_features(clip: Clip, images: Tensor) -> Tensor:
-    """Unit vectors [B, D] of uint8 images [B, size, size, 3] on the module's device, by the weights it holds."""
+    """Float32 unit vectors [B, D] of uint8 images [B, size, size, 3] on the module's device, by its weights."""
     module: Any = clip.module
     if _has_plain_image_tower(module):
         features = _image_tower(clip, module.visual, images)
     else:
         features = module.encode_image(clip.pixels(images.permute(0, 3, 1, 2)))
-    return functional.normalize(features, dim=-1)
+    return functional.normalize(features.float(), dim=-1)
 
 
 def text_features(clip: Clip, tokens: Tensor) -> Tensor:
-    """Unit vectors [B, D] of tokens [B, context length] on the CPU, by the weights that the module holds."""
+    """Float32 unit vectors [B, D] of tokens [B, context length] on the CPU, by the weights that the module holds."""
     module: Any = clip.module
     if _has_plain_text_tower(module):
         features = _text_tower(module, tokens)
     else:
         features = module.encode_text(tokens.to(module.logit_scale.device))
-    return functional.normalize(features, dim=-1)
+    return functional.normalize(features.float(), dim=-1)
+
+
+@contextmanager
+def recomputing(module: Any, *, enabled: bool) -> Iterator[None]:
+    """Within, the backward pass computes the activations inside blocks again instead of keeping them, if enabled."""
+    if enabled:
+        module.set_grad_checkpointing(True)
+    try:
+        yield
+    finally:
+        if enabled:
+            module.set_grad_checkpointing(False)
 
 
 def _has_plain_image_tower(module: Any) -> bool:
@@ -77,7 +92,7 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     first = visual.class_embedding.expand(count, 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], dim=1) + visual.positional_embedding)
     read = torch.zeros(count, dtype=torch.long, device=x.device)
-    x = _blocks(visual.transformer.resblocks, x, read, causal=False)
+    x = _blocks(visual.transformer, x, read, causal=False)
     features: Tensor = visual.ln_post(x) @ visual.proj
     return features
 
@@ -87,19 +102,36 @@ def _text_tower(module: Any, tokens: Tensor) -> Tensor:
     device = module.logit_scale.device
     tokens, read = tokens[:, : int(ends.max()) + 1].to(device), ends.to(device)
     x = module.token_embedding(tokens) + module.positional_embedding[: tokens.shape[1]]
-    x = _blocks(module.transformer.resblocks, x, read, causal=True)
+    x = _blocks(module.transformer, x, read, causal=True)
     features: Tensor = module.ln_final(x) @ module.text_projection
     return features
 
 
-def _blocks(blocks: Sequence[Any], x: Tensor, read: Tensor, *, causal: bool) -> Tensor:
+def _blocks(transformer: Any, x: Tensor, read: Tensor, *, causal: bool) -> Tensor:
     """The outcome [B, width] of all blocks at position `read` of each sequence x [B, L, width]."""
-    for block in blocks[:-1]:
-        y = block.ln_1(x)
-        query, key, value = _heads(block.attn, y, 0, 3)
-        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
-        x = _after_attention(block, x, attended.transpose(1, 2).reshape(y.shape))
-    block = blocks[-1]
+    blocks = [
+        *(partial(_block, block, causal=causal) for block in transformer.resblocks[:-1]),
+        partial(_last_block, transformer.resblocks[-1], read=read, causal=causal),
+    ]
+    keeps = not (transformer.grad_checkpointing and torch.is_grad_enabled())
+    for block in blocks:
+        x = block(x) if keeps else _recomputed(block, x)
+    return x
+
+
+def _recomputed(block: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    out: Tensor = checkpoint(block, x, use_reentrant=False)
+    return out
+
+
+def _block(block: Any, x: Tensor, *, causal: bool) -> Tensor:
+    y = block.ln_1(x)
+    query, key, value = _heads(block.attn, y, 0, 3)
+    attended = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    return _after_attention(block, x, attended.transpose(1, 2).reshape(y.shape))
+
+
+def _last_block(block: Any, x: Tensor, *, read: Tensor, causal: bool) -> Tensor:
     y = block.ln_1(x)
     rows = torch.arange(len(x), device=x.device)
     (query,) = _heads(block.attn, y[rows, read].unsqueeze(1), 0, 1)

@@ -41,6 +41,7 @@ def batches(
     earlier: Sequence[Task],
     data: Data,
     mixture: Mixture,
+    start_step: int = 0,
     *,
     batch_size: int,
     steps: int,
@@ -49,7 +50,6 @@ def batches(
     augment: Augment,
     rank: int = 0,
     world_size: int = 1,
-    start_step: int = 0,
 ) -> Iterator[Batch]:
     """A worker's slice of each global batch of a task, from `start_step` to `steps`.
 

@@ -1,19 +1,18 @@
 """Training an expert: from given weights, on given batches, to new weights."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
 
-import open_clip
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from time_ray.core.errors import CellError
 from time_ray.core.training import Training
-from time_ray.learn.features import image_features, text_features
+from time_ray.learn.contrast import Contrast, own_random_numbers
+from time_ray.learn.features import recomputing
 from time_ray.learn.models import Clip
+from time_ray.learn.optimizer import Optimizer
 
 
 class Batch(NamedTuple):
@@ -23,134 +22,88 @@ class Batch(NamedTuple):
     texts: list[str]
 
 
+class Progress(Protocol):
+    """Where a training is kept while it goes on. All workers ask the same questions and get the same answers."""
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """How many steps were done when the newest state was kept, and the state; None to start at the beginning."""
+
+    def due(self, step: int) -> bool:
+        """Whether the state after that many steps shall be kept. Asked after every step but the last."""
+
+    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """The state after that many steps is kept. Training changes these very tensors once this returns."""
+
+
 def train(
     clip: Clip,
     weights: Mapping[str, Tensor],
-    batches: Iterable[Batch],
+    batches: Callable[[int], Iterable[Batch]],
     how: Training,
     *,
     steps: int,
     device: str | torch.device = "cpu",
+    seed: int = 0,
+    accumulate: int = 1,
+    recompute: bool = False,
     on_step: Callable[[int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Tensor]:
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
 
-    The result is float32 on the CPU, with the names and order of `weights`, which are not changed. `how.lr` must be
-    set. Under torch.distributed every worker passes its own slice of each global batch, features are gathered with
-    their gradients, and all workers return the same weights. `on_step(step, loss)` counts from 1 and gets the loss
-    of this worker's slice. Raises CellError, naming the step, once a loss is not finite.
+    `batches(first)` are those of the steps from `first` on, which count from 0. The result is float32 on the CPU,
+    with the names and order of `weights`, which are not changed. `how.lr` must be set. Under torch.distributed every
+    worker passes its own slice of each global batch, features are gathered with their gradients, and all workers
+    return the same weights. `on_step(step, loss)` counts from 1 and gets the loss of this worker's slice.
+
+    `accumulate` micro-batches a step and `recompute`, which keeps no activations within blocks, save memory for time;
+    they agree with the plain step up to rounding. A training that goes on from the state in `progress` ends, on the
+    CPU, with the same bits as an undisturbed one. Raises CellError, naming the step, once a loss is not finite.
     """
+    device = torch.device(device)
     module = clip.load(weights, device).train()
-    for step, loss in _one_behind(_steps(clip, batches, how, steps=steps, device=device)):
-        value = loss.item()
-        if not math.isfinite(value):
-            msg = f"step {step} of {steps}: the loss is {value}; lower training.lr"
-            raise CellError(msg)
-        if on_step is not None:
-            on_step(step, value)
+    optimizer = Optimizer(module, how, steps=steps, device=device)
+    first, state = (progress and progress.load()) or (0, None)
+    if state is not None:
+        optimizer.restore(state)
+    contrast = Contrast(clip, how, device=device, accumulate=accumulate, seed=seed)
+    losses = _Losses(steps, on_step)
+    with own_random_numbers(device), recomputing(module, enabled=recompute):
+        for step, batch in zip(range(first, steps), batches(first), strict=False):
+            losses.add(step + 1, contrast.backward(step, batch.images, batch.texts, optimizer.scaled))
+            optimizer.step(step)
+            if progress is not None and step + 1 < steps and progress.due(step + 1):
+                losses.read()
+                progress.save(step + 1, optimizer.state())
+    losses.read()
     return _result(module, weights, steps)
 
 
-def rate_at(step: int, steps: int, how: Training) -> float:
-    """The share of the peak learning rate at a step, counted from 0.
+class _Losses:
+    """Losses, each read after the next step was started, so that a GPU never waits for the reading."""
 
-    Linear over the first ceil(warmup · steps) steps, then a cosine that reaches `min_lr` on the last one.
-    """
-    warm = math.ceil(how.warmup * steps)
-    if step < warm:
-        return (step + 1) / warm
-    progress = (step - warm + 1) / (steps - warm)
-    return how.min_lr + (1 - how.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    def __init__(self, steps: int, on_step: Callable[[int, float], None] | None) -> None:
+        self._steps = steps
+        self._on_step = on_step
+        self._unread: tuple[int, Tensor] | None = None
 
+    def add(self, step: int, loss: Tensor) -> None:
+        """A step was started, so the one before it can be read."""
+        self.read()
+        self._unread = step, loss
 
-def _steps(
-    clip: Clip, batches: Iterable[Batch], how: Training, *, steps: int, device: str | torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """Do one optimisation step for each pair of step number and loss that is taken."""
-    module = clip.module
-    model: nn.Module = _Features(clip)
-    if dist.is_initialized():
-        model = DistributedDataParallel(model, broadcast_buffers=False)
-    optimizer = _optimizer(module, how)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    contrastive = _contrastive_loss()
-    for step, batch in zip(range(steps), batches, strict=False):
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * rate_at(step, steps, how)
-        tokens = clip.tokenize(batch.texts)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=how.precision == "bf16"):
-            pictures, texts, scale = model(batch.images.to(device), tokens)
-        loss = contrastive(pictures.float(), texts.float(), scale)
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        if how.clip_norm is not None:
-            nn.utils.clip_grad_norm_(module.parameters(), how.clip_norm)
-        optimizer.step()
-        _cap_scale(module, how.max_logit_scale)
-        yield step + 1, loss.detach()
-
-
-class _Features(nn.Module):
-    """Features of a batch and the temperature, as the one call that DistributedDataParallel watches."""
-
-    def __init__(self, clip: Clip) -> None:
-        super().__init__()
-        self.module: Any = clip.module
-        self._clip = clip
-
-    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pictures = image_features(self._clip, images.permute(0, 2, 3, 1))
-        return pictures, text_features(self._clip, tokens), self.module.logit_scale.exp()
-
-
-def _one_behind(losses: Iterator[tuple[int, Tensor]]) -> Iterator[tuple[int, Tensor]]:
-    """The same pairs, each handed on after the next step was started: reading a loss never makes a GPU wait."""
-    previous = next(losses, None)
-    for following in losses:
-        if previous is not None:
-            yield previous
-        previous = following
-    if previous is not None:
-        yield previous
-
-
-def _optimizer(module: nn.Module, how: Training) -> torch.optim.Optimizer:
-    """AdamW over four groups: the towers have their own rate, vectors their own weight decay."""
-    if how.lr is None:
-        msg = "training.lr is resolved before training"
-        raise ValueError(msg)
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            key = (name.startswith("visual."), how.decay == "all" or parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
-    settings: list[dict[str, Any]] = [
-        {
-            "params": parameters,
-            "lr": how.lr * (how.image_lr_scale if is_image else 1),
-            "weight_decay": how.weight_decay if decays else 0.0,
-        }
-        for (is_image, decays), parameters in groups.items()
-    ]
-    return torch.optim.AdamW(settings, betas=(how.beta1, how.beta2), eps=how.eps, fused=True)
-
-
-def _contrastive_loss() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """open_clip's loss over the global batch."""
-    if not dist.is_initialized():
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor] = open_clip.ClipLoss()
-    else:
-        loss = open_clip.ClipLoss(
-            local_loss=True, gather_with_grad=True, rank=dist.get_rank(), world_size=dist.get_world_size()
-        )
-    return loss
-
-
-def _cap_scale(module: nn.Module, largest: float | None) -> None:
-    if largest is not None:
-        scale: Any = module.logit_scale
-        with torch.no_grad():
-            scale.clamp_(max=math.log(largest))
+    def read(self) -> None:
+        """No loss is left unread. Raises CellError for one that is not finite."""
+        if self._unread is None:
+            return
+        step, loss = self._unread
+        self._unread = None
+        value = loss.item()
+        if not math.isfinite(value):
+            msg = f"step {step} of {self._steps}: the loss is {value}; lower training.lr"
+            raise CellError(msg)
+        if self._on_step is not None:
+            self._on_step(step, value)
 
 
 def _result(module: nn.Module, weights: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Score
     concepts = [Concept(dataset.card.name, name) for dataset in data.adaptation for name in dataset.card.classes]
     tasks = chunk(random_order(concepts, seed), NUM_TASKS)
     for task in tasks:
-        drawn = batches(
+        drawn = partial(
+            batches,
             task,
             tasks[: task.number - 1],
             data,

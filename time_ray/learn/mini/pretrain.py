@@ -105,7 +105,7 @@ def pretrain(
     start = {key: tensor.clone() for key, tensor in clip.module.state_dict().items()}
     average = Average(clip.module)
     path = folder / f"{name}.safetensors"
-    data = islice(batches(render(num_pictures), how.batch_size, seed), stop)
+    pictures = render(num_pictures)
     progress = _progress(name, steps)
 
     def on_step(step: int, loss: float) -> None:
@@ -113,6 +113,9 @@ def pretrain(
         progress(step, loss)
         if step % _SAVE_EVERY == 0:
             save_half(average.weights, path)
+
+    def data(first: int) -> Iterator[Batch]:
+        return islice(batches(pictures, how.batch_size, seed), first, stop)
 
     train(clip, start, data, how, steps=steps, on_step=on_step)
     save_half(average.weights, path)
