@@ -8,8 +8,9 @@ import pytest
 from pictures import CLASSES, rows
 
 from time_ray.core.errors import UserError
-from time_ray.learn import dataset
-from time_ray.learn.dataset import Card, Dataset, Row, write_dataset
+from time_ray.learn import dataset, shards
+from time_ray.learn.dataset import Card, Dataset, write_dataset
+from time_ray.learn.shards import Row
 
 Make = Callable[..., Dataset]
 
@@ -20,7 +21,7 @@ def write(folder: Path, train: list[Row], **options: object) -> Card:
 
 
 def test_rows_come_back_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dataset, "GROUP_ROWS", 7)
+    monkeypatch.setattr(shards, "GROUP_ROWS", 7)
     wanted = rows(50)
     card = write(tmp_path / "pets", wanted, rows_per_shard=20)
     found = Dataset.open(tmp_path / "pets")
@@ -34,6 +35,18 @@ def test_rows_come_back_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert split.labels.tolist() == [row.label for row in wanted]
     assert split.rows_of(1).tolist() == [i for i in range(50) if i % 3 == 1]
     assert split.rows_of(7).tolist() == []
+    assert list(split.rows()) == wanted
+
+
+def test_captions_too_many_to_keep_are_read_where_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shards, "GROUP_ROWS", 7)
+    monkeypatch.setattr(dataset, "KEPT_CAPTION_BYTES", 0)
+    wanted = rows(50)
+    write(tmp_path / "pets", wanted, rows_per_shard=20)
+    split = Dataset.open(tmp_path / "pets").split("train")
+    order = [49, 0, 20, 19, 20, 33, 6, 7]
+    assert split.captions(order) == [wanted[i].captions for i in order]
+    assert "_captions" not in vars(split)
 
 
 def test_a_big_image_ends_its_row_group(tmp_path: Path):
@@ -56,12 +69,13 @@ def test_the_digest_names_the_content_not_the_files(tmp_path: Path):
     changed = [
         write(tmp_path / "c", plain, classes=(*CLASSES, "elk")),
         write(tmp_path / "d", plain, templates=("the {}.",)),
+        write(tmp_path / "i", plain, kind="retrieval"),
         write(tmp_path / "e", plain[:-1]),
         write(tmp_path / "f", [plain[1], plain[0], *plain[2:]]),
         write(tmp_path / "g", [plain[0]._replace(label=2), *plain[1:]]),
         write(tmp_path / "h", [plain[0]._replace(captions=("cat 0 a", "cat 0 ", "b")), *plain[1:]]),
     ]
-    assert len({digest, *(card.digest for card in changed)}) == 7
+    assert len({digest, *(card.digest for card in changed)}) == 8
 
 
 def test_a_dataset_can_lie_on_any_filesystem(tmp_path: Path):

@@ -6,7 +6,7 @@ Any Parquet reader can read the shards: `image` (bytes as found), `captions` (st
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 from uuid import uuid4
@@ -20,27 +20,13 @@ from pydantic import Field, ValidationError
 
 from time_ray.core.errors import UserError
 from time_ray.core.section import Section
+from time_ray.learn.shards import SCHEMA, Row, framed, write_shard
 
 CARD = "card.json"
-GROUP_BYTES = 256 * 1024  # a random access reads one row group: small ones waste little
-GROUP_ROWS = 256
-SCHEMA = pa.schema(
-    [
-        ("image", pa.binary()),
-        ("captions", pa.list_(pa.string())),
-        ("label", pa.int32()),
-        ("key", pa.string()),
-    ]
-)
+DIGEST_BYTES = 32  # of one row
+KEPT_CAPTION_BYTES = 256 * 1024**2  # captions of a split are kept in memory up to this size
 
-
-class Row(NamedTuple):
-    """One sample: an encoded image, its captions, its class (-1: none), and where it came from."""
-
-    image: bytes
-    captions: tuple[str, ...]
-    label: int
-    key: str
+Kind = Literal["classification", "captions", "retrieval"]
 
 
 class SplitInfo(Section):
@@ -51,14 +37,18 @@ class SplitInfo(Section):
 
 
 class Card(Section):
-    """What a dataset is. `digest` names its content, whatever the encoding of the files."""
+    """What a dataset is. `digest` names its content, whatever the encoding of the files.
+
+    A retrieval set may have classes, too: they order a stream. `source` says what an import was made from.
+    """
 
     name: str
-    kind: Literal["classification", "captions"]
+    kind: Kind
     classes: tuple[str, ...]
     templates: Annotated[tuple[str, ...], Field(description="class prompts; {} is the class name")]
     splits: dict[str, SplitInfo]
     digest: str
+    source: str = ""
 
 
 class Split:
@@ -85,27 +75,51 @@ class Split:
         start, stop = np.searchsorted(labels, [label, label + 1])
         return order[start:stop]
 
+    def rows(self) -> Iterator[Row]:
+        """Every row, in order; one row group at a time is in memory."""
+        for shard in range(len(self._paths)):
+            file = self._open(shard)
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=SCHEMA.names, use_threads=False)
+                for image, captions, label, key in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                    yield Row(image, tuple(captions), label, key)
+
     def images(self, indices: Sequence[int] | NDArray[np.int64]) -> list[bytes]:
         """The encoded images of those rows, in that order."""
+        return self._take("image", indices)
+
+    def captions(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
+        """All captions of those rows, in that order."""
+        if self._keeps_captions:
+            return [tuple(self._captions[int(index)].as_py()) for index in indices]
+        return [tuple(captions) for captions in self._take("captions", indices)]
+
+    def _take(self, column: str, indices: Sequence[int] | NDArray[np.int64]) -> list[Any]:
         wanted = np.asarray(indices, dtype=np.int64)
-        found: list[bytes] = [b""] * len(wanted)
+        found: list[Any] = [None] * len(wanted)
         group_of = np.searchsorted(self._groups.start, wanted, side="right") - 1
         for shard in np.unique(self._groups.shard[group_of]):
             file = self._open(int(shard))
             for group in np.unique(group_of[self._groups.shard[group_of] == shard]):
-                images = file.read_row_group(int(self._groups.local[group]), columns=["image"], use_threads=False)[0]
+                values = file.read_row_group(int(self._groups.local[group]), columns=[column], use_threads=False)[0]
                 for place in np.flatnonzero(group_of == group):
-                    found[place] = images[int(wanted[place] - self._groups.start[group])].as_py()
+                    found[place] = values[int(wanted[place] - self._groups.start[group])].as_py()
         return found
-
-    def captions(self, indices: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, ...]]:
-        """All captions of those rows, in that order."""
-        return [tuple(self._captions[int(index)].as_py()) for index in indices]
 
     @cached_property
     def _by_label(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         order = np.argsort(self.labels, kind="stable")
         return order, self.labels[order]
+
+    @cached_property
+    def _keeps_captions(self) -> bool:
+        column = SCHEMA.names.index("captions")
+        sizes = (
+            footer.row_group(group).column(column).total_uncompressed_size
+            for footer in self._footers
+            for group in range(footer.num_row_groups)
+        )
+        return bool(sum(sizes) <= KEPT_CAPTION_BYTES)
 
     @cached_property
     def _captions(self) -> pa.ListArray:
@@ -170,7 +184,7 @@ def write_dataset(
     folder: str | Path,
     *,
     name: str,
-    kind: Literal["classification", "captions"],
+    kind: Kind,
     classes: Sequence[str],
     templates: Sequence[str],
     splits: Mapping[str, Iterable[Row]],
@@ -183,71 +197,48 @@ def write_dataset(
     """
     filesystem, folder = _place(folder, filesystem)
     filesystem.create_dir(folder, recursive=True)
-    digest = hashlib.sha256()
-    infos = {}
+    infos, digests = {}, {}
     for split, rows in splits.items():
-        digest.update(_framed(b"split", split.encode()))
         stem = f"{folder}/{split}-{uuid4().hex[:8]}"
-        infos[split] = _write_split(stem, _digested(rows, digest), filesystem, rows_per_shard)
-    for text in (*classes, "\0", *templates):
-        digest.update(_framed(text.encode()))
+        infos[split], digests[split] = _write_split(stem, iter(rows), filesystem, rows_per_shard)
     card = Card(
         name=name,
         kind=kind,
         classes=tuple(classes),
         templates=tuple(templates),
         splits=infos,
-        digest=digest.hexdigest(),
+        digest=content_digest(kind, classes, templates, digests),
     )
     with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
         stream.write(card.model_dump_json(indent=2).encode())
     return card
 
 
-def _write_split(stem: str, rows: Iterator[Row], filesystem: pa.fs.FileSystem, rows_per_shard: int) -> SplitInfo:
+def content_digest(
+    kind: Kind, classes: Sequence[str], templates: Sequence[str], digests: Mapping[str, Iterable[bytes]]
+) -> str:
+    """The digest of a dataset whose splits hold rows of those digests, in order, in pieces of any size."""
+    digest = hashlib.sha256()
+    for split, pieces in digests.items():
+        digest.update(framed(b"split", split.encode()))
+        for piece in pieces:
+            digest.update(piece)
+    for text in (kind, *classes, "\0", *templates):
+        digest.update(framed(text.encode()))
+    return digest.hexdigest()
+
+
+def _write_split(
+    stem: str, rows: Iterator[Row], filesystem: pa.fs.FileSystem, rows_per_shard: int
+) -> tuple[SplitInfo, list[bytes]]:
     shards: list[str] = []
-    total = 0
-    while group := _next_group(rows, rows_per_shard):
+    digests: list[bytes] = []
+    for first in rows:
         path = f"{stem}-{len(shards):05d}.parquet"
+        with filesystem.open_output_stream(path) as stream:
+            digests.append(write_shard(stream, chain([first], islice(rows, rows_per_shard - 1))))
         shards.append(path.rpartition("/")[2])
-        count = 0
-        with filesystem.open_output_stream(path) as stream, _writer(stream) as writer:
-            while group:
-                writer.write_table(pa.table([list(column) for column in zip(*group, strict=True)], schema=SCHEMA))
-                count += len(group)
-                group = _next_group(rows, rows_per_shard - count)
-        total += count
-    return SplitInfo(shards=tuple(shards), rows=total)
-
-
-def _writer(stream: pa.NativeFile) -> pq.ParquetWriter:
-    compression = {"image": "none", "captions.list.element": "zstd", "label": "zstd", "key": "zstd"}
-    return pq.ParquetWriter(
-        stream, SCHEMA, compression=compression, use_dictionary=["captions.list.element"], write_statistics=False
-    )
-
-
-def _next_group(rows: Iterator[Row], room: int) -> list[Row]:
-    group: list[Row] = []
-    size = 0
-    for row in islice(rows, min(room, GROUP_ROWS)):
-        group.append(row)
-        size += len(row.image)
-        if size >= GROUP_BYTES:
-            break
-    return group
-
-
-def _digested(rows: Iterable[Row], digest: Any) -> Iterator[Row]:
-    for row in rows:
-        captions = [caption.encode() for caption in row.captions]
-        digest.update(_framed(b"row", row.image, str(row.label).encode(), *captions))
-        yield row
-
-
-def _framed(*parts: bytes) -> bytes:
-    """The parts in a form that no other parts share."""
-    return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return SplitInfo(shards=tuple(shards), rows=sum(map(len, digests)) // DIGEST_BYTES), digests
 
 
 def _place(folder: str | Path, filesystem: pa.fs.FileSystem | None) -> tuple[pa.fs.FileSystem, str]:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from time_ray.core.errors import UserError
-from time_ray.learn.dataset import Card, Row, write_dataset
+from time_ray.learn.dataset import Card, write_dataset
 from time_ray.learn.importing import PROMPT, image_fault, is_held_out
+from time_ray.learn.shards import Row
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 

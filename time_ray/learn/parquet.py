@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from time_ray.core.errors import UserError
-from time_ray.learn.dataset import Card, Row, write_dataset
+from time_ray.learn.dataset import Card, write_dataset
 from time_ray.learn.importing import PROMPT, image_fault, is_held_out
+from time_ray.learn.shards import Row
 
 CLASSES = "classes.json"
 BATCH = 64  # rows in memory at a time

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from time_ray.learn.dataset import CARD, Row, write_dataset
+from time_ray.learn.dataset import CARD, write_dataset
 from time_ray.learn.mini.draw.canvas import encode
 from time_ray.learn.mini.pool import ROWS, pool_sample
 from time_ray.learn.mini.sample import Sample
 from time_ray.learn.mini.world import WORLD, samples, splits
+from time_ray.learn.shards import Row
 
 POOL = "pool"
 
