@@ -2,12 +2,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from pictures import CLASSES, rows
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import CellError, UserError
 from time_ray.learn import dataset, shards
 from time_ray.learn.dataset import Card, Dataset, write_dataset
 from time_ray.learn.shards import Row
@@ -125,8 +126,75 @@ def test_a_broken_shard_is_named(tmp_path: Path):
     card = write(tmp_path / "pets", rows(3))
     path = tmp_path / "pets" / card.splits["train"].shards[0]
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match=f"{path.name}: not a readable Parquet file"):
+    with pytest.raises(CellError, match=rf"{path.name}: damaged \(no Parquet footer\); import the dataset again"):
         Dataset.open(tmp_path / "pets").split("train").images([0])
+    assert path.exists()
+
+
+def content(folder: Path) -> list[object]:
+    split = Dataset.open(folder).split("train")
+    every = range(len(split))
+    return [split.images(every), split.captions(every), split.labels.tolist()]
+
+
+@pytest.mark.parametrize("kind", ["card.json", "train-*.parquet"])
+def test_no_changed_byte_goes_unnoticed(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Each is refused, or changes nothing that is read."""
+    monkeypatch.setattr(shards, "GROUP_ROWS", 3)
+    write(tmp_path / "pets", [Row(bytes([i] * 40), (f"pet {i}",), i % 3, str(i)) for i in range(6)])
+    whole = content(tmp_path / "pets")
+    (path,) = (tmp_path / "pets").glob(kind)
+    data = path.read_bytes()
+    card = Dataset.open(tmp_path / "pets").card
+    draw = np.random.default_rng(0)
+    refused = 0
+    for place in draw.permutation(len(data))[:400]:
+        changed = bytearray(data)
+        changed[place] ^= 1 << draw.integers(8)
+        path.write_bytes(changed)
+        try:
+            assert Dataset.open(tmp_path / "pets").card == card
+            assert content(tmp_path / "pets") == whole
+        except (UserError, CellError):
+            refused += 1
+    assert refused > 350
+
+
+@pytest.mark.parametrize("kind", ["card.json", "train-*.parquet"])
+def test_no_missing_end_goes_unnoticed(tmp_path: Path, kind: str):
+    write(tmp_path / "pets", rows(3))
+    (path,) = (tmp_path / "pets").glob(kind)
+    data = path.read_bytes()
+    for size in (0, 3, 7, len(data) // 2, len(data) - 9, len(data) - 1):
+        path.write_bytes(data[:size])
+        with pytest.raises((UserError, CellError)):
+            content(tmp_path / "pets")
+
+
+def test_a_damaged_shard_of_a_copy_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    card = write(tmp_path / "pets", rows(3))
+    path = tmp_path / "pets" / card.splits["train"].shards[0]
+    path.write_bytes(path.read_bytes()[:-30] + bytes(30))
+    with pytest.raises(CellError, match="and set aside; the same command makes it again"):
+        Dataset.open(tmp_path / "pets", is_copy=True).split("train").images([0])
+    assert not path.exists()
+    assert len(list((tmp_path / "pets").glob("damaged-*"))) == 1
+    assert "set aside" in caplog.text
+
+
+def test_a_shard_out_of_reach_for_a_moment_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write(tmp_path / "pets", rows(3))
+    split = Dataset.open(tmp_path / "pets", is_copy=True).split("train")
+
+    class Away:
+        def __getattr__(self, _: str):
+            raise OSError("timed out")
+
+    with monkeypatch.context() as context:
+        context.setattr(split._shards[0], "_filesystem", Away())
+        with pytest.raises(CellError, match=r"cannot be read \(timed out\); the same command goes on"):
+            split.images([0])
+    assert split.images([0]) == [rows(3)[0].image]
 
 
 def test_an_unknown_split_is_named(make_dataset: Make):

@@ -1,9 +1,11 @@
 """Datasets on disk: Parquet shards of image-text rows beside a card that describes them.
 
 Any Parquet reader can read the shards: `image` (bytes as found), `captions` (strings), `label` (-1: none), `key`.
+The card is sealed and names the footer of every shard by its digest: what is read is what was written.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, islice
@@ -14,13 +16,13 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from time_ray.core.errors import UserError
 from time_ray.core.section import Section
 from time_ray.learn.shards import SCHEMA, Row, framed, write_shard
+from time_ray.learn.verified import Shard, footer_seal
 
 CARD = "card.json"
 DIGEST_BYTES = 32  # of one row
@@ -34,6 +36,7 @@ class SplitInfo(Section):
 
     shards: tuple[str, ...]
     rows: Annotated[int, Field(ge=0)]
+    footers: Annotated[tuple[str, ...], Field(description="SHA-256 of every shard's footer")] = ()
 
 
 class Card(Section):
@@ -49,17 +52,17 @@ class Card(Section):
     splits: dict[str, SplitInfo]
     digest: str
     source: str = ""
+    seal: Annotated[str, Field(description="SHA-256 of all other fields")] = ""
 
 
 class Split:
     """The rows of one split, read where they are asked for; captions and labels are kept once read."""
 
-    def __init__(self, folder: str, filesystem: pa.fs.FileSystem, name: str, info: SplitInfo) -> None:
+    def __init__(self, where: str, name: str, shards: Sequence[Shard], rows: int) -> None:
         self.name = name
-        self.where = f"{folder} {name}"
-        self._filesystem = filesystem
-        self._paths = [f"{folder}/{shard}" for shard in info.shards]
-        self._rows = info.rows
+        self.where = where
+        self._shards = tuple(shards)
+        self._rows = rows
 
     def __len__(self) -> int:
         return self._rows
@@ -77,10 +80,8 @@ class Split:
 
     def rows(self) -> Iterator[Row]:
         """Every row, in order; one row group at a time is in memory."""
-        for shard in range(len(self._paths)):
-            file = self._open(shard)
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=SCHEMA.names, use_threads=False)
+        for shard in self._shards:
+            for table in shard.tables(SCHEMA.names):
                 for image, captions, label, key in zip(*(column.to_pylist() for column in table.columns), strict=True):
                     yield Row(image, tuple(captions), label, key)
 
@@ -99,9 +100,10 @@ class Split:
         found: list[Any] = [None] * len(wanted)
         group_of = np.searchsorted(self._groups.start, wanted, side="right") - 1
         for shard in np.unique(self._groups.shard[group_of]):
-            file = self._open(int(shard))
-            for group in np.unique(group_of[self._groups.shard[group_of] == shard]):
-                values = file.read_row_group(int(self._groups.local[group]), columns=[column], use_threads=False)[0]
+            groups = np.unique(group_of[self._groups.shard[group_of] == shard])
+            tables = self._shards[shard].tables([column], self._groups.local[groups].tolist())
+            for group, table in zip(groups, tables, strict=True):
+                values = table[0]
                 for place in np.flatnonzero(group_of == group):
                     found[place] = values[int(wanted[place] - self._groups.start[group])].as_py()
         return found
@@ -115,9 +117,9 @@ class Split:
     def _keeps_captions(self) -> bool:
         column = SCHEMA.names.index("captions")
         sizes = (
-            footer.row_group(group).column(column).total_uncompressed_size
-            for footer in self._footers
-            for group in range(footer.num_row_groups)
+            shard.footer.row_group(group).column(column).total_uncompressed_size
+            for shard in self._shards
+            for group in range(shard.footer.num_row_groups)
         )
         return bool(sum(sizes) <= KEPT_CAPTION_BYTES)
 
@@ -126,22 +128,14 @@ class Split:
         return self._column("captions")
 
     def _column(self, name: str) -> pa.Array:
-        parts = [self._open(shard).read(columns=[name], use_threads=False)[0] for shard in range(len(self._paths))]
-        chunks = [chunk for part in parts for chunk in part.chunks]
+        chunks = [chunk for shard in self._shards for table in shard.tables([name]) for chunk in table[0].chunks]
         return pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
-
-    def _open(self, shard: int) -> pq.ParquetFile:
-        metadata = self._footers[shard]
-        return pq.ParquetFile(self._filesystem.open_input_file(self._paths[shard]), metadata=metadata)
-
-    @cached_property
-    def _footers(self) -> list[pq.FileMetaData]:
-        return [_footer(self._filesystem, path) for path in self._paths]
 
     @cached_property
     def _groups(self) -> "_Groups":
-        places = [(shard, local) for shard, file in enumerate(self._footers) for local in range(file.num_row_groups)]
-        rows = [self._footers[shard].row_group(local).num_rows for shard, local in places]
+        footers = [shard.footer for shard in self._shards]
+        places = [(shard, local) for shard, file in enumerate(footers) for local in range(file.num_row_groups)]
+        rows = [footers[shard].row_group(local).num_rows for shard, local in places]
         shard, local = np.array(places, dtype=np.int64).reshape(-1, 2).T
         return _Groups(shard, local, np.cumsum([0, *rows[:-1]], dtype=np.int64))
 
@@ -157,19 +151,30 @@ class _Groups(NamedTuple):
 class Dataset:
     """A dataset that is whole on disk."""
 
-    def __init__(self, folder: str, filesystem: pa.fs.FileSystem, card: Card) -> None:
+    def __init__(self, card: Card, splits: Mapping[str, Split]) -> None:
         self.card = card
-        self._splits = {name: Split(folder, filesystem, name, info) for name, info in card.splits.items()}
+        self._splits = splits
 
     @classmethod
-    def open(cls, folder: str | Path, filesystem: pa.fs.FileSystem | None = None) -> Self:
-        """The dataset of that folder. Raises UserError if it is missing, unfinished or lacks files."""
+    def open(cls, folder: str | Path, filesystem: pa.fs.FileSystem | None = None, *, is_copy: bool = False) -> Self:
+        """The dataset of that folder. Raises UserError if it is missing, unfinished or lacks files.
+
+        Damaged shards of a copy, which can be made again, are set aside where they are read.
+        """
         filesystem, folder = _place(folder, filesystem)
         card = _read_card(folder, filesystem)
         paths = [f"{folder}/{shard}" for info in card.splits.values() for shard in info.shards]
         absent = (info.path for info in filesystem.get_file_info(paths) if not info.is_file)
         UserError.unless_none(f"{path}: missing, though {CARD} lists it; import the dataset again" for path in absent)
-        return cls(folder, filesystem, card)
+        splits = {}
+        for name, info in card.splits.items():
+            seals = info.footers or ("",) * len(info.shards)
+            shards = [
+                Shard(filesystem, f"{folder}/{shard}", seal, is_copy=is_copy)
+                for shard, seal in zip(info.shards, seals, strict=True)
+            ]
+            splits[name] = Split(f"{folder} {name}", name, shards, info.rows)
+        return cls(card, splits)
 
     def split(self, name: str) -> Split:
         """The split of that name. Raises UserError if the dataset has none."""
@@ -209,9 +214,26 @@ def write_dataset(
         splits=infos,
         digest=content_digest(kind, classes, templates, digests),
     )
+    return write_card(folder, filesystem, card)
+
+
+def write_card(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
+    """The card lies in the folder, sealed, with the footers of its shards: the dataset is whole."""
+    splits = {}
+    for name, info in card.splits.items():
+        footers = tuple(footer_seal(filesystem, f"{folder}/{shard}") for shard in info.shards)
+        splits[name] = info.model_copy(update={"footers": footers})
+    card = card.model_copy(update={"splits": splits})
+    card = card.model_copy(update={"seal": _seal(card.model_dump(mode="json"))})
     with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
         stream.write(card.model_dump_json(indent=2).encode())
     return card
+
+
+def _seal(fields: Mapping[str, Any]) -> str:
+    """The digest of a card's fields as written, but for the seal itself."""
+    others = {name: value for name, value in fields.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 def content_digest(
@@ -251,18 +273,15 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
     path = f"{folder}/{CARD}"
     try:
         with filesystem.open_input_stream(path) as stream:
-            return Card.model_validate_json(stream.read())
+            text = stream.read()
+        card = Card.model_validate_json(text)
     except FileNotFoundError as error:
         msg = f"{folder}: no dataset here ({CARD} is missing); import one, or correct the path"
         raise UserError(msg) from error
     except ValidationError as error:
         faults = (f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise UserError(*faults) from error
-
-
-def _footer(filesystem: pa.fs.FileSystem, path: str) -> pq.FileMetaData:
-    try:
-        return pq.ParquetFile(filesystem.open_input_file(path)).metadata
-    except (pa.ArrowInvalid, OSError) as error:
-        msg = f"{path}: not a readable Parquet file; import the dataset again"
-        raise UserError(msg) from error
+    if card.seal and card.seal != _seal(json.loads(text)):
+        msg = f"{path}: is not as it was written; import the dataset again"
+        raise UserError(msg)
+    return card

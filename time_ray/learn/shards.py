@@ -50,6 +50,7 @@ def write_shard(stream: pa.NativeFile, rows: Iterator[Row]) -> bytes:
         compression=COMPRESSION,
         use_dictionary=["captions.list.element"],
         write_statistics=False,
+        write_page_checksum=True,
     ) as writer:
         while group := _next_group(rows):
             writer.write_table(pa.table([list(column) for column in zip(*group, strict=True)], schema=SCHEMA))

@@ -19,6 +19,7 @@ from time_ray.learn.dataset import CARD, Dataset
 from time_ray.learn.imagefolder import SUFFIXES, import_imagefolder
 from time_ray.learn.mini.world import WORLD
 from time_ray.learn.parquet import import_parquet
+from time_ray.learn.verified import set_aside
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
 MINI = "mini"
@@ -33,10 +34,11 @@ class Source:
     key: str  # changes when the data does
     folder: str
     filesystem: fs.FileSystem
+    is_copy: bool = False  # drawn or imported: what is damaged can be made again
 
     def open(self) -> Dataset:
         """The dataset, whose files must be there (see `prepare`)."""
-        return Dataset.open(self.folder, self.filesystem)
+        return Dataset.open(self.folder, self.filesystem, is_copy=self.is_copy)
 
 
 def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
@@ -51,7 +53,7 @@ def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> l
 
 def prepare(sources: Sequence[Source], say: Callable[[str], None]) -> None:
     """All files of the datasets are there: the mini world is drawn where it is not yet."""
-    missing = [source for source in sources if source.key.startswith(f"{MINI}:") and not _has_card(source)]
+    missing = [s for s in sources if s.key.startswith(f"{MINI}:") and not _is_whole(s.folder, s.filesystem)]
     if missing:
         say(f"drawing the mini world: {len(missing)} datasets")
     for source in missing:
@@ -71,9 +73,15 @@ def _placed(target: str, filesystem: fs.FileSystem, make: Callable[[Path], objec
             fs.copy_files(str(path), f"{target}/{path.name}", fs.LocalFileSystem(), filesystem)
 
 
-def _has_card(source: Source) -> bool:
-    info = source.filesystem.get_file_info(f"{source.folder}/{CARD}")
-    return bool(info.type == fs.FileType.File)
+def _is_whole(folder: str, filesystem: fs.FileSystem) -> bool:
+    """Whether the folder holds a dataset with all its files; a damaged card, or one of lost files, is set aside."""
+    try:
+        Dataset.open(folder, filesystem)
+    except UserError:
+        if filesystem.get_file_info(f"{folder}/{CARD}").type == fs.FileType.File:
+            set_aside(filesystem, f"{folder}/{CARD}")
+        return False
+    return True
 
 
 def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
@@ -86,7 +94,10 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
     if unknown:
         raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
     folder = f"{cache}/mini-v{mini.VERSION}"
-    return [Source(n, _mini_classes(n), f"mini:{mini.VERSION}:{n}", f"{folder}/{n}", filesystem) for n in wanted]
+    return [
+        Source(n, _mini_classes(n), f"mini:{mini.VERSION}:{n}", f"{folder}/{n}", filesystem, is_copy=True)
+        for n in wanted
+    ]
 
 
 def _mini_classes(name: str) -> tuple[str, ...]:
@@ -102,15 +113,15 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
     if cards:
         return [_from_card(folder.as_posix(), local) for folder in cards]
     target = f"{cache}/{root.name}-{_listing_key(root)}"
-    if filesystem.get_file_info(f"{target}/{CARD}").type != fs.FileType.File:
+    if not _is_whole(target, filesystem):
         load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
         _placed(target, filesystem, lambda folder: load(root, folder))
-    return [_from_card(target, filesystem)]
+    return [_from_card(target, filesystem, is_copy=True)]
 
 
-def _from_card(folder: str, filesystem: fs.FileSystem) -> Source:
+def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
     card = Dataset.open(folder, filesystem).card
-    return Source(card.name, card.classes, card.digest, folder, filesystem)
+    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy)
 
 
 def _listing_key(root: Path) -> str:
