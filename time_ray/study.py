@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from time_ray import merging
@@ -12,10 +13,12 @@ from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
-from time_ray.core.stream import Concept, Task, chunk, one_task_per_dataset, random_order
+from time_ray.core.stream import Concept, Task, cut
 from time_ray.learn import mini, models
+from time_ray.learn.cost import step_cost
 from time_ray.learn.sampling import Data
 from time_ray.learn.sources import Role, Source, find
+from time_ray.learn.streamfile import in_terms_of, read_stream
 from time_ray.store.files import Files
 
 Fault = tuple[tuple[str | int, ...], str]  # a path in the experiment, and what is wrong there
@@ -23,11 +26,12 @@ DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name t
 
 
 class Datasets(NamedTuple):
-    """The datasets of an experiment by role."""
+    """The datasets of an experiment by role, and the stream's file as it lists their classes."""
 
     adaptation: tuple[Source, ...]
     evaluation: tuple[Source, ...]
     pretraining: Source | None
+    listed: tuple[Concept, ...] | None = None
 
     @property
     def all(self) -> tuple[Source, ...]:
@@ -66,21 +70,23 @@ def find_datasets(experiment: Experiment, files: Files) -> Datasets:
     """The datasets that an experiment names; what must be imported first is imported. StudyError with every fault."""
     faults: list[Fault] = []
     datasets = _datasets(experiment, files, faults)
+    listed = _listed(experiment, faults)
     if faults:
         _axes(experiment, faults)  # whoever mends the data wants to hear of these in one go
         raise StudyError(faults)
-    return datasets
+    return datasets._replace(listed=listed)
 
 
 def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     """The study of an experiment on its datasets. Raises StudyError with every fault."""
     faults: list[Fault] = []
     techniques, bases = _axes(experiment, faults)
-    faults += _stream_faults(experiment, datasets)
+    tasks = _tasks(experiment, _concepts(experiment, datasets, faults), faults)
+    steps = {} if faults else _steps(experiment, len(tasks[experiment.seed[0]]), faults)
     if faults:
         raise StudyError(faults)
     settings = [
-        _setting(experiment, datasets, spec, base, budget, seed)
+        _setting(experiment, datasets, spec, base, budget, tasks[seed], steps[spec, budget], seed)
         for spec, base in zip(experiment.model, bases, strict=True)
         for budget in experiment.budget
         for seed in experiment.seed
@@ -102,11 +108,9 @@ def check_weights(study: Study) -> None:
 def _axes(experiment: Experiment, faults: list[Fault]) -> tuple[list[Technique], list[Base]]:
     techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
     bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
-    budgets = [(budget.label, str(budget.steps(experiment.training.batch_size))) for budget in experiment.budget]
     if not faults:
         faults += _same("technique", [(technique.label, technique.key) for technique in techniques])
         faults += _same("model", [(s.label, base.key) for s, base in zip(experiment.model, bases, strict=True)])
-        faults += _same("budget", budgets)
     return techniques, bases
 
 
@@ -179,33 +183,71 @@ def _base(spec: ModelSpec, index: int, faults: list[Fault]) -> Base:
         return Base(spec.name, "")
 
 
-def _stream_faults(experiment: Experiment, datasets: Datasets) -> Iterator[Fault]:
-    count = len(_concepts(datasets))
-    tasks = experiment.stream.tasks
-    if experiment.stream.order == "random" and tasks is None:
-        yield ("stream", "tasks"), "a random stream needs a number of tasks"
-    elif experiment.stream.order == "random" and count and tasks is not None and tasks > count:
-        yield ("stream", "tasks"), f"{tasks} tasks, but the adaptation data has only {count} classes; ask for fewer"
+def _listed(experiment: Experiment, faults: list[Fault]) -> tuple[Concept, ...] | None:
+    if experiment.stream.file is None:
+        return None
+    try:
+        return read_stream(experiment.stream.file)
+    except UserError as error:
+        faults += [(("stream", "file"), fault) for fault in error.faults]
+        return None
 
 
-def _concepts(datasets: Datasets) -> list[Concept]:
-    return [Concept(source.name, name) for source in datasets.adaptation for name in source.classes]
+def _concepts(experiment: Experiment, datasets: Datasets, faults: list[Fault]) -> tuple[Concept, ...]:
+    """What arrives: the classes of the stream's file, else all of the data."""
+    if datasets.listed is None:
+        return tuple(Concept(source.name, name) for source in datasets.adaptation for name in source.classes)
+    known = {source.name: source.classes for source in datasets.adaptation}
+    concepts, found = in_terms_of(known, datasets.listed, str(experiment.stream.file))
+    faults += [(("stream", "file"), fault) for fault in found]
+    return concepts
 
 
-def _tasks(experiment: Experiment, datasets: Datasets, seed: int) -> tuple[Task, ...]:
-    concepts = _concepts(datasets)
-    if experiment.stream.order == "dataset_incremental":
-        return one_task_per_dataset(concepts)
-    return chunk(random_order(concepts, seed), experiment.stream.tasks or 1)
+def _tasks(experiment: Experiment, concepts: tuple[Concept, ...], faults: list[Fault]) -> dict[int, tuple[Task, ...]]:
+    """The stream of each seed."""
+    stream, count = experiment.stream, len(concepts)
+    if stream.arrangement != "dataset_incremental":
+        if stream.tasks is None:
+            faults.append((("stream", "tasks"), f"a {stream.arrangement} stream needs a number of tasks"))
+        elif count and stream.tasks > count:
+            what = "adaptation data" if stream.file is None else "stream's file"
+            text = f"{stream.tasks} tasks, but the {what} has only {count} classes; ask for fewer"
+            faults.append((("stream", "tasks"), text))
+    return {
+        seed: cut(concepts, stream.arrangement, stream.tasks or 1, seed=seed, reverse=stream.reverse)
+        for seed in experiment.seed
+    }
+
+
+def _steps(experiment: Experiment, num_tasks: int, faults: list[Fault]) -> dict[tuple[ModelSpec, Budget], int]:
+    """Steps of a task by model and budget."""
+    batch_size = experiment.training.batch_size
+    steps: dict[tuple[ModelSpec, Budget], int] = {}
+    for spec in experiment.model:
+        cost = partial(step_cost, spec.name, batch_size)
+        for index, budget in enumerate(experiment.budget):
+            try:
+                steps[spec, budget] = budget.steps(batch_size, num_tasks, cost)
+            except ValueError as error:
+                faults.append((("budget", index), f"{error} ({spec.label})"))
+        same = [(budget.label, str(steps.get((spec, budget), budget.label))) for budget in experiment.budget]
+        faults += [fault for fault in _same("budget", same) if fault not in faults]
+    return steps
 
 
 def _setting(
-    experiment: Experiment, datasets: Datasets, spec: ModelSpec, base: Base, budget: Budget, seed: int
+    experiment: Experiment,
+    datasets: Datasets,
+    spec: ModelSpec,
+    base: Base,
+    budget: Budget,
+    tasks: tuple[Task, ...],
+    steps: int,
+    seed: int,
 ) -> Setting:
     training, mixture = experiment.training, experiment.mixture
     if training.lr is None:
         training = training.model_copy(update={"lr": _own_rate(spec)})
-    tasks = _tasks(experiment, datasets, seed)
     keys = {source.name: source.key for source in datasets.adaptation}
     pool = datasets.pretraining.key if datasets.pretraining else None
     trainings = []
@@ -213,7 +255,6 @@ def _setting(
         earlier = tasks[:number] if mixture.buffer > 0 else ()
         used = sorted({concept.dataset for t in (task, *earlier) for concept in t.concepts})
         data_key = key_of("data", [(name, keys[name]) for name in used], pool)
-        steps = budget.steps(training.batch_size)
         trainings.append(TaskTraining(task, earlier, training, mixture, steps, seed, data_key))
     scored = [(source.name, source.key) for source in (*datasets.adaptation, *datasets.evaluation)]
     return Setting(

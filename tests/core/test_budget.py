@@ -1,8 +1,16 @@
-"""Budgets as people write them."""
+"""Budgets as people write them, and what they come to."""
 
 import pytest
 
-from time_ray.core.budget import Budget
+from time_ray.core.budget import Budget, Cost
+
+
+def cost() -> Cost:
+    return Cost(100.0)
+
+
+def no_cost() -> Cost:
+    raise AssertionError("nothing is measured where steps or samples are given")
 
 
 @pytest.mark.parametrize(
@@ -17,16 +25,46 @@ from time_ray.core.budget import Budget
     ],
 )
 def test_a_budget_becomes_steps_of_one_task(text: str, steps: int) -> None:
-    assert Budget.parse(text).steps(batch_size=64) == steps
+    assert Budget.parse(text).steps(64, 5, no_cost) == steps
 
 
-def test_a_label_is_parsed_to_the_same_budget() -> None:
-    budget = Budget.parse("1920   samples")
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [("1.8e9 GFLOPs", 3_600_000), ("1x", 3_600_000), ("0.5x", 1_800_000), ("1300 GFLOPs", 3), ("450.0GFLOPs", 1)],
+)
+def test_flops_are_spread_over_the_tasks(text: str, steps: int) -> None:
+    assert Budget.parse(text).steps(64, 5, cost) == steps
+
+
+def test_memory_counts() -> None:
+    assert Budget.parse("2000 GFLOPs").steps(64, 2, lambda: Cost(100.0, 0.5)) == 20
+
+
+def test_less_than_a_step_is_refused_with_the_least_there_is() -> None:
+    with pytest.raises(ValueError, match=r"'2e2 GFLOPs' is less than a step for each of 5 tasks; .* from about 5e2 GF"):
+        Budget.parse("200 GFLOPs").steps(64, 5, cost)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("1920   samples", "1920 samples"),
+        ("0.50x", "0.5x"),
+        ("2 x", "2x"),
+        ("20x", "20x"),
+        ("1.80e9GFLOPs", "1.8e9 GFLOPs"),
+        ("1800000000 GFLOPs", "1.8e9 GFLOPs"),
+    ],
+)
+def test_a_label_is_parsed_to_the_same_budget(text: str, label: str) -> None:
+    budget = Budget.parse(text)
+    assert budget.label == label
     assert Budget.parse(budget.label) == budget
 
 
 @pytest.mark.parametrize(
-    "text", ["", "30", "0 steps", "-3 steps", "1.5 steps", "30 epochs", "thirty steps", "30 steps!"]
+    "text",
+    ["", "30", "0 steps", "-3 steps", "1.5 steps", "30 epochs", "thirty steps", "30 steps!", "0x", "1e999 GFLOPs", "x"],
 )
 def test_anything_else_is_no_budget(text: str) -> None:
     with pytest.raises(ValueError, match="is no budget; write a positive amount"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from time_ray.core.keys import KEY_LENGTH, key_of
+from time_ray.core.keys import KEY_LENGTH, key_of, named
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -80,3 +80,8 @@ def test_nothing_can_be_made_to_look_like_something_else(one: tuple[object, ...]
 
 def test_a_tuple_and_a_list_are_the_same_value() -> None:
     assert key_of((1, ("a",))) == key_of([1, ["a"]])
+
+
+@given(PLAIN, PLAIN)
+def test_a_value_by_its_name_has_the_keys_of_the_value(one: object, other: object) -> None:
+    assert key_of(named(one), [named(other)]) == key_of(one, [other])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from time_ray.core.stream import Concept, chunk, one_task_per_dataset, random_order
+from time_ray.core.stream import Concept, chunk, cut, one_task_per_dataset, random_order
 
 CONCEPTS = [Concept("a", str(i)) for i in range(18_381)]
 
@@ -55,3 +55,18 @@ def test_a_random_order_is_the_same_in_every_process() -> None:
 def test_one_task_a_dataset() -> None:
     concepts = [Concept("b", "1"), Concept("a", "1"), Concept("b", "2")]
     assert [t.concepts for t in one_task_per_dataset(concepts)] == [(concepts[0], concepts[2]), (concepts[1],)]
+
+
+def test_cutting_arranges_first() -> None:
+    concepts = [Concept("b", "1"), Concept("a", "1"), Concept("b", "2"), Concept("a", "2")]
+    listed = [task.concepts for task in cut(concepts, "listed", 2, seed=3)]
+    assert listed == [tuple(concepts[:2]), tuple(concepts[2:])]
+    back = [task.concepts for task in cut(concepts, "listed", 2, seed=3, reverse=True)]
+    assert back == [(concepts[3], concepts[2]), (concepts[1], concepts[0])]
+    assert cut(concepts, "random", 2, seed=3) == chunk(random_order(concepts, 3), 2)
+    assert cut(concepts, "random", 2, seed=3) != cut(concepts, "random", 2, seed=4)
+    assert cut(concepts, "dataset_incremental", 9, seed=3) == one_task_per_dataset(concepts)
+    assert [task.concepts[0].dataset for task in cut(concepts, "dataset_incremental", 9, seed=3, reverse=True)] == [
+        "a",
+        "b",
+    ]

@@ -9,6 +9,7 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
+from time_ray.core.stream import Arrangement
 from time_ray.core.training import Training
 
 AXES = ("init", "deploy", "technique", "model", "budget", "seed")
@@ -34,9 +35,19 @@ class Stream(Section):
 
     tasks: Annotated[int | None, Field(ge=1, description="number of tasks T; null with one task a dataset")] = 5
     order: Annotated[
-        Literal["random", "dataset_incremental"],
-        Field(description="random: classes of all datasets mixed by seed; dataset_incremental: a task a dataset"),
-    ] = "random"
+        Arrangement | None,
+        Field(
+            description="listed: as the file, else the data, names them; random: mixed by seed; dataset_incremental: "
+            "a task a dataset; null: listed where there is a file, else random"
+        ),
+    ] = None
+    file: Annotated[str | None, Field(description="JSON list of DATASET+++class; null: all classes of the data")] = None
+    reverse: Annotated[bool, Field(description="the order backwards")] = False
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """The order, with its default filled in."""
+        return self.order or ("random" if self.file is None else "listed")
 
 
 class Run(Section):

@@ -2,8 +2,23 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 KEY_LENGTH = 32  # hex digits: 128 bits
+
+
+class Named(NamedTuple):
+    """A value that goes into many keys: its name is made once, and its keys are those of the value itself."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def named(value: object) -> Named:
+    """The value by its name. Raises TypeError as `key_of` does."""
+    return Named(_name(value))
 
 
 def key_of(*parts: object) -> str:
@@ -19,7 +34,7 @@ def _name(value: object) -> str:
     # str before the others: nearly every part of a recipe is a key already
     if isinstance(value, str):
         return f"s{len(value)}:{value}"
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, (bool, Named)):
         return str(value)
     if isinstance(value, int):
         return f"i{value}"

@@ -55,8 +55,8 @@ class TaskTraining:
         parts = (
             TRAINING_VERSION,
             self.task.number,
-            self.task.concepts,
-            [task.concepts for task in self.earlier],
+            self.task.named,
+            [task.named for task in self.earlier],
             self.training.model_dump(),
             self.mixture.model_dump(),
             self.steps,

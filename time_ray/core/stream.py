@@ -2,8 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from time_ray.core.keys import Named, named
+
+Arrangement = Literal["listed", "random", "dataset_incremental"]
 
 
 class Concept(NamedTuple):
@@ -19,6 +23,19 @@ class Task:
 
     number: int
     concepts: tuple[Concept, ...]
+    named: Named = field(init=False, repr=False, compare=False)  # the concepts, as they go into keys
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "named", named(self.concepts))
+
+
+def cut(
+    concepts: Sequence[Concept], arrangement: Arrangement, num_tasks: int, *, seed: int, reverse: bool = False
+) -> tuple[Task, ...]:
+    """The concepts put in order and cut into tasks; `num_tasks` does not count with one task a dataset."""
+    order = random_order(concepts, seed) if arrangement == "random" else tuple(concepts)
+    order = order[::-1] if reverse else order
+    return one_task_per_dataset(order) if arrangement == "dataset_incremental" else chunk(order, num_tasks)
 
 
 def random_order(concepts: Sequence[Concept], seed: int) -> tuple[Concept, ...]:

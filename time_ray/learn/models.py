@@ -103,15 +103,23 @@ def create(spec: ModelSpec) -> Clip:
 
 
 @cache
-def num_bytes(spec: ModelSpec) -> int:
-    """Bytes of the model's weights in float32; the architecture is built without memory behind it.
+def outline(name: str) -> nn.Module:
+    """The architecture without memory behind its tensors.
 
-    Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
+    Raises UserError for a name that open_clip does not know or that is not supported here.
     """
     _add_mini_models()
     with _open_clip_quiet(), torch.device("meta"):
-        module = open_clip.create_model(_known(spec.name), load_weights=False, pretrained_text=False, device="meta")
-    return sum(4 * tensor.numel() for tensor in module.state_dict().values())
+        module: nn.Module = open_clip.create_model(
+            _known(name), load_weights=False, pretrained_text=False, device="meta"
+        )
+    return module
+
+
+@cache
+def num_bytes(spec: ModelSpec) -> int:
+    """Bytes of the model's weights in float32. Raises UserError as `outline` does."""
+    return sum(4 * tensor.numel() for tensor in outline(spec.name).state_dict().values())
 
 
 def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
@@ -169,11 +177,23 @@ def _open_clip_quiet() -> Iterator[None]:
 def _known(name: str) -> str:
     names = open_clip.list_models()
     if name in names:
+        UserError.unless_none(_unsupported(name))
         return name
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else "open_clip.list_models() names them all"
     msg = f"model {name}: open_clip has no such architecture; {hint}"
     raise UserError(msg)
+
+
+def _unsupported(name: str) -> Iterator[str]:
+    """What open_clip knows and the contrastive softmax loss of TIME does not fit."""
+    config = open_clip.get_model_config(name)
+    if config.get("init_logit_bias") is not None:
+        yield f"model {name}: SigLIP's sigmoid loss is not supported; choose a CLIP architecture, such as ViT-B-16"
+    elif "multimodal_cfg" in config:
+        yield f"model {name}: CoCa's caption decoder is not supported; choose a CLIP architecture, such as ViT-B-16"
+    elif "hf_model_name" in config["text_cfg"]:
+        yield f"model {name}: text towers of the Hugging Face hub are not supported; choose one such as ViT-B-16"
 
 
 def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
@@ -198,8 +218,10 @@ def _weights_file(spec: ModelSpec) -> Path:
         return Path(spec.weights).resolve()
     if _is_tag(spec):
         return _downloaded(spec.name, spec.weights)
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(spec.name)) or "none"
-    msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model; its tags: {tags}"
+    tags = open_clip.list_pretrained_tags_by_model(spec.name)
+    close = difflib.get_close_matches(spec.weights, tags, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"its tags: {', '.join(tags) or 'none'}"
+    msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model; {hint}"
     raise UserError(msg)
 
 
