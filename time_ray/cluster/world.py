@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, cast
 
 from time_ray.cluster.board import Board
+from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.claims import Claims
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
@@ -45,6 +46,7 @@ class SweepWorld:
         self._bases: dict[str, Weights] = {}
         self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
         self._merges = Merges(self._realize, self._cache)
+        self._share = study.experiment.run.checkpoint_share
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
@@ -91,9 +93,14 @@ class SweepWorld:
             steps=how.steps,
             device=self.device,
             seed=how.seed,
+            progress=self._checkpoints(expert, start),
         )
         self._seconds[expert.key] = time.perf_counter() - started
         return weights
+
+    def _checkpoints(self, expert: Trained, start: Weights) -> StepCheckpoints:
+        with_moments = 3 * num_bytes(start)
+        return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
 
     def merge(self, merge: Merged | Running) -> Weights:
         """See World."""
@@ -160,6 +167,7 @@ class SweepWorld:
         about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
+            self.store.drop_progress(recipe.key)
             self._tell(kind="trained", expert=recipe.key, steps=recipe.how.steps, seconds=seconds["train"])
 
     def _merge_seconds(self, recipe: Recipe) -> float:

@@ -62,6 +62,9 @@ class Run(Section):
     ] = "auto"
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers or nodes")] = 3
     cache_gb: Annotated[float, Field(gt=0, description="memory for weights in use, per worker")] = 4.0
+    checkpoint_share: Annotated[
+        float, Field(ge=0, lt=1, description="share of the time that step checkpoints may take; 0: none")
+    ] = 0.02
 
 
 def _listed(value: object) -> object:

@@ -1,0 +1,73 @@
+"""Step checkpoints of a training: how often, and the same on every worker."""
+
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from time_ray.cluster.ranks import Ranks
+from time_ray.store.store import Store
+
+LEAST_SECONDS = 10.0  # between checkpoints: less would be lost by a restart anyway
+BYTES_A_SECOND = 0.5e9  # until a first checkpoint tells what one costs
+
+
+class StepCheckpoints:
+    """See learn.train.Progress: the state of one expert's training in the store, under the expert's key.
+
+    Rank 0 writes and reads, and decides when; `share` is how much of the time writing may take, 0 for none at all.
+    """
+
+    def __init__(self, store: Store, key: str, ranks: Ranks, *, share: float, num_bytes: int) -> None:
+        self._store = store
+        self._key = key
+        self._ranks = ranks
+        self._share = share
+        self._cost = num_bytes / BYTES_A_SECOND
+        self._started = self._saved = time.monotonic()
+        self._first_step: int | None = None
+        self._look_at = 0
+
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The newest whole checkpoint, on every worker."""
+        found: list[tuple[int, dict[str, Tensor]]] = []
+
+        def on_first() -> tuple[int, dict[str, tuple[torch.Size, torch.dtype]]] | None:
+            newest = self._store.progress(self._key) if self._share else None
+            if newest is None:
+                return None
+            found.append(newest)
+            return newest[0], {name: (tensor.shape, tensor.dtype) for name, tensor in newest[1].items()}
+
+        form = self._ranks.agree(on_first)
+        if form is None:
+            return None
+        step, tensors = form
+        like = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensors.items()}
+        return step, self._ranks.share(found[0][1] if found else None, like)
+
+    def due(self, step: int) -> bool:
+        """Whether it is time for one after that many steps. Workers talk about it only every now and then."""
+        if not self._share or step < self._look_at:
+            return False
+        if self._first_step is None:
+            self._first_step = step - 1
+        due, self._look_at = self._ranks.agree(lambda: self._decide(step))
+        return due
+
+    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """The state is in the store, and older ones are gone."""
+        before = time.monotonic()
+        self._ranks.agree(lambda: self._store.put_progress(self._key, step, state))
+        self._saved = time.monotonic()
+        self._cost = self._saved - before
+
+    def _decide(self, step: int) -> tuple[bool, int]:
+        """Whether it is time, and at which step to look again."""
+        now = time.monotonic()
+        left = max(LEAST_SECONDS, self._cost / self._share) - (now - self._saved)
+        if left <= 0:
+            return True, step + 1
+        a_step = (now - self._started) / (step - (self._first_step or 0))
+        return False, step + max(1, int(left / a_step / 2))  # half way, since steps may get slower
