@@ -6,6 +6,7 @@ from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
@@ -18,7 +19,7 @@ def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True,
     return Technique(name, name, 1, params, params, weighted=weighted, identity_of_one=alone)
 
 
-def setting(num_tasks: int = 3, *, seed: int = 0, replay: bool = False) -> Setting:
+def setting(num_tasks: int = 3, *, seed: int = 0, replay: bool = False, scoring: Scoring = WHOLE) -> Setting:
     """A setting of one class a task."""
     tasks = [Task(t, (Concept("toys", f"class {t}"),)) for t in range(1, num_tasks + 1)]
     mixture = Mixture(update=0.5, buffer=0.5) if replay else Mixture()
@@ -27,7 +28,8 @@ def setting(num_tasks: int = 3, *, seed: int = 0, replay: bool = False) -> Setti
         for i, task in enumerate(tasks)
     )
     base = Base("toy", "base digest")
-    return Setting(ModelSpec(name="toy"), "10 steps", seed, base, trainings, ("toys",), ("held out",), "scored data")
+    sides = (("toys",), ("held out",))
+    return Setting(ModelSpec(name="toy"), "10 steps", seed, base, trainings, *sides, "scored data", scoring)
 
 
 def strategies(names: Sequence[str] = STRATEGIES) -> list[Strategy]:

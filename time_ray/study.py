@@ -266,6 +266,7 @@ def _setting(
         adaptation=tuple(source.name for source in datasets.adaptation),
         evaluation=tuple(source.name for source in datasets.evaluation),
         evaluation_data_key=key_of("evaluation data", scored),
+        scoring=experiment.evaluation,
     )
 
 

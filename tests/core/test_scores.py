@@ -24,6 +24,18 @@ def test_the_benchmark_anchor() -> None:
     assert gm == pytest.approx(51.12, abs=0.005)
 
 
+@given(st.lists(PERCENT, min_size=41, max_size=41), st.lists(PERCENT, min_size=22, max_size=22))
+def test_the_benchmarks_weights_are_those_of_a_plain_mean(adaptation: list[float], held_out: list[float]) -> None:
+    """It weighs mean accuracies and R@5 by how many datasets they stand for: (40 a + 1 r) / 41, (20 a + 2 r) / 22."""
+    ka = (40 * reference.fmean(adaptation[:40]) + 1 * adaptation[40]) / 41
+    zs = (20 * reference.fmean(held_out[:20]) + 2 * reference.fmean(held_out[20:])) / 22
+    learned = {f"a{i}": value for i, value in enumerate(adaptation)}
+    kept = {f"z{i}": value for i, value in enumerate(held_out)}
+    further = {"a40/r1": 0.0, "z21/r1": 0.0}
+    found = scores(learned | kept | further, learned, kept)
+    assert found == pytest.approx((ka, zs, math.sqrt(ka * zs)))
+
+
 def test_a_side_without_datasets_has_no_score() -> None:
     assert scores({"a": 50.0}, ["a"], []) == Scores(50.0, None, None)
 

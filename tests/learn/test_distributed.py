@@ -14,6 +14,7 @@ from torch.multiprocessing import spawn
 
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
 from time_ray.learn.dataset import Dataset
@@ -25,6 +26,7 @@ from time_ray.learn.train import train
 # A usual eps would blow rounding up where a gradient is zero in theory.
 HOW = Training(lr=1e-2, eps=1e-3, batch_size=16)
 STEPS = 5
+HALF = Scoring(subset=0.5)
 
 
 def work(rank: int, world_size: int, folder: Path) -> None:
@@ -32,7 +34,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)
     open_clip.add_model_config(folder / "test-small.json")
     clip = create(ModelSpec(name="test-small"))
-    pets = Dataset.open(folder / "pets")
+    pets, pairs = (Dataset.open(folder / name) for name in ("pets", "pairs"))
     stream = partial(
         batches,
         Task(1, (Concept("pets", "cat"), Concept("pets", "owl"))),
@@ -51,7 +53,9 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         start = f"file://{folder}/start-{world_size}"
         distributed.init_process_group("gloo", init_method=start, rank=rank, world_size=world_size)
     expert = train(clip, torch.load(folder / "weights.pt"), stream, HOW, steps=STEPS)
-    (scores,) = evaluate(clip, [torch.load(folder / "weights.pt")], [pets], shard=(rank, world_size))
+    (scores,) = evaluate(
+        clip, [torch.load(folder / "weights.pt")], [pets, pairs], scoring=HALF, seed=1, shard=(rank, world_size)
+    )
     torch.save((expert, scores), folder / f"{world_size}-{rank}.pt")
     if world_size > 1:
         distributed.destroy_process_group()
@@ -62,12 +66,15 @@ def test_workers_agree_with_one(
     tmp_path: Path, weights: dict[str, Tensor], make_dataset: Callable[..., Dataset], world_size: int
 ):
     make_dataset("pets", rows(60), rows(31))
+    captioned = [row._replace(captions=row.captions[: 1 + number % 2]) for number, row in enumerate(rows(331))]
+    make_dataset("pairs", [], captioned, kind="retrieval")
     (tmp_path / "test-small.json").write_text(json.dumps(SMALL))
     torch.save(weights, tmp_path / "weights.pt")
     work(0, 1, tmp_path)
     spawn(work, (world_size, tmp_path), world_size)
 
     alone, scores = torch.load(tmp_path / "1-0.pt")
+    assert 0 < scores["pairs/r1"] < scores["pairs"] < 100
     moved = max(float((alone[name] - weights[name]).abs().max()) for name in weights)
     assert moved > 1e-3
     for rank in range(world_size):

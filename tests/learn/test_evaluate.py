@@ -7,6 +7,7 @@ from torch import Tensor
 
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
+from time_ray.core.scoring import Scoring
 from time_ray.learn import features
 from time_ray.learn.dataset import Dataset, Row
 from time_ray.learn.evaluate import evaluate
@@ -62,6 +63,20 @@ def test_models_of_one_pass_score_as_each_alone(clip: Clip, weights: Weights, da
     assert evaluate(clip, [weights, other, weights], datasets) == [*alone, alone[0]]
     assert alone[0] != alone[1]
     assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
+
+
+def test_prompts_for_all_datasets_replace_their_own(clip: Clip, weights: Weights, make_dataset: Make):
+    prompts = ("one {} alone", "{}", "many of {}")
+    own, bare = make_dataset("own", [], rows(40), templates=prompts), make_dataset("bare", [], rows(40), templates=())
+    wanted = plainly(clip, weights, own)
+    found = evaluate(clip, [weights], [own, bare], scoring=Scoring(templates=prompts))
+    assert found == [{"own": wanted, "bare": wanted}]
+    assert evaluate(clip, [weights], [own], scoring=Scoring(templates=("{}",)))[0]["own"] != wanted
+
+
+def test_nothing_to_score_is_no_score(clip: Clip, weights: Weights, datasets: list[Dataset]):
+    assert evaluate(clip, [], datasets) == []
+    assert evaluate(clip, [weights, weights], []) == [{}, {}]
 
 
 def test_what_cannot_be_scored_is_told_at_once(clip: Clip, weights: Weights, make_dataset: Make):

@@ -76,8 +76,8 @@ def test_small_images_are_decoded_once_while_their_split_lives(make_dataset: Cal
 def test_threads_decode_the_same_and_name_the_same_broken_row(make_dataset: Callable[..., Dataset]):
     sound = [Row(picture(i, (90 + i, 70)), ("text",), 0, "") for i in range(12)]
     split = make_dataset("big", sound).split("train")
-    alone, together = (Decoded(split, 65, threads=threads).block(0, 12) for threads in (1, 3))
+    alone, together = (Decoded(split, 65, threads=threads).block(np.arange(12)) for threads in (1, 3))
     assert np.array_equal(alone, together)
     broken = make_dataset("broken", [*sound[:7], Row(b"no image", ("text",), 0, "")]).split("train")
     with pytest.raises(CellError, match="row 7: not a readable image"):
-        Decoded(broken, 65, threads=3).block(0, 8)
+        Decoded(broken, 65, threads=3).block(np.arange(8))

@@ -116,7 +116,15 @@ class SweepWorld:
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
-            accuracies = evaluate(self._clip(setting.model), together, datasets, device=self.device, shard=shard)
+            accuracies = evaluate(
+                self._clip(setting.model),
+                together,
+                datasets,
+                scoring=setting.scoring,
+                seed=setting.seed,
+                device=self.device,
+                shard=shard,
+            )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
             yield from accuracies
 

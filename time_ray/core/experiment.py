@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from time_ray.core.budget import Budget
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import Arrangement
@@ -137,6 +138,7 @@ class Experiment(Section):
     stream: Stream = Stream()
     mixture: Mixture = Mixture()
     training: Training = Training()
+    evaluation: Scoring = WHOLE
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")

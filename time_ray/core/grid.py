@@ -7,9 +7,10 @@ from typing import NamedTuple
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Experts, Recipe, TaskTraining, Technique, Trained
+from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy
 
-EVALUATION_VERSION = 1  # bump when the same weights would get other scores
+EVALUATION_VERSION = 2  # bump when the same weights would get other scores
 
 
 class Link(NamedTuple):
@@ -41,13 +42,16 @@ class Setting:
     adaptation: tuple[str, ...]  # dataset names that count for KA
     evaluation: tuple[str, ...]  # dataset names that count for ZS
     evaluation_data_key: str  # the bytes of every dataset that is scored
+    scoring: Scoring
     evaluation_key: str = field(init=False)
     key: str = field(init=False)
     chains: dict[str, tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)
-        object.__setattr__(self, "evaluation_key", key_of("evaluation", EVALUATION_VERSION, *datasets))
+        subset = None if self.scoring.subset is None else (self.scoring.subset, self.seed)
+        how = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
+        object.__setattr__(self, "evaluation_key", key_of("evaluation", *how))
         parts = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
         object.__setattr__(self, "key", key_of("setting", *parts))
 

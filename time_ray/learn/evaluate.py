@@ -1,17 +1,26 @@
-"""Evaluation: zero-shot accuracy of several models on the test split of each dataset, in one pass over the images."""
+"""Evaluation: several models on the test split of each dataset, in one pass over the images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize
 
 from time_ray.core.errors import UserError
-from time_ray.learn.dataset import Card, Dataset
+from time_ray.core.scoring import WHOLE, Scoring
+from time_ray.learn.dataset import Card, Dataset, Split
 from time_ray.learn.features import image_features, text_features
 from time_ray.learn.images import Decoded
 from time_ray.learn.models import Clip
+from time_ray.learn.retrieval import Pairs, found, recalls
+from time_ray.learn.subset import scored_rows
+
+Rows = NDArray[np.int64]
 
 
 def evaluate(
@@ -19,76 +28,150 @@ def evaluate(
     models: Sequence[Mapping[str, Tensor]],
     datasets: Sequence[Dataset],
     *,
+    scoring: Scoring = WHOLE,
+    seed: int = 0,
     batch_size: int = 256,
     device: str | torch.device = "cpu",
     shard: tuple[int, int] = (0, 1),
+    threads: int = 1,
 ) -> list[dict[str, float]]:
-    """For each model its top-1 accuracy in percent on the split "test" of each dataset, over all of its classes.
+    """For each model its scores in percent on the split "test" of each dataset, by the dataset's name.
 
-    A model's scores do not depend on those beside it. A class is the mean of its prompts' unit vectors, one prompt
-    for each template. With `shard` = (rank, workers) each worker scores its part of every test split, and
-    torch.distributed sums them: all get the whole result.
-    Raises UserError for datasets that have no test split or no classes.
+    Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: the
+    mean of text-to-image and image-to-text R@5, and under `NAME/r1`, `NAME/r5_text_to_image` and so on what else
+    there is. A model's scores do not depend on those beside it. `seed` chooses the images if `scoring` asks for a
+    subset. With `shard` = (rank, workers) each worker scores its part of every test split, and all get the whole
+    result by torch.distributed. `threads` decode images. Raises UserError for datasets that cannot be scored.
     """
-    UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset.card))
+    UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
+    if not models or not datasets:
+        return [{} for _ in models]
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
-        heads = _class_heads(clips, [dataset.card for dataset in datasets], batch_size)
-        correct = torch.stack(
-            [
-                _correct(clips, head, dataset, batch_size=batch_size, shard=shard)
-                for head, dataset in zip(heads, datasets, strict=True)
-            ]
-        )
+        width = text_features(clips[0], clip.tokenize([""])).shape[1]
+        one = _Pass(clips, width, torch.device(device), batch_size, *shard, threads)
+        heads = one.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
+        counts = []
+        for dataset in datasets:
+            split = dataset.split("test")
+            rows = scored_rows(dataset.card, split, scoring.subset, seed)
+            counts.append(one.retrieved(split, rows) if _retrieves(dataset) else one.correct(split, rows, next(heads)))
+        together = torch.cat(counts, dim=1)
         if shard[1] > 1:
-            dist.all_reduce(correct)
-    return [
-        {
-            dataset.card.name: 100 * count / dataset.card.splits["test"].rows
-            for dataset, count in zip(datasets, hits, strict=True)
-        }
-        for hits in correct.T.tolist()
-    ]
+            dist.all_reduce(together)
+    parts = torch.split(together.cpu(), [part.shape[1] for part in counts], dim=1)
+    return [_scores(datasets, [part[number].tolist() for part in parts]) for number in range(len(models))]
 
 
-def _faults(card: Card) -> Sequence[str]:
+def _retrieves(dataset: Dataset) -> bool:
+    return dataset.card.kind == "retrieval"
+
+
+def _faults(dataset: Dataset, scoring: Scoring) -> Sequence[str]:
+    card = dataset.card
     if not card.splits.get("test") or not card.splits["test"].rows:
         return [f"dataset {card.name}: no test images, so it cannot be evaluated; leave it out or import it with some"]
-    if not card.classes or not card.templates:
+    if _retrieves(dataset):
+        split = dataset.split("test")
+        bare = not any(split.captions(range(len(split))))
+        return [f"dataset {card.name}: no captions to retrieve by; leave it out or import it with some"] if bare else []
+    if not card.classes or not (card.templates or scoring.templates):
         return [f"dataset {card.name}: no classes with templates, so it has no accuracy; leave it out of evaluation"]
     return []
 
 
-def _class_heads(clips: Sequence[Clip], cards: Sequence[Card], batch_size: int) -> Iterator[list[Tensor]]:
-    """For each dataset, for each model, the unit vectors of its classes [C, D]; prompts of all go through together."""
-    prompts = [template.format(name) for card in cards for name in card.classes for template in card.templates]
-    vectors = [_texts(clip, prompts, batch_size) for clip in clips]
-    first = 0
-    for card in cards:
-        stop = first + len(card.classes) * len(card.templates)
-        shape = (len(card.classes), len(card.templates), -1)
-        yield [normalize(part[first:stop].view(shape).mean(dim=1), dim=-1) for part in vectors]
-        first = stop
+def _scores(datasets: Sequence[Dataset], counts: Sequence[Sequence[int]]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for dataset, numbers in zip(datasets, counts, strict=True):
+        name = dataset.card.name
+        scores |= recalls(name, numbers) if _retrieves(dataset) else {name: 100 * numbers[0] / numbers[1]}
+    return scores
 
 
-def _texts(clip: Clip, texts: Sequence[str], batch_size: int) -> Tensor:
-    chunks = (clip.tokenize(texts[first : first + batch_size]) for first in range(0, len(texts), batch_size))
-    return torch.cat([text_features(clip, chunk) for chunk in chunks])
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of some models over images; what it counts is int64 [models, counts], of this worker's part."""
 
+    clips: Sequence[Clip]
+    width: int  # of their vectors
+    device: torch.device
+    batch_size: int
+    rank: int
+    workers: int
+    threads: int
 
-def _correct(
-    clips: Sequence[Clip], heads: Sequence[Tensor], dataset: Dataset, *, batch_size: int, shard: tuple[int, int]
-) -> Tensor:
-    """For each model, how many images of this worker's part of the test split are nearest to their own class."""
-    split = dataset.split("test")
-    images = Decoded(split, clips[0].image_size)
-    device = heads[0].device
-    start, stop = (len(split) * edge // shard[1] for edge in (shard[0], shard[0] + 1))
-    correct = torch.zeros(len(clips), dtype=torch.int64, device=device)
-    for first in range(start, stop, batch_size):
-        last = min(first + batch_size, stop)
-        pixels = torch.from_numpy(images.block(first, last)).to(device)
-        labels = torch.tensor(split.labels[first:last]).to(device)
-        for number, (clip, head) in enumerate(zip(clips, heads, strict=True)):
-            correct[number] += ((image_features(clip, pixels) @ head.T).argmax(dim=1) == labels).sum()
-    return correct
+    def class_heads(self, cards: Sequence[Card], scoring: Scoring) -> Iterator[list[Tensor]]:
+        """For each dataset, for each model, the unit vectors of its classes [C, D]; all prompts go through together."""
+        prompts = (
+            (number, template.format(name))
+            for number, (name, templates) in enumerate(
+                (name, scoring.templates or card.templates) for card in cards for name in card.classes
+            )
+            for template in templates
+        )
+        classes = [len(card.classes) for card in cards]
+        sums = [torch.zeros(sum(classes), self.width) for _ in self.clips]
+        while some := list(islice(prompts, self.batch_size)):
+            numbers = torch.tensor([number for number, _ in some])
+            for total, vectors in zip(sums, self._texts([prompt for _, prompt in some]), strict=True):
+                total.index_add_(0, numbers, vectors.cpu())  # on the CPU, where the order of a sum is fixed
+        for heads in zip(*(torch.split(normalize(total, dim=-1), classes) for total in sums), strict=True):
+            yield [head.to(self.device) for head in heads]
+
+    def correct(self, split: Split, rows: Rows, heads: Sequence[Tensor]) -> Tensor:
+        """How many images are nearest to their own class, and how many there are."""
+        counts = torch.zeros((len(self.clips), 2), dtype=torch.int64, device=self.device)
+        for some, pixels in self._images(split, rows):
+            labels = torch.tensor(split.labels[some]).to(self.device)
+            counts[:, 1] += len(labels)
+            for number, (vectors, head) in enumerate(zip(self._pictures(pixels), heads, strict=True)):
+                counts[number, 0] += ((vectors @ head.T).argmax(dim=1) == labels).sum()
+        return counts
+
+    def retrieved(self, split: Split, rows: Rows) -> Tensor:
+        """What captions find among images and images among captions: the counts of `retrieval.found`."""
+        captions = split.captions(rows)
+        edges = self._edges(len(rows))
+        sizes = [(stop - start, sum(map(len, captions[start:stop]))) for start, stop in pairwise(edges)]
+        start, stop = edges[self.rank : self.rank + 2]
+        texts = [text for some in captions[start:stop] for text in some]
+        numbers = torch.arange(start, stop)
+        of_texts = numbers.repeat_interleave(torch.tensor([len(some) for some in captions[start:stop]]))
+        chunks = (texts[first : first + self.batch_size] for first in range(0, len(texts), self.batch_size))
+        of_captions = self._whole(self._texts(chunk) for chunk in chunks)
+        of_images = self._whole(self._pictures(pixels) for _, pixels in self._images(split, rows))
+        pairs = (
+            Pairs(images, numbers.to(self.device), words, of_texts.to(self.device))
+            for images, words in zip(of_images, of_captions, strict=True)
+        )
+        return torch.stack([found(each, sizes, self.rank) for each in pairs])
+
+    def _images(self, split: Split, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """The rows of this worker's part, batch by batch, with their images [B, size, size, 3] on the device."""
+        images = Decoded(split, self.clips[0].image_size, threads=self.threads)
+        start, stop = self._edges(len(rows))[self.rank : self.rank + 2]
+        following = range(start - start % self.batch_size + self.batch_size, stop, self.batch_size)
+        for first, last in pairwise((start, *following, stop)):
+            if first < last:
+                yield rows[first:last], torch.from_numpy(images.block(rows[first:last])).to(self.device)
+
+    def _edges(self, count: int) -> list[int]:
+        """Where each worker's part of so many rows starts, and where the last one's ends."""
+        return [count * edge // self.workers for edge in range(self.workers + 1)]
+
+    def _pictures(self, pixels: Tensor) -> list[Tensor]:
+        """Each model's unit vectors of the images."""
+        return [image_features(clip, pixels) for clip in self.clips]
+
+    def _texts(self, texts: Sequence[str]) -> list[Tensor]:
+        """Each model's unit vectors of the texts."""
+        tokens = self.clips[0].tokenize(texts)
+        return [text_features(clip, tokens) for clip in self.clips]
+
+    def _whole(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
+        """Each model's vectors [N, D] of all batches, of which there may be none."""
+        parts = [[torch.empty(0, self.width, device=self.device)] for _ in self.clips]
+        for batch in batches:
+            for mine, vectors in zip(parts, batch, strict=True):
+                mine.append(vectors)
+        return [torch.cat(mine) for mine in parts]

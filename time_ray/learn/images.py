@@ -77,12 +77,13 @@ class Decoded:
         fresh = self._load(rows)
         return [fresh[row] if row in fresh else self._store.kept[row] for row in rows.tolist()]
 
-    def block(self, start: int, stop: int) -> Pixels:
-        """The images of consecutive rows as [count, height, width, 3]; without a copy where they are kept."""
-        fresh = self._load(np.arange(start, stop))
-        if self._store.has[start:stop].all():
-            return self._store.kept[start:stop]
-        return np.stack([fresh[row] if row in fresh else self._store.kept[row] for row in range(start, stop)])
+    def block(self, rows: NDArray[np.int64]) -> Pixels:
+        """The images of ascending rows, as [count, height, width, 3]; not copied where they are kept side by side."""
+        fresh = self._load(rows)
+        if not self._store.has[rows].all():
+            return np.stack([fresh[row] if row in fresh else self._store.kept[row] for row in rows.tolist()])
+        consecutive = rows[-1] - rows[0] + 1 == len(rows)
+        return self._store.kept[rows[0] : rows[-1] + 1] if consecutive else self._store.kept[rows]
 
     def _load(self, rows: NDArray[np.int64]) -> dict[int, Pixels]:
         """Decode what is not kept, and keep what is small."""
