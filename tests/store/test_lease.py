@@ -1,6 +1,5 @@
 """Of two drivers of one sweep the second is told so; the dead hold nothing."""
 
-import json
 import os
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files
 from time_ray.store.lease import STALE_SECONDS, lease
+from time_ray.store.sealed import sealed
 
 NAME = "sweep"
 
@@ -26,7 +26,7 @@ def left_behind(files: Files, **about: object) -> None:
     """The lease of a process that could not remove it."""
     now = time.time()
     holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": now - 5, "beat": now, **about}
-    files.write(json.dumps(holder).encode(), "leases", NAME, "0.json")
+    files.write(sealed(holder), "leases", NAME, "0.json")
 
 
 def dead_pid() -> int:

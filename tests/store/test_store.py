@@ -71,27 +71,28 @@ def test_an_entry_cut_short_anywhere_does_not_count(store: Store, tmp_path: Path
     store.record("scores", KEY, {"accuracy": {"a": 12.5}, "note": "θ\n"})
     (path,) = files_in(tmp_path, "*.json")
     whole = path.read_bytes()
-    for size in range(len(whole) - 1):  # without its last newline the seal is still whole
+    for size in range(len(whole)):
         path.write_bytes(whole[:size])
         assert again(store).entry("scores", KEY) is None, size
-    path.write_bytes(whole[:-1])
-    assert again(store).entry("scores", KEY) is not None
+        assert again(store).keys("scores") == frozenset(), size
 
 
 def test_an_entry_with_any_byte_changed_does_not_count(store: Store, tmp_path: Path) -> None:
     store.record("scores", KEY, {"accuracy": {"a": 12.5}})
     (path,) = files_in(tmp_path, "*.json")
     whole = path.read_bytes()
-    for position in range(len(whole) - 1):
+    for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         assert again(store).entry("scores", KEY) is None, position
+        assert not path.exists()
+    assert len(files_in(tmp_path / "damaged", "*")) == 1
 
 
 def test_a_whole_entry_is_found_beside_a_broken_one(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "scores" / KEY[:2] / KEY
     folder.mkdir(parents=True)
     (folder / "0.json").write_bytes(b'{"accuracy": ')
-    (folder / "1.json").write_bytes(b"")
+    (folder / "1-5.json").write_bytes(b"")
     store.record("scores", KEY, {"number": 1})
     assert again(store).entry("scores", KEY) == {"number": 1}
 

@@ -9,7 +9,7 @@ from typing import Literal
 from time_ray.cluster.board import Board
 from time_ray.cluster.packing import by_trajectory
 from time_ray.cluster.world import SweepWorld
-from time_ray.core.errors import CellError
+from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run
 
@@ -49,6 +49,8 @@ class _Trajectory:
             for key in self._left:
                 self._tell(kind="done", cell=key)
             return "over"
+        except StoreError:
+            raise  # nothing that is made now could be kept: no other cell fares better
         except Exception as error:  # noqa: BLE001 whatever it is, other cells go on
             self._fail(error)
             return "over"

@@ -4,8 +4,12 @@ A file is written once, under a name nobody else uses, and never appended to or 
 that is what every kind of storage can do. (A lease's holder rewrites its own; what is damaged is moved out of the way.)
 """
 
+import contextlib
+import errno
+import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +17,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from time_ray.core.errors import StoreError, UserError
+
+BLOCK = 1 << 22
+DAMAGED = "damaged"
 
 
 class Files:
@@ -34,60 +41,69 @@ class Files:
 
     def read(self, *parts: str) -> bytes:
         """The whole content of a file."""
-        path = self.path(*parts)
-        try:
-            with self.filesystem.open_input_file(path) as file:
-                return bytes(file.read())
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
+        with self._doing("read", *parts) as path, self.filesystem.open_input_file(path) as file:
+            return bytes(file.read())
+
+    def digest(self, *parts: str) -> str:
+        """The SHA-256 of a file's bytes, in hex; they are read block by block."""
+        sha = hashlib.sha256()
+        with self._doing("read", *parts) as path, self.filesystem.open_input_stream(path) as stream:
+            while block := stream.read(BLOCK):
+                sha.update(block)
+        return sha.hexdigest()
 
     def write(self, data: bytes, *parts: str) -> None:
         """The file holds the data, and its folder exists."""
-        path = self.path(*parts)
-        try:
-            self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
-            with self.filesystem.open_output_stream(path) as file:
-                file.write(data)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{path}: cannot be written: {error}; free space or rights, then run it again") from error
+        with self._doing("written", *parts) as path:
+            if self.is_local:  # object storage knows no folders
+                self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
+            try:
+                with self.filesystem.open_output_stream(path) as file:
+                    file.write(data)
+            except (OSError, pa.ArrowException):
+                with contextlib.suppress(OSError, pa.ArrowException):  # half a file only takes room
+                    self.filesystem.delete_file(path)
+                raise
 
     def delete(self, *parts: str) -> None:
         """The file is gone; it may have been gone before."""
-        try:
-            self.filesystem.delete_file(self.path(*parts))
-        except FileNotFoundError:
-            return
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{self.path(*parts)}: cannot be removed: {error}") from error
+        with self._doing("removed", *parts) as path, contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(path)
 
     def delete_folder(self, *parts: str) -> None:
         """The folder and all in it are gone; it may have been gone before."""
-        try:
-            self.filesystem.delete_dir(self.path(*parts))
-        except FileNotFoundError:
-            return
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{self.path(*parts)}: cannot be removed: {error}") from error
+        with self._doing("removed", *parts) as path, contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_dir(path)
 
     def set_aside(self, *parts: str) -> None:
         """The file lies in the folder `damaged`, for people to look at; nothing reads it again."""
-        source = self.path(*parts)
-        try:
-            self.filesystem.create_dir(self.path("damaged"), recursive=True)
-            self.filesystem.move(source, self.path("damaged", source.rsplit("/", 1)[1]))
-        except FileNotFoundError:
-            return  # another process was faster
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{source}: is damaged and cannot be moved: {error}") from error
+        target = self.path(DAMAGED, "-".join("/".join(parts).split("/")))
+        with self._doing("moved out of the way", *parts) as source, contextlib.suppress(FileNotFoundError):
+            self.filesystem.create_dir(self.path(DAMAGED), recursive=True)
+            try:
+                self.filesystem.move(source, target)
+            except FileNotFoundError:
+                raise  # another process was faster
+            except (OSError, pa.ArrowException):  # a kind of storage that cannot rename
+                self.filesystem.copy_file(source, target)
+                self.filesystem.delete_file(source)
 
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder, by path; none if there is no such folder."""
-        selector = fs.FileSelector(self.path(*parts), allow_not_found=True, recursive=recursive)
-        try:
-            found = self.filesystem.get_file_info(selector)
-        except (OSError, pa.ArrowException) as error:
-            raise StoreError(f"{selector.base_dir}: cannot be listed: {error}") from error
+        with self._doing("listed", *parts) as path:
+            found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
         return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+
+    @contextlib.contextmanager
+    def _doing(self, what: str, *parts: str) -> Iterator[str]:
+        """The full path, for something that may fail: then StoreError says where, what and what to do."""
+        path = self.path(*parts)
+        try:
+            yield path
+        except (OSError, pa.ArrowException) as error:
+            where = path if self.is_local else f"{urlsplit(self.uri).scheme}://{path}"
+            why = " ".join(str(error).split())
+            raise StoreError(f"{where}: cannot be {what} ({why}); {_remedy(error)}") from error
 
     def check_writable(self) -> None:
         """Bytes can be written here; UserError otherwise, before any compute is spent."""
@@ -119,6 +135,15 @@ def _without_secrets(uri: str) -> str:
         return uri
     parts = urlsplit(uri)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+def _remedy(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return "free space, then run the same command again: it resumes"
+    if number in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "see to the rights, then run the same command again: it resumes"
+    return "see that the storage answers, then run the same command again: it resumes"
 
 
 def default_root() -> str:

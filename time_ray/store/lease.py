@@ -1,6 +1,5 @@
 """A lease says who is running a sweep now, so that a second driver can say so instead of interleaving."""
 
-import json
 import os
 import socket
 import threading
@@ -12,6 +11,7 @@ from typing import Any
 
 from time_ray.core.errors import StoreError, UserError
 from time_ray.store.files import Files
+from time_ray.store.sealed import sealed, unsealed
 
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
@@ -47,7 +47,7 @@ def _keep(files: Files, name: str, mine: str, me: dict[str, object], stop: threa
 
 
 def _beat(files: Files, name: str, mine: str, me: dict[str, object]) -> None:
-    files.write(json.dumps({**me, "beat": time.time()}).encode(), "leases", name, mine)
+    files.write(sealed({**me, "beat": time.time()}), "leases", name, mine)
 
 
 def _holder(files: Files, name: str, mine: str, me: dict[str, object]) -> dict[str, object] | None:
@@ -69,8 +69,9 @@ def _read(files: Files, name: str, file: str) -> dict[str, Any] | None:
     """A lease; None if it went meanwhile, or is so new that its writer will see ours."""
     for _ in range(READS):
         try:
-            return dict(json.loads(files.read("leases", name, file)))
-        except ValueError:
+            found = unsealed(files.read("leases", name, file))
+            if found is not None:
+                return found
             time.sleep(0.05)  # a beat is being written just now
         except StoreError as error:
             if not isinstance(error.__cause__, FileNotFoundError):

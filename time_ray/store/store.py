@@ -1,30 +1,33 @@
 """Weights and scores under their recipe's key.
 
-An entry is a small JSON file whose last line is the digest of what stands before it: a whole entry says so
-itself, a half-written one does not count. Weights lie apart, named by the digest of their bytes, so that equal
+An entry is a small sealed JSON file with its size in its name: a listing tells a whole one from a half-written one,
+and its seal tells whether a byte was changed. Weights lie apart, named by the digest of their bytes, so that equal
 weights are stored once. First write wins; what does not match its digest is set aside and made again.
 Beside them lies the progress of trainings that are under way: one file each, with its step and digest in its name.
 """
 
 import hashlib
-import json
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import safetensors.torch
+from pyarrow.fs import FileInfo
 from torch import Tensor
 
 from time_ray.core.errors import StoreError
 from time_ray.store.files import Files
+from time_ray.store.sealed import sealed, unsealed
 
 log = logging.getLogger(__name__)
 
 Entry = dict[str, object]
+PROGRESS = "progress"
+PAYLOADS = "payloads"
 
 
-class _Progress(NamedTuple):
+class Checkpoint(NamedTuple):
     """A step checkpoint by its file name, which holds the digest of its bytes: one file, whole or of no use."""
 
     step: int
@@ -33,7 +36,7 @@ class _Progress(NamedTuple):
 
 
 class Store:
-    """Entries of two kinds, `weights` and `scores`, on one root that any number of processes share."""
+    """Entries of several kinds, such as `weights` and `scores`, on one root that any number of processes share."""
 
     def __init__(self, files: Files) -> None:
         self.files = files
@@ -42,7 +45,7 @@ class Store:
     def entry(self, kind: str, key: str) -> Entry | None:
         """The entry under a key, or None; found on disk if another process wrote it meanwhile."""
         if (kind, key) not in self._entries:
-            found = self._find(kind, key)
+            found = next((entry for _, entry in self.entries(kind, key)), None)
             if found is None:
                 return None
             self._entries[kind, key] = found
@@ -50,13 +53,25 @@ class Store:
 
     def keys(self, kind: str) -> frozenset[str]:
         """Keys that have an entry, by one listing; entries are not opened."""
-        return frozenset(f.path.split("/")[-2] for f in self.files.list(kind, recursive=True) if f.size)
+        return frozenset(f.path.split("/")[-2] for f in self.files.list(kind, recursive=True) if is_whole(f))
+
+    def entries(self, kind: str, key: str) -> Iterator[tuple[str, Entry]]:
+        """Every whole entry under a key by its file name; the first stands. Damaged ones are set aside."""
+        found = [file for file in self.files.list(kind, key[:2], key) if is_whole(file)]
+        for file in sorted(found, key=lambda file: (file.mtime_ns, file.base_name)):
+            place = (kind, key[:2], key, file.base_name)
+            data = self._read(*place)
+            entry = None if data is None else unsealed(data)
+            if entry is not None:
+                yield file.base_name, entry
+            elif data is not None:
+                log.warning("%s: entry is damaged; set aside, to be made again", self.files.path(*place))
+                self.files.set_aside(*place)
 
     def record(self, kind: str, key: str, entry: Mapping[str, object]) -> Entry:
         """An entry stands under the key: this one, or the one that was there first."""
-        body = json.dumps(entry, indent=1, sort_keys=True, allow_nan=False)
-        seal = hashlib.sha256(body.encode()).hexdigest()
-        self.files.write(f"{body}\n{seal}\n".encode(), kind, key[:2], key, f"{uuid.uuid4().hex}.json")
+        data = sealed(entry)
+        self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
         found = self.entry(kind, key)
         if found is None:
             raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
@@ -64,7 +79,7 @@ class Store:
 
     def put(self, key: str, weights: Mapping[str, Tensor], about: Mapping[str, object]) -> Entry:
         """The weights lie in the store, and the entry written after them says so."""
-        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in weights.items()})
+        data = _as_bytes(weights)
         digest = hashlib.sha256(data).hexdigest()
         payload = self._payload(digest, len(data)) or self._write_payload(digest, data)
         return self.record("weights", key, {**about, "digest": digest, "bytes": len(data), "payload": payload})
@@ -80,77 +95,82 @@ class Store:
     def payload(self, key: str, entry: Entry) -> bytes | None:
         """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
         path = str(entry["payload"])
-        try:
-            data = self.files.read(path)
-        except StoreError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise  # what cannot be read just now may be whole
-        else:
-            if hashlib.sha256(data).hexdigest() == entry["digest"]:
-                return data
-            self.files.set_aside(path)
-        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", path, key)
-        self.forget("weights", key)
+        data = self._read(path)
+        if data is not None and hashlib.sha256(data).hexdigest() == entry["digest"]:
+            return data
+        self.lose(key, path)
         return None
+
+    def lose(self, key: str, payload: str) -> None:
+        """The payload is set aside, if it is there at all, and no entry under the key names it."""
+        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", payload, key)
+        self.files.set_aside(payload)
+        self._entries.pop(("weights", key), None)
+        for name, entry in self.entries("weights", key):
+            if entry["payload"] == payload:
+                self.files.delete("weights", key[:2], key, name)
 
     def put_progress(self, key: str, step: int, tensors: Mapping[str, Tensor]) -> None:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""
-        data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
-        older = [at for at in self._progress_files(key) if at.step <= step]
+        data = _as_bytes(tensors)
+        older = [at for at in self.checkpoints(key) if at.step <= step]
         name = f"{step:012d}-{hashlib.sha256(data).hexdigest()}-{uuid.uuid4().hex}.safetensors"
-        self.files.write(data, "progress", key[:2], key, name)
+        self.files.write(data, PROGRESS, key[:2], key, name)
         for at in older:
-            self.files.delete("progress", key[:2], key, at.name)
+            self.files.delete(PROGRESS, key[:2], key, at.name)
 
     def progress(self, key: str) -> tuple[int, dict[str, Tensor]] | None:
         """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
-        for at in reversed(self._progress_files(key)):
-            try:
-                data = self.files.read("progress", key[:2], key, at.name)
-            except StoreError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise  # what cannot be read just now may be whole
-                continue  # another process was faster
-            if hashlib.sha256(data).hexdigest() == at.digest:
+        for at in reversed(self.checkpoints(key)):
+            data = self._read(PROGRESS, key[:2], key, at.name)
+            if data is not None and hashlib.sha256(data).hexdigest() == at.digest:
                 return at.step, safetensors.torch.load(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
-            self.files.set_aside("progress", key[:2], key, at.name)
+            self.files.set_aside(PROGRESS, key[:2], key, at.name)
         return None
 
     def drop_progress(self, key: str) -> None:
         """No progress of that training is kept."""
-        for at in self._progress_files(key):
-            self.files.delete("progress", key[:2], key, at.name)
+        for at in self.checkpoints(key):
+            self.files.delete(PROGRESS, key[:2], key, at.name)
 
-    def _progress_files(self, key: str) -> "list[_Progress]":
-        """Earliest step first."""
-        names = [file.base_name for file in self.files.list("progress", key[:2], key)]
-        return sorted(_Progress(int(name[:12]), name.split("-")[1], name) for name in names)
-
-    def forget(self, kind: str, key: str) -> None:
-        """No entry stands under the key."""
-        self._entries.pop((kind, key), None)
-        for file in self.files.list(kind, key[:2], key):
-            self.files.delete(kind, key[:2], key, file.base_name)
-
-    def _find(self, kind: str, key: str) -> Entry | None:
-        for file in sorted(self.files.list(kind, key[:2], key), key=lambda file: file.mtime_ns):  # the first stands
-            body, _, seal = (
-                self.files.read(kind, key[:2], key, file.base_name)
-                .decode(errors="replace")
-                .rstrip("\n")
-                .rpartition("\n")
-            )
-            if hashlib.sha256(body.encode()).hexdigest() == seal:
-                entry: Entry = json.loads(body)
-                return entry
-        return None
+    def checkpoints(self, key: str) -> list[Checkpoint]:
+        """What is kept of the progress of a training, earliest step first."""
+        return sorted(checkpoint(file.base_name) for file in self.files.list(PROGRESS, key[:2], key))
 
     def _payload(self, digest: str, size: int) -> str | None:
-        whole = [f.base_name for f in self.files.list("payloads", digest[:2], digest) if f.size == size]
-        return f"payloads/{digest[:2]}/{digest}/{whole[0]}" if whole else None
+        """Where bytes of that digest lie already."""
+        for file in self.files.list(PAYLOADS, digest[:2], digest):
+            path = f"{PAYLOADS}/{digest[:2]}/{digest}/{file.base_name}"
+            if file.size == size and self.files.digest(path) == digest:
+                return path
+        return None
 
     def _write_payload(self, digest: str, data: bytes) -> str:
-        path = f"payloads/{digest[:2]}/{digest}/{uuid.uuid4().hex}.safetensors"
+        path = f"{PAYLOADS}/{digest[:2]}/{digest}/{uuid.uuid4().hex}.safetensors"
         self.files.write(data, path)
         return path
+
+    def _read(self, *parts: str) -> bytes | None:
+        """The bytes; None if there is no such file (any more). What cannot be read just now is no such thing."""
+        try:
+            return self.files.read(*parts)
+        except StoreError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            return None
+
+
+def is_whole(file: FileInfo) -> bool:
+    """Whether an entry's file has the size that its name says: False for one that is being written, or never was."""
+    return bool(file.base_name.endswith(f"-{file.size}.json"))
+
+
+def checkpoint(name: str) -> Checkpoint:
+    """What the name of a step checkpoint says."""
+    step, digest, _ = name.split("-")
+    return Checkpoint(int(step), digest, name)
+
+
+def _as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
