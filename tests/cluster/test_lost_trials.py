@@ -1,30 +1,98 @@
-"""What a sweep says of trials that end without their cells."""
+"""What a sweep does about trials that end without their cells, and about a Ray that is lost."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from time_ray import api
-from time_ray.cluster import ray_cluster, sweep
+from time_ray.cluster import sweep
+from time_ray.cluster.board import LocalBoard
+from time_ray.cluster.bundle import work
+from time_ray.cluster.ray_process import RayLostError
+from time_ray.cluster.trial import Job, Scratch
+from time_ray.cluster.world import SweepWorld
+from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+from time_ray.study import resolve
 
 
-def test_cells_that_no_trial_could_run_fail_with_the_reason(
-    new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class ToyRay:
+    """A Ray of one slot whose rounds are what a test wants them to be."""
+
+    def __init__(self, rounds: Callable[..., list[str]]) -> None:
+        self.round = rounds
+
+    def slots(self) -> int:
+        return 1
+
+    def drain(self) -> None:
+        pass
+
+
+@pytest.fixture
+def on_ray(new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A sweep of three cells whose Ray is a toy."""
+
+    def run(rounds: Callable[..., list[str]], *overrides: str) -> tuple[Any, list[str], list[Cell]]:
+        @contextmanager
+        def toy(_: Run) -> Iterator[tuple[ToyRay, Path]]:
+            yield ToyRay(rounds), tmp_path
+
+        monkeypatch.setattr(sweep, "ray_process", toy)
+        opened = api.open_experiment(
+            new_experiment(tmp_path), ["run.workers=1", "init=ft", "technique=average", *overrides]
+        )
+        said: list[str] = []
+        outcome = api.sweep(opened, lambda event: said.append(event["text"]) if event["kind"] == "say" else None)
+        return outcome, said, list(opened.study.cells)
+
+    return run
+
+
+def test_cells_that_no_trial_could_run_fail_with_the_reason(on_ray: Callable[..., Any]) -> None:
     rounds: list[int] = []
 
-    def no_worker_starts(_: object, todo: Sequence[Cell]) -> list[str]:
-        rounds.append(len(todo))
+    def no_worker_starts(bundles: Sequence[Sequence[str]], *_: object) -> list[str]:
+        rounds.append(sum(map(len, bundles)))
         return ["no worker started", "no worker started"]
 
-    monkeypatch.setattr(ray_cluster, "connected", lambda _: nullcontext())
-    monkeypatch.setattr(sweep._Sweep, "_round", no_worker_starts)
-    opened = api.open_experiment(new_experiment(tmp_path), ["run.workers=1", "init=ft", "technique=average"])
-    outcome = api.sweep(opened)
+    outcome, _, cells = on_ray(no_worker_starts)
     assert outcome.exit_code == 1
     assert rounds == [3] * sweep.MAX_ROUNDS
     assert {event["error"] for event in outcome.failures.values()} == {"no trial could run it (no worker started)"}
-    assert outcome.failures.keys() == {cell.key for cell in opened.study.cells}
+    assert outcome.failures.keys() == {cell.key for cell in cells}
+
+
+def test_a_ray_that_is_lost_is_started_again_until_it_was_too_often(on_ray: Callable[..., Any]) -> None:
+    def lost(*_: object) -> list[str]:
+        raise RayLostError("Ray's raylet ended")
+
+    outcome, said, cells = on_ray(lost, "run.max_failures=2")
+    assert outcome.exit_code == 1
+    assert said.count("starting Ray") == 3
+    assert said.count("Ray's raylet ended; starting it again") == 2
+    assert {event["error"] for event in outcome.failures.values()} == {"no trial could run it (Ray's raylet ended)"}
+    assert outcome.failures.keys() == {cell.key for cell in cells}
+
+
+def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) -> None:
+    asked: list[int] = []
+
+    def lost_once(bundles: Sequence[Sequence[str]], job: Job, _: Scratch, take: Callable[..., None]) -> list[str]:
+        asked.append(sum(map(len, bundles)))
+        if len(asked) == 1:
+            take({"kind": "running", "cells": list(bundles[0]), "holder": "a trial"})
+            raise RayLostError("Ray's gcs_server ended")
+        study, board = resolve(job.experiment, job.datasets), LocalBoard()
+        work(study.cells, SweepWorld(study, Store(Files(job.storage)), board), board)
+        return []
+
+    outcome, _, cells = on_ray(lost_once)
+    assert asked == [len(cells)] * 2
+    assert outcome.exit_code == 0
+    assert not outcome.failures

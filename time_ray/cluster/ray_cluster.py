@@ -1,6 +1,7 @@
 """Ray: a private local cluster on a laptop, or the cluster that RAY_ADDRESS names."""
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from time_ray.cluster.trial import Shape
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
+from time_ray.core.secrets import hidden
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 # read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
@@ -27,6 +29,8 @@ _SETTINGS = {
 }
 # nobody announces the end of a laptop; the watcher would cost each trial a process
 _ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+_ESSENTIAL = ("gcs_server", "raylet")  # a private cluster does not go on without these
+_CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,24 @@ class Room:
     slots: int
 
 
+def check_address() -> None:
+    """RAY_ADDRESS, if set, names a cluster in a form that Ray understands, and something answers there."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address or address == "auto":
+        return
+    found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", address)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise UserError(f"RAY_ADDRESS: '{hidden(address)}' is no address; write auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((found[1].strip("[]"), int(found[2])), _CONNECT_SECONDS).close()
+    except OSError as error:
+        msg = f"RAY_ADDRESS: nothing answers at {address} ({error}); start the cluster, or unset it for a private one"
+        raise UserError(msg) from None
+
+
 @contextmanager
-def connected(run: Run) -> Iterator[None]:
-    """A Ray cluster is connected while the block runs; a local one is started for it and ended after it."""
+def connected(run: Run, folder: str) -> Iterator[None]:
+    """A Ray cluster is connected while the block runs; a local one is started for it, with its files in the folder."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     import ray
@@ -51,9 +70,9 @@ def connected(run: Run) -> Iterator[None]:
         **_SETTINGS,
     }
     if address := os.environ.get("RAY_ADDRESS"):
-        ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
+        _join(address, env)
     else:
-        _start_local(env)
+        _start_local(env, folder)
     try:
         _check_state_api()
         yield
@@ -61,7 +80,19 @@ def connected(run: Run) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_local(env: dict[str, str]) -> None:
+def _join(address: str, env: dict[str, str]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"RAY_ADDRESS: {address}: {reason}; start the cluster, or unset it for a private one"
+        ) from error
+
+
+def _start_local(env: dict[str, str], folder: str) -> None:
     import ray
 
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything listens on 127.0.0.1 only
@@ -76,10 +107,20 @@ def _start_local(env: dict[str, str]) -> None:
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         _node_ip_address="127.0.0.1",
+        _temp_dir=folder,
         runtime_env={"env_vars": env},
         logging_level="ERROR",
         log_to_driver=False,
     )
+
+
+def lost_part() -> str | None:
+    """A part of a private cluster that has ended and without which nothing goes on, if there is one."""
+    from ray._private import worker  # Ray has no public way to ask; its version is pinned
+
+    node = worker._global_node  # noqa: SLF001
+    dead = {name for name, _ in node.dead_processes()} if node is not None else set()
+    return next((name for name in _ESSENTIAL if name in dead), None)
 
 
 def _free_port() -> int:

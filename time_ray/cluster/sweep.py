@@ -1,16 +1,14 @@
 """The driver: plan, run what is missing on Ray Tune, feed the display and MLflow, read the results back."""
 
 import os
-import pickle
 import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,8 +16,10 @@ from time_ray.cluster.board import Event, LocalBoard
 from time_ray.cluster.bundle import work
 from time_ray.cluster.mirror import Mirror
 from time_ray.cluster.packing import pack
+from time_ray.cluster.ray_cluster import check_address
+from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
 from time_ray.cluster.tracking import sweep_key, tracking_uri
-from time_ray.cluster.trial import Job, tune_trial
+from time_ray.cluster.trial import Job, Scratch
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
@@ -31,9 +31,6 @@ from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
-
-if TYPE_CHECKING:
-    from time_ray.cluster.ray_cluster import Room
 
 POLL_SECONDS = 0.25
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
@@ -66,6 +63,8 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     """
     started = time.monotonic()
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
+    if study.experiment.run.workers:
+        check_address()
     files.check_writable()
     with lease(files, study.experiment.name):
         outcome = _Sweep(study, files, watch).run()
@@ -85,6 +84,7 @@ class _Sweep:
         self.failures: dict[str, Event] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
+        self._pass_on: Callable[[], None] = lambda: None  # to trials: that they shall stop
         self.mirror: Mirror | None = None
 
     def run(self) -> Outcome:
@@ -126,7 +126,8 @@ class _Sweep:
     def _interrupted(self, *_: object) -> None:
         if self.drained:
             raise KeyboardInterrupt
-        self.drained = True  # the follower passes it on: a signal handler must not call Ray
+        self.drained = True
+        threading.Thread(target=self._pass_on, name="drain").start()  # this one may be writing to Ray just now
         self._say("finishing what is running; Ctrl-C again stops at once")
 
     def _run_missing(self, results: Sequence[CellResult]) -> None:
@@ -134,52 +135,70 @@ class _Sweep:
         if settings.workers == 0:
             board = LocalBoard()
             todo = [result.cell for result in results if not result.done]
+            self._pass_on = board.drain
             with self._following(board), _torch_threads(settings.threads):
                 work(todo, SweepWorld(self.study, self.store, board), board)
             return
-        from time_ray.cluster.ray_cluster import connected
+        errors, lost = [], 0
+        while self._todo() and lost <= settings.max_failures:
+            try:
+                errors = self._on_ray()
+                break
+            except RayLostError as error:
+                errors, lost = [str(error)], lost + 1
+                self.running.clear()
+                self._say(f"{error}{'; starting it again' if lost <= settings.max_failures else ''}")
+        self._fail(self._todo(), f"no trial could run it ({_joined(errors)})")
 
+    def _todo(self) -> list[Cell]:
+        """Cells to be run, unless we are stopping."""
+        if self.drained:
+            return []
+        cells = [cell for cell in self.study.cells if cell.key not in self.failures]
+        return [result.cell for result in read_results(cells, self.store) if not result.done]
+
+    def _on_ray(self) -> list[str]:
+        """Trials ran every cell that they could; why the last of them ended early, if they did."""
         self._say("starting Ray")
-        with connected(settings):
+        errors: list[str] = []
+        with ray_process(self.study.experiment.run) as (ray, folder):
+            self._pass_on = ray.drain
             for _ in range(MAX_ROUNDS):
-                todo = [r.cell for r in results if not r.done and r.cell.key not in self.failures]
-                if not todo or self.drained:
-                    return
-                errors = self._round(todo)
-                results = read_results(todo, self.store)
-        self._fail([r.cell for r in results if not r.done], f"no trial could run it ({_joined(errors)})")
+                slots = ray.slots()
+                if not (todo := self._todo()):
+                    break
+                errors = self._round(ray, slots, todo, folder)
+        return errors
 
-    def _round(self, todo: Sequence[Cell]) -> list[str]:
+    def _round(self, ray: RayProcess, slots: int, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
-        import ray
-
-        from time_ray.cluster.actor import BoardActor, RemoteBoard
-        from time_ray.cluster.ray_cluster import room
-
         settings = self.study.experiment.run
-        space = room(settings)
-        name = f"time-ray-board-{uuid.uuid4().hex}"
-        actor = BoardActor.options(name=name).remote()
-        board = RemoteBoard(actor)
         have = stored(self.store)
         rates = read_rates(self.store, {cell.setting.model.label for cell in todo})
-        costs = trajectory_seconds(todo, rates, have)
-        bundles = pack(todo, space.slots, costs, have, one_each=settings.pack == "cell")
-        self._say(f"starting {len(bundles)} trials, {min(space.slots, len(bundles))} at once")
-        scratch = self.files.path("ray", self.study.experiment.name, uuid.uuid4().hex[:12])
-        job = Job(self.study.experiment, self.study.datasets, self.files.uri, name)
-        try:
-            with self._following(board):
-                errors = _tune(job, bundles, space, _uri(self.files, scratch))
-        finally:
-            ray.kill(actor)
-            # also what a killed sweep left there: we hold the lease
-            self.files.delete_folder("ray", self.study.experiment.name)
+        bundles = pack(todo, slots, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
+        self._say(f"starting {len(bundles)} trials, {min(slots, len(bundles))} at once")
+        job = Job(self.study.experiment, self.study.datasets, self.files.uri, f"time-ray-board-{uuid.uuid4().hex}")
+        keys = [[cell.key for cell in bundle] for bundle in bundles]
+        with self._scratch(folder) as scratch:
+            errors = ray.round(keys, job, scratch, self._take)
         # a trial that was lost with cells in hand has failed those cells, and only those
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()
         self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({_joined(errors)})")
         return errors
+
+    @contextmanager
+    def _scratch(self, folder: Path) -> Iterator[Scratch]:
+        """Where Ray may write while the block runs: what several machines need to see goes into the storage."""
+        if "RAY_ADDRESS" not in os.environ:
+            yield Scratch(str(folder / "scratch"))
+            return
+        name = self.study.experiment.name
+        path = self.files.path("ray", name, uuid.uuid4().hex[:12])
+        try:
+            yield Scratch(path, None if self.files.is_local else self.files.uri)
+        finally:
+            self.files.delete_folder("ray", name)  # also what a killed sweep left there: we hold the lease
 
     def _fail(self, cells: Sequence[Cell], why: str) -> None:
         """The cells have failed for this reason, unless they failed for another before, or we are stopping."""
@@ -188,7 +207,7 @@ class _Sweep:
                 self._take({"kind": "failed", "cell": cell.key, "error": why, "trace": ""})
 
     @contextmanager
-    def _following(self, board: Any) -> Iterator[None]:
+    def _following(self, board: LocalBoard) -> Iterator[None]:
         """Events are taken from the board while the block runs."""
         over = threading.Event()
         follower = threading.Thread(target=self._follow, args=(board, over), daemon=True)
@@ -199,17 +218,12 @@ class _Sweep:
             over.set()
             follower.join()
 
-    def _follow(self, board: Any, over: threading.Event) -> None:
-        told = False
-        while True:
+    def _follow(self, board: LocalBoard, over: threading.Event) -> None:
+        last = False
+        while not last:
             last = over.wait(POLL_SECONDS)
-            if self.drained and not told:
-                board.drain()
-                told = True
             for event in board.events():
                 self._take(event)
-            if last:
-                return
 
     def _take(self, event: Event) -> None:
         kind, key = event["kind"], event.get("cell")
@@ -227,35 +241,6 @@ class _Sweep:
         self.watch({"kind": "say", "text": text})
 
 
-def _tune(job: Job, bundles: Sequence[Sequence[Cell]], space: "Room", scratch: str) -> list[str]:
-    """All bundles ran as Tune trials; the last line of every error that ended one."""
-    from ray import tune
-
-    trial = tune.with_parameters(
-        tune_trial,
-        job=pickle.dumps(job),
-        bundles=[[cell.key for cell in bundle] for bundle in bundles],
-        shape=space.shape,
-        scratch=scratch,
-    )
-    # a trial itself only waits for its workers; on the head it outlives any worker node
-    trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
-    tuner = tune.Tuner(
-        trial,
-        param_space={"bundle": tune.grid_search(list(range(len(bundles))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=space.slots),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=scratch,
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=space.shape.max_failures),
-        ),
-    )
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # Tune prints even if told to be silent
-        ended = tuner.fit()
-    return [str(error).strip().splitlines()[-1] for error in ended.errors]
-
-
 def _joined(errors: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(errors)) or "no reason given"
 
@@ -269,11 +254,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _uri(files: Files, path: str) -> str:
-    """A path of the storage as Ray takes it."""
-    return path if files.is_local else files.uri.replace(files.root, path, 1)
 
 
 def _in_main_thread() -> bool:

@@ -35,13 +35,26 @@ class Job:
     board: str  # the board actor's name
 
 
-def tune_trial(
-    config: dict[str, Any], *, job: bytes, bundles: Sequence[Sequence[str]], shape: Shape, scratch: str
-) -> None:
-    """The Tune trainable: start the bundle's workers with Ray Train and wait for them.
+@dataclass(frozen=True)
+class Scratch:
+    """Where Ray keeps files of its own while trials run; nothing there is needed again."""
 
-    `bundles` are cell keys, `scratch` is where Ray Train keeps its own files; nothing there is needed again.
-    """
+    path: str
+    storage: str | None = None  # the address of the storage that the path lies on; None: a folder
+
+    def where(self) -> dict[str, Any]:
+        """As Ray takes it: with the connection, not with the address, which may hold secrets."""
+        if self.storage is None:
+            return {"storage_path": self.path}
+        from time_ray.store.files import Files
+
+        return {"storage_path": self.path, "storage_filesystem": Files(self.storage).filesystem}
+
+
+def tune_trial(
+    config: dict[str, Any], *, job: bytes, bundles: Sequence[Sequence[str]], shape: Shape, scratch: Scratch
+) -> None:
+    """The Tune trainable: start the bundle's workers with Ray Train and wait for them. `bundles` are cell keys."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -56,7 +69,7 @@ def tune_trial(
         torch_config=TorchConfig(backend="nccl" if shape.gpus else "gloo"),
         run_config=RunConfig(
             name=f"bundle-{config['bundle']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
-            storage_path=scratch,
+            **scratch.where(),
             failure_config=FailureConfig(max_failures=shape.max_failures, controller_failure_limit=20),
         ),
     ).fit()

@@ -11,12 +11,12 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.secrets import hidden
 
 BLOCK = 1 << 22
 DAMAGED = "damaged"
@@ -33,7 +33,7 @@ class Files:
     @property
     def shown(self) -> str:
         """The root as people may read it: without the query and the user, which may hold secrets."""
-        return _without_secrets(self.uri)
+        return hidden(self.uri)
 
     def path(self, *parts: str) -> str:
         """The full path, in the filesystem's own form, of something under the root."""
@@ -123,18 +123,11 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (OSError, pa.ArrowException) as error:
-        where = _without_secrets(uri)
+        where = hidden(uri)
         raise UserError(
             f"storage: {where} is no address pyarrow.fs knows ({type(error).__name__}); use a path or s3://"
         ) from error
     return filesystem, path
-
-
-def _without_secrets(uri: str) -> str:
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def _remedy(error: Exception) -> str:

@@ -1,0 +1,185 @@
+"""A sweep's end of the process that speaks with Ray (see ray_driver.py): whatever ends it, nothing of it is left."""
+
+import base64
+import contextlib
+import fcntl
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import time_ray
+from time_ray.cluster.board import Event
+from time_ray.cluster.trial import Job, Scratch
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import Run
+from time_ray.version import COMMIT_VARIABLE, git_commit
+
+GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
+OLD_SECONDS = 60.0
+PREFIX = "tr-"  # short: Ray makes sockets below it, whose paths must not be longer than 107 characters
+LOCK = "lock"
+
+
+class RayLostError(Exception):
+    """Ray, or a part of it that nothing goes on without, has ended; what trials had finished is in the store."""
+
+
+class RayProcess:
+    """The process that speaks with Ray, as long as the sweep needs it."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self._lock = threading.Lock()
+        self._errors = folder / "errors.txt"
+        with self._errors.open("wb") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "time_ray.cluster.ray_driver"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("TIME_RAY_DEBUG") else errors,
+                env=_environment(),
+                start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
+            )
+        self._order({"run": run.model_dump(), "folder": str(folder)})
+
+    def slots(self) -> int:
+        """How many trials fit at once. UserError if not even one does."""
+        return int(self._hear("room")["slots"])
+
+    def round(
+        self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[Event], None]
+    ) -> list[str]:
+        """Every bundle of cells was given to a trial, and all trials ended; why some of them did so early.
+
+        `take` hears what happens while it does.
+        """
+        packed = base64.b64encode(pickle.dumps(job)).decode()
+        self._order({"bundles": bundles, "job": packed, "board": job.board, "scratch": asdict(scratch)})
+        while (event := self._next())["kind"] != "ended":
+            take(event)
+        return list(event["errors"])
+
+    def drain(self) -> None:
+        """Trials stop once they have finished what they are at."""
+        with contextlib.suppress(RayLostError):
+            self._order({"drain": True})
+
+    def end(self) -> None:
+        """The process has ended, and so has everything it started."""
+        with contextlib.suppress(OSError):
+            _pipe(self._process.stdin).close()
+        try:
+            self._process.wait(GRACE_SECONDS if os.environ.get("RAY_ADDRESS") else 0)
+        except subprocess.TimeoutExpired:
+            end_session(self._process.pid)
+            self._process.wait()
+        _pipe(self._process.stdout).close()
+
+    def _order(self, order: dict[str, Any]) -> None:
+        try:
+            with self._lock:
+                _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
+                _pipe(self._process.stdin).flush()
+        except (OSError, ValueError):  # it has ended, or we have ended it
+            raise self._lost() from None
+
+    def _hear(self, kind: str) -> Event:
+        event = self._next()
+        while event["kind"] != kind:
+            event = self._next()
+        return event
+
+    def _next(self) -> Event:
+        line = _pipe(self._process.stdout).readline()
+        if not line.endswith(b"\n"):
+            raise self._lost()
+        event: Event = json.loads(line)
+        if event["kind"] == "refused":
+            raise UserError(*event["faults"])
+        if event["kind"] == "lost":
+            raise RayLostError(event["why"])
+        return event
+
+    def _lost(self) -> RayLostError:
+        code = self._process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        last = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        return RayLostError(": ".join([f"the process that speaks with Ray {how}", *last]))
+
+
+@contextmanager
+def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
+    """Ray is connected while the block runs, with a folder for its files; nothing of both is left after it."""
+    with _folder() as folder:
+        process = RayProcess(run, folder)
+        try:
+            yield process, folder
+        finally:
+            process.end()
+
+
+def end_session(session: int) -> None:
+    """No process of the session is alive but, at the end, this one: that goes last, if it is one of them."""
+    while others := [pid for pid in _members(session) if pid != os.getpid()]:
+        for pid in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    if os.getsid(0) == session:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _members(session: int) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(rest[2]) == session and state not in "ZX":
+                yield int(folder.name)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for Ray's own files while the block runs; those of sweeps that were killed are removed as well."""
+    root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    for other in root.glob(f"{PREFIX}*/{LOCK}"):
+        _remove_if_left(other)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+    try:
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_left(lock: Path) -> None:
+    """The folder is gone, unless the sweep that made it lives: it holds the lock."""
+    with contextlib.suppress(OSError):
+        if time.time() - lock.stat().st_mtime < OLD_SECONDS:
+            return  # its maker may be about to lock it
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with a path to this package, wherever it was imported from."""
+    package = str(Path(time_ray.__file__).parent.parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), COMMIT_VARIABLE: git_commit()}
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # noqa: S101 both were asked for
+    return pipe
