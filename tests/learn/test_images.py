@@ -4,18 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pictures import picture, rows
 from PIL import Image
 from torchvision import transforms
 
 from time_ray.core.errors import CellError
 from time_ray.learn.dataset import Dataset, Row
-from time_ray.learn.images import CROP_DRAWS, Decoded, _crop_box, _stores, crop, decode, fit
-
-SIDES = st.integers(1, 300)
-DRAWS = st.lists(st.floats(0, 1, exclude_max=True), min_size=CROP_DRAWS, max_size=CROP_DRAWS)
+from time_ray.learn.images import Decoded, _stores, decode, fit
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 40), (50, 31), (17, 90), (10, 10)])
@@ -24,32 +19,6 @@ def test_fitting_is_torchvisions_resize_and_centre_crop(size: tuple[int, int]):
     resize = transforms.Resize(16, transforms.InterpolationMode.BICUBIC)
     wanted = transforms.CenterCrop(16)(resize(image))
     assert np.array_equal(np.asarray(fit(image, 16)), np.asarray(wanted))
-
-
-@given(SIDES, SIDES, DRAWS)
-def test_a_crop_lies_inside(width: int, height: int, draws: list[float]):
-    left, top, w, h = _crop_box(width, height, draws)
-    assert 0 <= left <= left + w <= width
-    assert 0 <= top <= top + h <= height
-    assert min(w, h) > 0
-
-
-def test_crops_keep_nine_tenths_in_bounded_ratio():
-    draws = np.random.default_rng(0).random((500, CROP_DRAWS))
-    boxes = [_crop_box(300, 250, row.tolist()) for row in draws]
-    areas = [w * h / (300 * 250) for _, _, w, h in boxes]
-    ratios = [w / h for _, _, w, h in boxes]
-    assert 0.89 < min(areas) < 0.91
-    assert len(set(boxes)) > 300
-    assert all(0.74 < ratio < 1.34 for ratio in ratios)
-
-
-def test_a_crop_is_cut_and_then_resized():
-    image = decode(picture(2, (40, 30)))
-    draws = np.full(CROP_DRAWS, 0.5)
-    left, top, w, h = _crop_box(40, 30, draws.tolist())
-    wanted = transforms.functional.resized_crop(image, top, left, h, w, [16, 16], transforms.InterpolationMode.BICUBIC)
-    assert np.array_equal(np.asarray(crop(image, 16, draws)), np.asarray(wanted))
 
 
 def test_every_mode_becomes_rgb():

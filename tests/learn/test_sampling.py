@@ -116,6 +116,48 @@ def test_images_of_any_size_fit(make_dataset: Make):
         assert torch.equal(batch.images, again.images)
 
 
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_loaders_change_nothing(make_dataset: Make, augment: str):
+    mixed = [Row(picture(i, (40 + i % 7, 30)), (f"text {i}",), i % 3, "") for i in range(200)]
+    data = Data((make_dataset("pets", mixed),), (), None)
+    options = {"batch_size": 64, "augment": augment, "mixture": Mixture()}
+    alone = draw(data, 1, **options)
+    for loaders in (1, 3):
+        assert same(alone, draw(data, 1, **options, loaders=loaders))
+        assert same(alone[4:], draw(data, 1, **options, loaders=loaders, start_step=4))
+
+
+@pytest.mark.parametrize("buffer_size", [1, 7, 29])
+def test_a_bounded_buffer_is_a_fixed_part_of_earlier_tasks(data: Data, buffer_size: int):
+    mixture = REPLAY.model_copy(update={"buffer_size": buffer_size})
+
+    def buffered(task: int, seed: int = 0) -> set[str]:
+        drawn = draw(data, task, mixture, steps=150, seed=seed)
+        return {text[:-2] for batch in drawn for text in batch.texts[6:]}
+
+    remembered = buffered(3)
+    assert len(remembered) == buffer_size  # of 10 pets dogs, 10 birds owls and 10 pets cats
+    assert {text for text in remembered if text.startswith("pets cat")} <= buffered(2)
+    assert remembered != buffered(3, seed=1)
+
+
+def test_a_bounded_buffer_is_uniform_over_samples(data: Data):
+    mixture = REPLAY.model_copy(update={"buffer_size": 6})
+    found = Counter(
+        source(text)
+        for seed in range(60)
+        for text in {
+            text[:-2] + " a" for batch in draw(data, 3, mixture, steps=12, seed=seed) for text in batch.texts[6:]
+        }
+    )
+    assert len(found) == 3
+    assert max(found.values()) < 1.5 * min(found.values())
+
+
+def test_a_buffer_with_room_for_all_is_unbounded(data: Data):
+    assert same(draw(data, 3), draw(data, 3, REPLAY.model_copy(update={"buffer_size": 30})))
+
+
 def test_nothing_to_draw_from_is_told_at_once(data: Data, make_dataset: Make):
     empty = Data((make_dataset("pets", []), make_dataset("birds", [])), (), None)
     with pytest.raises(UserError) as caught:
@@ -131,5 +173,6 @@ def test_nothing_to_draw_from_is_told_at_once(data: Data, make_dataset: Make):
 def test_a_broken_image_is_named(make_dataset: Make):
     broken = [*rows(3), Row(picture(0)[:-30], ("text",), 0, ""), Row(b"text", ("text",), 0, "")]
     data = Data((make_dataset("pets", broken),), (), None)
-    with pytest.raises(CellError, match=r"pets train: row [34]: not a readable image"):
-        draw(data, 1, Mixture())
+    for loaders in (0, 2):
+        with pytest.raises(CellError, match=r"pets train: row [34]: not a readable image"):
+            draw(data, 1, Mixture(), loaders=loaders)

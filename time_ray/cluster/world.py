@@ -40,6 +40,7 @@ class SweepWorld:
         self.ranks = Ranks()
         self.holder = uuid.uuid4().hex
         self._claims = Claims(board, self.holder)
+        self._run = study.experiment.run
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
@@ -88,12 +89,15 @@ class SweepWorld:
                 augment=how.training.augment,
                 rank=self.ranks.rank,
                 world_size=self.ranks.size,
+                loaders=self._run.loaders,
             ),
             how.training,
             steps=how.steps,
             device=self.device,
             seed=how.seed,
             progress=self._checkpoints(expert, start),
+            accumulate=self._run.accumulate,
+            recompute=self._run.recompute,
         )
         self._seconds[expert.key] = time.perf_counter() - started
         return weights

@@ -57,6 +57,11 @@ class Run(Section):
     workers: Annotated[int, Field(ge=0, description="training workers of a trial; 0: run in this process, no Ray")] = 1
     gpus: Annotated[float | None, Field(ge=0, description="GPUs of a worker; null: one if the cluster has any")] = None
     threads: Annotated[int, Field(ge=1, description="CPU threads of a worker")] = 1
+    loaders: Annotated[
+        int, Field(ge=0, description="threads that make coming batches while a step computes; 0: between steps")
+    ] = 1
+    accumulate: Annotated[int, Field(ge=1, description="micro-batches of a step: less memory, more time")] = 1
+    recompute: Annotated[bool, Field(description="compute activations again instead of keeping them")] = False
     trials: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as the cluster holds")] = None
     pack: Annotated[
         Literal["auto", "cell"], Field(description="auto: cells bundled by cost; cell: one cell a trial")

@@ -23,12 +23,22 @@ class Mixture(Section):
     pretraining: Share = 0.0
     update: Share = 1.0
     buffer: Share = 0.0
+    buffer_size: Annotated[
+        int | None, Field(ge=1, description="samples of earlier tasks that are remembered; null: all of them")
+    ] = None
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
         total = self.pretraining + self.update + self.buffer
         if abs(total - 1) > 1e-6:
             msg = f"shares sum to {total:g}, not 1; change update, buffer or pretraining"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _limits_what_is_used(self) -> Self:
+        if self.buffer_size is not None and not self.buffer:
+            msg = "buffer_size changes nothing while buffer is 0; raise buffer, or leave buffer_size out"
             raise ValueError(msg)
         return self
 

@@ -13,7 +13,7 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Task
 from time_ray.core.training import Training
 
-TRAINING_VERSION = 1  # bump when the same settings would train other weights
+TRAINING_VERSION = 2  # bump when the same settings would train other weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,12 +1,12 @@
 """Images: decoded, cut to the model's size, and kept where they are small."""
 
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
+from threading import Lock
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,10 +20,6 @@ Pixels = NDArray[np.uint8]  # [height, width, 3]
 
 KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a process
 KEPT_BYTES = 256 * 1024**2  # in one split
-CROP_AREA = (0.9, 1.0)
-CROP_RATIO = (3 / 4, 4 / 3)
-CROP_TRIES = 10
-CROP_DRAWS = 2 * CROP_TRIES + 2
 
 
 def decode(data: bytes) -> Image.Image:
@@ -43,16 +39,6 @@ def fit(image: Image.Image, size: int) -> Image.Image:
     scaled = image.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
     left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
     return scaled.crop((left, top, left + size, top + size))
-
-
-def crop(image: Image.Image, size: int, draws: NDArray[np.float64]) -> Image.Image:
-    """A random part of 90 to 100 % of the area, resized to a square of that size (bicubic).
-
-    `draws` are CROP_DRAWS numbers in [0, 1): they decide alone. The rule is torchvision's RandomResizedCrop.
-    """
-    left, top, width, height = _crop_box(image.width, image.height, draws.tolist())
-    part = image.crop((left, top, left + width, top + height))
-    return part.resize((size, size), Image.Resampling.BICUBIC)
 
 
 class Decoded:
@@ -115,28 +101,16 @@ class _Store:
 
     has: NDArray[np.bool_]
     kept: Pixels = field(default_factory=lambda: np.empty((0, 0, 0, 3), dtype=np.uint8))
+    lock: Lock = field(default_factory=Lock)
 
     def keep(self, row: int, pixels: Pixels) -> None:
         """Keep the image if it is small and of the same size as those before it."""
-        if not len(self.kept) and max(pixels.shape) <= KEPT_SIDE and len(self.has) * pixels.size <= KEPT_BYTES:
-            self.kept = np.empty((len(self.has), *pixels.shape), dtype=np.uint8)
+        with self.lock:
+            if not len(self.kept) and max(pixels.shape) <= KEPT_SIDE and len(self.has) * pixels.size <= KEPT_BYTES:
+                self.kept = np.empty((len(self.has), *pixels.shape), dtype=np.uint8)
         if self.kept.shape[1:] == pixels.shape:
             self.kept[row] = pixels
             self.has[row] = True
 
 
 _stores: WeakKeyDictionary[Split, dict[int | None, _Store]] = WeakKeyDictionary()
-
-
-def _crop_box(width: int, height: int, draws: list[float]) -> tuple[int, int, int, int]:
-    """Left, top, width and height: the first of ten tries that fits, or else the largest central box."""
-    low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
-    for attempt in range(CROP_TRIES):
-        area = width * height * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * draws[2 * attempt])
-        ratio = math.exp(low + (high - low) * draws[2 * attempt + 1])
-        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < w <= width and 0 < h <= height:
-            return int(draws[-2] * (width - w + 1)), int(draws[-1] * (height - h + 1)), w, h
-    w = min(width, round(height * CROP_RATIO[1]))
-    h = min(height, round(width / CROP_RATIO[0]))
-    return (width - w) // 2, (height - h) // 2, w, h

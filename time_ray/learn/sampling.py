@@ -2,24 +2,27 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from torch import Tensor
 
 from time_ray.core.errors import UserError
 from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
+from time_ray.learn.crop import CROP_DRAWS, crop
 from time_ray.learn.dataset import Dataset, Split
-from time_ray.learn.images import CROP_DRAWS, Decoded, Pixels, crop
+from time_ray.learn.images import Decoded
+from time_ray.learn.loading import Draft, made
 from time_ray.learn.randomness import Randomness, unit
 from time_ray.learn.train import Batch
 
 Integers = NDArray[np.int64]
 Augment = Literal["none", "crop"]
+PART = 16  # images that one thread reads and decodes at a time
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,15 @@ def batches(
     augment: Augment,
     rank: int = 0,
     world_size: int = 1,
+    loaders: int = 0,
 ) -> Iterator[Batch]:
     """A worker's slice of each global batch of a task, from `start_step` to `steps`.
 
     Update samples cycle through shuffles of the task's training images; buffer samples are drawn with replacement
-    from those of all earlier tasks; pretraining samples pass through shuffles of the pool. The workers' slices in
-    order of rank are the batch of a single worker. Raises UserError where there is nothing to draw from, or if the
-    batch cannot be split evenly.
+    from those of all earlier tasks, or from a uniform sample of `mixture.buffer_size` of them; pretraining samples
+    pass through shuffles of the pool. The workers' slices in order of rank are the batch of a single worker.
+    `loaders` threads make the coming batches while one is in use. Raises UserError where there is nothing to draw
+    from, or if the batch cannot be split evenly, and CellError, naming the row, when it comes to a broken image.
     """
     counts = mixture.counts(batch_size, first_task=not earlier)
     before = [concept for past in earlier for concept in past.concepts]
@@ -66,19 +71,20 @@ def batches(
     if counts.update:
         sources.append(_Source("update", counts.update, _cycling, _rows(task.concepts, data.adaptation)))
     if counts.buffer:
-        sources.append(_Source("buffer", counts.buffer, _uniform, _rows(before, data.adaptation)))
+        remembered = _remembered(_rows(before, data.adaptation), data.adaptation, mixture.buffer_size, seed)
+        sources.append(_Source("buffer", counts.buffer, _uniform, remembered))
     UserError.unless_none(_faults(task, sources, batch_size, world_size))
     picks = [source.picks(seed, task.number) for source in sources]
     details = Randomness(seed, task.number, "details")
     share = batch_size // world_size
     mine = slice(rank * share, (rank + 1) * share)
 
-    def batch(step: int) -> Batch:
+    def draft(step: int) -> Draft[Batch]:
         samples = [sample for pick in picks for sample in pick(step)]
         draws = details.block(step, batch_size * (1 + CROP_DRAWS)).reshape(batch_size, -1)
-        return _batch(samples[mine], draws[mine], image_size, augment)
+        return _draft(samples[mine], draws[mine], image_size, augment)
 
-    return map(batch, range(start_step, steps))
+    return made(draft, range(start_step, steps), loaders)
 
 
 class _Rows(NamedTuple):
@@ -119,7 +125,8 @@ def _cycling(total: int, count: int, randomness: Randomness) -> Callable[[int], 
     shuffle = lru_cache(maxsize=2)(lambda number: randomness.shuffle(number, total))
 
     def positions(step: int) -> Integers:
-        return np.array([shuffle(place // total)[place % total] for place in range(step * count, (step + 1) * count)])
+        passes, places = np.divmod(np.arange(step * count, (step + 1) * count), total)
+        return np.concatenate([shuffle(number)[places[passes == number]] for number in np.unique(passes).tolist()])
 
     return positions
 
@@ -156,20 +163,48 @@ def _joined(parts: Sequence[tuple[Split, Integers]]) -> _Rows:
     return _Rows(splits, which, np.concatenate([none, *(rows for _, rows in parts)]))
 
 
-def _batch(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: int, augment: Augment) -> Batch:
-    images = np.empty((len(samples), image_size, image_size, 3), dtype=np.uint8)
-    texts = [""] * len(samples)
+def _remembered(rows: _Rows, datasets: Sequence[Dataset], size: int | None, seed: int) -> _Rows:
+    """A uniform sample of that many rows: those with the smallest ranks, which a row has from the seed alone.
+
+    So it is a reservoir that needs no memory of its own: what once fell out of it never comes back.
+    """
+    if size is None or size >= len(rows.row):
+        return rows
+    name = {dataset.split("train"): dataset.card.name for dataset in datasets if "train" in dataset.card.splits}
+    ranks = [Randomness(seed, 0, f"reservoir {name[split]}").block(0, len(split)) for split in rows.splits]
+    firsts = np.cumsum([0, *map(len, ranks)])
+    rank = np.concatenate(ranks)[firsts[rows.split] + rows.row]
+    kept = np.sort(np.argsort(rank, kind="stable")[:size])
+    return _Rows(rows.splits, rows.split[kept], rows.row[kept])
+
+
+def _draft(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: int, augment: Augment) -> Draft[Batch]:
+    """A batch with its texts; its parts fill in the images, a few neighbours on disk at a time."""
+    pixels = torch.empty((len(samples), image_size, image_size, 3), dtype=torch.uint8)
+    images, texts = pixels.permute(0, 3, 1, 2), [""] * len(samples)
     places: dict[Split, list[int]] = {}
     for place, sample in enumerate(samples):
         places.setdefault(sample.split, []).append(place)
+    parts = []
     for split, here in places.items():
-        rows = [samples[place].row for place in here]
-        pixels = Decoded(split, image_size if augment == "none" else None).take(rows)
-        for place, image, captions in zip(here, pixels, split.captions(rows), strict=True):
+        for place, captions in zip(here, split.captions([samples[place].row for place in here]), strict=True):
             texts[place] = captions[int(draws[place, 0] % np.uint64(len(captions)))]
-            images[place] = _cropped(image, image_size, draws[place, 1:]) if augment == "crop" else image
-    return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), texts)
+        here.sort(key=lambda place: samples[place].row)
+        for first in range(0, len(here), PART):
+            some = here[first : first + PART]
+            rows = [samples[place].row for place in some]
+            parts.append(partial(_fill, images, some, split, rows, draws[some, 1:] if augment == "crop" else None))
+    return Draft(Batch(images, texts), parts)
 
 
-def _cropped(pixels: Pixels, size: int, draws: NDArray[np.uint64]) -> Pixels:
-    return np.asarray(crop(Image.fromarray(pixels), size, unit(draws)))
+def _fill(
+    images: Tensor, places: Sequence[int], split: Split, rows: Sequence[int], draws: NDArray[np.uint64] | None
+) -> None:
+    """The images of those rows are in their places: cropped by `draws`, or else fitted."""
+    size = images.shape[-1]
+    if draws is None:
+        fitted = np.stack(Decoded(split, size).take(rows))
+        images[places] = torch.from_numpy(fitted).permute(0, 3, 1, 2)
+        return
+    for place, pixels, drawn in zip(places, Decoded(split).take(rows), unit(draws), strict=True):
+        images[place] = crop(pixels, size, drawn)
