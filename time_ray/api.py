@@ -13,15 +13,17 @@ from typing import Any
 from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
-from time_ray.core.plan import Plan, Stored, plan
+from time_ray.core.plan import Plan, Stored, Work, plan
 from time_ray.ranking import By, Ranked, best_seed, rank
 from time_ray.rates import read_rates, trajectory_seconds, work_seconds
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files, default_root
 from time_ray.store.store import Store
-from time_ray.study import Study, StudyError, find_datasets, resolve
+from time_ray.study import Study, StudyError, allot, find_datasets, resolve
 
-__all__ = ["Opened", "best", "export", "open_experiment", "plan_of", "register", "show", "status", "sweep"]
+__all__ = ["Opened", "best", "budget", "export", "open_experiment", "plan_of", "register", "show", "status", "sweep"]
+
+TFLOPS = 400.0  # an H100 in bf16 at about 40 % of its peak: assumed where nobody measured
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Opened:
     def words(self) -> str:
         """The file and its overrides as they follow a verb on a shell's command line."""
         return shlex.join([self.path, *self.overrides])
+
+    @property
+    def num_tasks(self) -> int:
+        """The length of its stream."""
+        return len(self.study.settings[0].trainings)
 
     @property
     def store(self) -> Store:
@@ -64,15 +71,38 @@ def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
     return opened.study.experiment.written()
 
 
-def plan_of(opened: Opened) -> dict[str, Any]:
-    """What a sweep would do. Bytes are those to be stored; seconds are null until throughput has been measured."""
+def budget(path: str | Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What every model of the grid gets from every budget.
+
+    Neither data nor weights are needed, but for streams of one task a dataset: these say how many tasks there are.
+    """
+    from time_ray.report.budgets import budget_rows
+
+    experiment, document = config.load(path, overrides)
+    said = None if experiment.stream.arrangement == "dataset_incremental" else experiment.stream.tasks
+    num_tasks = said or open_experiment(path, overrides).num_tasks
+    try:
+        return budget_rows(experiment, allot(experiment, num_tasks), num_tasks)
+    except StudyError as error:
+        raise config.placed(document, error) from None
+
+
+def plan_of(opened: Opened, tflops: float | None = None) -> dict[str, Any]:
+    """What a sweep would do. Bytes are those to be stored; seconds are null until throughput has been measured.
+
+    `gpu_hours` are those of the FLOPs to do, at `tflops` sustained by a GPU; null where nothing asks for FLOPs.
+    """
     store = opened.store
     have = stored(store)
     counts = plan(opened.study.cells, have)
     rates = read_rates(store, set(counts.work))
     trials, slots = _trials(opened.study, counts, store, have)
     seconds = work_seconds(counts.work, rates)
+    experiment = opened.study.experiment
+    in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
     return {
+        "stream": _stream(opened.study),
+        "steps": _steps(opened.study),
         "cells": counts.cells,
         "trials": trials,
         "trainings": {
@@ -82,9 +112,42 @@ def plan_of(opened: Opened) -> dict[str, Any]:
         },
         "merges": {"distinct": counts.merges_distinct},
         "evaluations": {"distinct": counts.evaluations_distinct, "to_do": counts.evaluations_to_do},
-        "bytes": _bytes(opened.study.experiment, counts),
+        "bytes": _bytes(experiment, counts),
         "seconds": None if seconds is None else round(seconds / max(1, min(slots, trials)), 1),
+        "gpu_hours": _gpu_hours(opened.study, counts, tflops or TFLOPS) if in_flops else None,
     }
+
+
+def _stream(study: Study) -> dict[str, int]:
+    """The stream of the first seed; those of others are as long."""
+    trainings = study.settings[0].trainings
+    concepts = [concept for training in trainings for concept in training.task.concepts]
+    unseen = {source.name for source in study.datasets.adaptation} - {concept.dataset for concept in concepts}
+    return {"tasks": len(trainings), "classes": len(concepts), "datasets_never_learned": len(unseen)}
+
+
+def _steps(study: Study) -> dict[str, dict[str, int]]:
+    """Steps of a task by model and budget."""
+    steps: dict[str, dict[str, int]] = {}
+    for setting in study.settings:
+        steps.setdefault(setting.model.label, {})[setting.budget] = setting.trainings[0].steps
+    return steps
+
+
+def _gpu_hours(study: Study, counts: Plan, tflops: float) -> dict[str, float]:
+    """Hours of one GPU: training whole batches, evaluation each scored image and class prompt once a model."""
+    from time_ray.learn.cost import operations
+
+    batch_size = study.experiment.training.batch_size
+    scored = (*study.datasets.adaptation, *study.datasets.evaluation)
+    images, prompts = sum(source.num_scored for source in scored), sum(len(source.classes) for source in scored)
+    training = evaluation = 0.0
+    for spec in study.experiment.model:
+        work, each = counts.work.get(spec.label, Work(0, 0, 0)), operations(spec.name, batch_size)
+        training += work.steps * each.step
+        evaluation += work.evaluations * (images * each.image + prompts * each.text) / batch_size
+    hours = {"training": training, "evaluation": evaluation}
+    return {**{name: round(gflops / tflops / 3.6e6, 3) for name, gflops in hours.items()}, "tflops": tflops}
 
 
 def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int, int]:

@@ -75,12 +75,28 @@ def show(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
 
 
 @app.command()
-def plan(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+def plan(
+    exp: Exp,
+    overrides: Overrides = None,
+    form: Form = "table",
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, help="TFLOP/s that a GPU sustains, for GPU-hours; 400 if not given.")
+    ] = None,
+) -> None:
     """Print what a sweep would run, without running it."""
     from time_ray import api
     from time_ray.report.summary import print_plan
 
-    print_plan(api.plan_of(api.open_experiment(exp, overrides or ())), form)
+    print_plan(api.plan_of(api.open_experiment(exp, overrides or ()), tflops), form)
+
+
+@app.command()
+def budget(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+    """Print what every model gets from every budget: FLOPs and steps. Needs neither data nor weights."""
+    from time_ray import api
+    from time_ray.report.budgets import print_budgets
+
+    print_budgets(api.budget(exp, overrides or ()), form)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from time_ray import merging
@@ -17,7 +18,7 @@ from time_ray.core.stream import Concept, Task, cut
 from time_ray.learn import mini, models
 from time_ray.learn.cost import step_cost
 from time_ray.learn.sampling import Data
-from time_ray.learn.sources import Role, Source, find
+from time_ray.learn.sources import MINI, Role, Source, find
 from time_ray.learn.streamfile import in_terms_of, read_stream
 from time_ray.store.files import Files
 
@@ -82,7 +83,11 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     faults: list[Fault] = []
     techniques, bases = _axes(experiment, faults)
     tasks = _tasks(experiment, _concepts(experiment, datasets, faults), faults)
-    steps = {} if faults else _steps(experiment, len(tasks[experiment.seed[0]]), faults)
+    steps = {}
+    try:
+        steps = allot(experiment, len(tasks[experiment.seed[0]]))
+    except StudyError as error:
+        faults += [fault for fault in error.found if fault not in faults]
     if faults:
         raise StudyError(faults)
     settings = [
@@ -149,13 +154,16 @@ def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Techniqu
 
 def _datasets(experiment: Experiment, files: Files, faults: list[Fault]) -> Datasets:
     data = experiment.data
-    adaptation = _sources("adaptation", data.adaptation, files, faults)
-    evaluation = _sources("evaluation", data.evaluation, files, faults)
+    if data.root is not None and not Path(data.root).expanduser().is_dir():
+        faults.append((("data", "root"), f"'{data.root}' is no folder; correct it, or import data there"))
+        return Datasets((), (), None)
+    adaptation = _sources("adaptation", data.adaptation, data.root, files, faults)
+    evaluation = _sources("evaluation", data.evaluation, data.root, files, faults)
     pool: list[Source] = []
     if experiment.mixture.pretraining > 0 and data.pretraining is None:
         faults.append((("data", "pretraining"), "mixture.pretraining is above 0, but no pool is given; name one"))
     elif experiment.mixture.pretraining > 0 and data.pretraining is not None:
-        pool = _sources("pretraining", (data.pretraining,), files, faults)
+        pool = _sources("pretraining", (data.pretraining,), data.root, files, faults)
     names = [source.name for source in (*adaptation, *evaluation)]
     twice = sorted({name for name in names if names.count(name) > 1})
     faults += [
@@ -165,11 +173,14 @@ def _datasets(experiment: Experiment, files: Files, faults: list[Fault]) -> Data
     return Datasets(tuple(adaptation), tuple(evaluation), pool[0] if pool else None)
 
 
-def _sources(role: Role, references: Sequence[str], files: Files, faults: list[Fault]) -> list[Source]:
+def _sources(
+    role: Role, references: Sequence[str], root: str | None, files: Files, faults: list[Fault]
+) -> list[Source]:
     found: list[Source] = []
     for reference in references:
+        where = reference if root is None or reference.split(":")[0] == MINI else str(Path(root, reference))
         try:
-            found += find(reference, role, files.path("data"), files.filesystem)
+            found += find(where, role, files.path("data"), files.filesystem)
         except UserError as error:
             faults += [(("data", role), fault) for fault in error.faults]
     return found
@@ -219,19 +230,23 @@ def _tasks(experiment: Experiment, concepts: tuple[Concept, ...], faults: list[F
     }
 
 
-def _steps(experiment: Experiment, num_tasks: int, faults: list[Fault]) -> dict[tuple[ModelSpec, Budget], int]:
-    """Steps of a task by model and budget."""
-    batch_size = experiment.training.batch_size
+def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budget], int]:
+    """Steps of a task for every model and budget. Raises StudyError with every fault."""
+    batch_size, faults = experiment.training.batch_size, list[Fault]()
     steps: dict[tuple[ModelSpec, Budget], int] = {}
-    for spec in experiment.model:
+    for place, spec in enumerate(experiment.model):
         cost = partial(step_cost, spec.name, batch_size)
         for index, budget in enumerate(experiment.budget):
             try:
                 steps[spec, budget] = budget.steps(batch_size, num_tasks, cost)
             except ValueError as error:
                 faults.append((("budget", index), f"{error} ({spec.label})"))
+            except UserError as error:
+                faults += [(("model", place), fault) for fault in error.faults]
         same = [(budget.label, str(steps.get((spec, budget), budget.label))) for budget in experiment.budget]
         faults += [fault for fault in _same("budget", same) if fault not in faults]
+    if faults:
+        raise StudyError(faults)
     return steps
 
 

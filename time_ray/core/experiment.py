@@ -26,6 +26,7 @@ class TechniqueSpec(Section):
 class DataSection(Section):
     """Which datasets are learned, which only test retention, and which pool is replayed."""
 
+    root: Annotated[str | None, Field(description="folder that paths of data start from; null: the current one")] = None
     adaptation: Annotated[tuple[str, ...], Field(min_length=1, description="datasets that the stream teaches")]
     evaluation: Annotated[tuple[str, ...], Field(description="held-out datasets that measure zero-shot retention")] = ()
     pretraining: Annotated[str | None, Field(description="pool for the pretraining share of the mixture")] = None

@@ -35,6 +35,7 @@ class Source:
     folder: str
     filesystem: fs.FileSystem
     is_copy: bool = False  # drawn or imported: what is damaged can be made again
+    num_scored: int = 0  # images of the split test, once there are any
 
     def open(self) -> Dataset:
         """The dataset, whose files must be there (see `prepare`)."""
@@ -121,7 +122,8 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
 
 def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
     card = Dataset.open(folder, filesystem).card
-    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy)
+    scored = card.splits["test"].rows if "test" in card.splits else 0
+    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy, scored)
 
 
 def _listing_key(root: Path) -> str:

@@ -2,6 +2,8 @@
 
 from time_ray import merging
 
+BATCH = 512  # pairs of a step, as in the benchmark
+
 
 def technique_rows() -> list[dict[str, object]]:
     """Every merge technique with its parameters and defaults."""
@@ -18,18 +20,26 @@ def technique_rows() -> list[dict[str, object]]:
 
 
 def model_rows() -> list[dict[str, object]]:
-    """The mini models, and the open_clip architectures of TIME's size axis."""
-    from time_ray.core.model import ModelSpec
-    from time_ray.learn import mini, models
+    """The mini models, and the open_clip architectures of TIME's size axis, with what they cost.
+
+    A pair of image and text goes forward through both towers; a step is forward and backward on 512 pairs.
+    """
+    from time_ray.learn import mini
+    from time_ray.learn.cost import operations, size
 
     names = (*mini.MODELS, *("ViT-S-16", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"))
     return [
         {
             "model": name,
-            "parameters (M)": round(models.num_bytes(ModelSpec(name=name)) / 4e6, 2),
+            "parameters (M)": round(counted.total / 1e6, 2),
+            "image (M)": round(counted.image / 1e6, 2),
+            "text (M)": round(counted.text / 1e6, 2),
+            "GFLOPs a pair": round((done.image + done.text) / BATCH, 3),
+            "GFLOPs a step": round(done.step),
             "weights": "shipped" if name in mini.MODELS else "weights: a local file or an open_clip tag",
         }
         for name in names
+        for counted, done in ((size(name), operations(name, BATCH)),)
     ]
 
 

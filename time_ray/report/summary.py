@@ -57,7 +57,19 @@ def print_plan(plan: Mapping[str, Any], form: Format) -> None:
         return
     trainings, evaluations = plan["trainings"], plan["evaluations"]
     seconds = plan["seconds"]
+    stream = plan["stream"]
+    never = stream["datasets_never_learned"]
     rows: list[dict[str, object]] = [
+        {
+            "what": "tasks",
+            "count": stream["tasks"],
+            "": f"of {stream['classes']} classes" + (f"; {never} datasets scored, never learned" if never else ""),
+        },
+        *(
+            {"what": "steps", "count": count, "": f"a task: {model}, {budget}"}
+            for model, budgets in plan["steps"].items()
+            for budget, count in budgets.items()
+        ),
         {"what": "cells", "count": plan["cells"], "": f"in {plan['trials']} trials on this machine"},
         {
             "what": "trainings",
@@ -69,6 +81,10 @@ def print_plan(plan: Mapping[str, Any], form: Format) -> None:
         {"what": "to be stored", "count": _size(plan["bytes"]), "": "weights of experts and final models"},
         {"what": "time", "count": _time(seconds), "": "" if seconds else "measured by the first sweep on this storage"},
     ]
+    if hours := plan["gpu_hours"]:
+        parts = f"{hours['training']:.2f} training, {hours['evaluation']:.2f} evaluation"
+        about = f"{parts}, at {hours['tflops']:g} TFLOP/s sustained by a GPU (--tflops)"
+        rows.append({"what": "GPU-hours", "count": f"{hours['training'] + hours['evaluation']:.2f}", "": about})
     tables.print_rows(rows, "table")
 
 
