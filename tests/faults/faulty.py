@@ -107,13 +107,13 @@ class Faulty(fs.FileSystemHandler):
         self.alive()
         return self.disk.open_input_file(path)
 
-    def open_output_stream(self, path: str, metadata: object) -> pa.NativeFile:
+    def open_output_stream(self, path: str, _: object) -> pa.NativeFile:
         phase = self.begin("write", path)
         if phase == "before":
             self.fail()
         return pa.PythonFile(_Stream(self, path, phase), mode="w")
 
-    def open_append_stream(self, path: str, metadata: object) -> pa.NativeFile:
+    def open_append_stream(self, *_: object) -> pa.NativeFile:
         raise AssertionError("nothing may rely on appending")
 
     def create_dir(self, path: str, recursive: bool) -> None:
