@@ -17,7 +17,14 @@ hypothesis.settings.load_profile("unhurried")
 # before torch is imported: the other cores are for what runs beside
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-for name in ("TIME_RAY_STORAGE", "TIME_RAY_DEBUG", "TIME_RAY_GIT_COMMIT", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+for name in (
+    "TIME_RAY_STORAGE",
+    "TIME_RAY_CACHE",
+    "TIME_RAY_DEBUG",
+    "TIME_RAY_GIT_COMMIT",
+    "MLFLOW_TRACKING_URI",
+    "RAY_ADDRESS",
+):
     os.environ.pop(name, None)
 
 TINY: dict[str, Any] = {

@@ -1,11 +1,13 @@
 """The real World: experts and scores in the store, training and evaluation on this trial's workers."""
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 from time_ray.cluster.board import Board
@@ -19,9 +21,11 @@ from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describ
 from time_ray.learn import models
 from time_ray.learn.evaluate import evaluate
 from time_ray.learn.sampling import batches
+from time_ray.learn.squares import Squares
 from time_ray.learn.train import train
 from time_ray.loop import Accuracy, MissingExpertError, Weights
 from time_ray.merges import Merges, WeightCache, num_bytes
+from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
@@ -48,6 +52,8 @@ class SweepWorld:
         self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
         self._merges = Merges(self._realize, self._cache)
         self._share = study.experiment.run.checkpoint_share
+        folder = _pixels_folder(store.files)
+        self._squares = Squares(folder, lambda text: self._tell(kind="note", text=text)) if folder else None
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
@@ -128,6 +134,8 @@ class SweepWorld:
                 seed=setting.seed,
                 device=self.device,
                 shard=shard,
+                loaders=self._run.loaders,
+                squares=self._squares,
             )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
             yield from accuracies
@@ -227,6 +235,14 @@ class SweepWorld:
     def _tell(self, **event: Any) -> None:
         if self.ranks.rank == 0:
             self.board.tell(event)
+
+
+def _pixels_folder(files: Files) -> Path | None:
+    """Where decoded images are kept: TIME_RAY_CACHE, else beside the weights if they lie on a disk; empty: nowhere."""
+    named = os.environ.get("TIME_RAY_CACHE")
+    if named is None:
+        return Path(files.path("pixels")) if files.is_local else None
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _base_of(recipe: Recipe) -> Base:

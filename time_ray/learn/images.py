@@ -1,12 +1,13 @@
 """Images: decoded, cut to the model's size, and kept where they are small."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from threading import Lock
+from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from time_ray.core.errors import CellError
 from time_ray.learn.dataset import Split
 
+T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
 KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a process
@@ -87,6 +89,20 @@ class Decoded:
             msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
         return np.asarray(image if self._size is None else fit(image, self._size))
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, each made by another thread while the one before it is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def fits_in_memory(count: int, size: int) -> bool:
+    """Whether so many squares of that size are kept in memory once they are decoded."""
+    return size <= KEPT_SIDE and count * size**2 * 3 <= KEPT_BYTES
 
 
 @cache

@@ -79,6 +79,9 @@ class SweepProgress:
         self.step = event["text"]
         self._plain(self.step, now=True)
 
+    def _on_note(self, event: Event) -> None:
+        self.console.print(event["text"], style="dim", highlight=False, soft_wrap=True)
+
     def _on_running(self, event: Event) -> None:
         self._busy.add(event["holder"])
         self.step = ""
