@@ -123,14 +123,15 @@ def test_the_temperature_can_be_capped(clip: Clip, weights: Weights):
     assert expert["logit_scale"].exp().item() == pytest.approx(100)
 
 
-def test_bf16_stays_near_float32(clip: Clip, weights: Weights):
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_near_float32(clip: Clip, weights: Weights, precision: str):
     exact, rough = [], []
     train(clip, weights, given(3), Training(lr=1e-3), steps=3, on_step=lambda _, loss: exact.append(loss))
     expert = train(
         clip,
         weights,
         given(3),
-        Training(lr=1e-3, precision="bf16"),
+        Training(lr=1e-3, precision=precision),
         steps=3,
         on_step=lambda _, loss: rough.append(loss),
     )
