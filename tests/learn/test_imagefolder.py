@@ -41,7 +41,7 @@ def test_without_a_test_folder_every_fifth_image_is_one(tmp_path: Path):
     assert import_imagefolder(tmp_path / "pets", tmp_path / "again").digest == card.digest
 
 
-def test_every_bad_file_is_named_and_nothing_is_written(tmp_path: Path):
+def test_every_bad_file_is_named_and_nothing_is_whole(tmp_path: Path):
     root = tmp_path / "pets"
     add(root, *(f"train/ant/{i}.png" for i in range(3)), "test/bee/0.png")
     (root / "train/ant/1.png").write_bytes(picture(1)[:-100])
@@ -51,7 +51,7 @@ def test_every_bad_file_is_named_and_nothing_is_written(tmp_path: Path):
     places = [fault.split(": ")[0] for fault in caught.value.faults]
     assert places == [str(root / name) for name in ("test/bee/0.png", "train/ant/1.png", "train/ant/2.png")]
     assert "class bee has no training images" in caught.value.faults[0]
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out/card.json").exists()
 
 
 @pytest.mark.parametrize("names", [[], ["loose.png"], ["train/loose.png"], ["test/ant/0.png", "train/readme.md"]])

@@ -21,11 +21,10 @@ from pydantic import Field, ValidationError
 
 from time_ray.core.errors import UserError
 from time_ray.core.section import Section
-from time_ray.learn.shards import SCHEMA, Row, framed, write_shard
+from time_ray.learn.shards import DIGEST_BYTES, SCHEMA, Row, framed, write_shard
 from time_ray.learn.verified import Shard, footer_seal
 
 CARD = "card.json"
-DIGEST_BYTES = 32  # of one row
 KEPT_CAPTION_BYTES = 256 * 1024**2  # captions of a split are kept in memory up to this size
 
 Kind = Literal["classification", "captions", "retrieval"]
@@ -219,15 +218,20 @@ def write_dataset(
 
 def write_card(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
     """The card lies in the folder, sealed, with the footers of its shards: the dataset is whole."""
+    card = sealed(folder, filesystem, card)
+    with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
+        stream.write(card.model_dump_json(indent=2).encode())
+    return card
+
+
+def sealed(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
+    """The card with the digests of its shards' footers, and with its own."""
     splits = {}
     for name, info in card.splits.items():
         footers = tuple(footer_seal(filesystem, f"{folder}/{shard}") for shard in info.shards)
         splits[name] = info.model_copy(update={"footers": footers})
     card = card.model_copy(update={"splits": splits})
-    card = card.model_copy(update={"seal": _seal(card.model_dump(mode="json"))})
-    with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
-        stream.write(card.model_dump_json(indent=2).encode())
-    return card
+    return card.model_copy(update={"seal": _seal(card.model_dump(mode="json"))})
 
 
 def _seal(fields: Mapping[str, Any]) -> str:

@@ -1,13 +1,14 @@
 """Import of image folders: one folder for each class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from time_ray.core.errors import UserError
-from time_ray.learn.dataset import Card, write_dataset
-from time_ray.learn.importing import PROMPT, image_fault, is_held_out
-from time_ray.learn.shards import Row
+from time_ray.learn.dataset import Card
+from time_ray.learn.faults import Fault
+from time_ray.learn.importing import PROMPT, About, Progress, import_parts, is_held_out, unseen
+from time_ray.learn.samples import Place, Sample, sample_parts, text
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -17,12 +18,19 @@ class _File(NamedTuple):
     classname: str
 
 
-def import_imagefolder(root: str | Path, folder: str | Path) -> Card:
+def import_imagefolder(
+    root: str | Path,
+    folder: str | Path,
+    *,
+    strict: bool = True,
+    jobs: int = 1,
+    progress: Callable[[Progress], None] = unseen,
+) -> Card:
     """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
 
     Without a test folder every fifth image of a class is for testing. Underscores in class names become spaces, and
-    captions are the class prompt. Every image is decoded once; raises UserError, naming each broken one, before
-    anything is written.
+    captions are the class prompt. Every image is decoded once. Broken ones are left out, and named in the report;
+    if `strict`, UserError names them all and there is no dataset.
     """
     root = Path(root)
     if not root.is_dir():
@@ -30,14 +38,20 @@ def import_imagefolder(root: str | Path, folder: str | Path) -> Card:
         raise UserError(msg)
     splits = _splits(root)
     classes = sorted({file.classname for file in splits["train"]})
-    UserError.unless_none(_faults(root, splits, classes))
-    return write_dataset(
+    if not classes:
+        msg = f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
+        raise UserError(msg)
+    label = {name: number for number, name in enumerate(classes)}
+    faults: list[Fault] = []
+    samples = {split: list(_samples(root, split, files, label, faults)) for split, files in splits.items()}
+    return import_parts(
         folder,
-        name=root.resolve().name,
-        kind="classification",
-        classes=classes,
-        templates=[PROMPT],
-        splits={name: _rows(root, files, classes) for name, files in splits.items()},
+        About(text(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
+        [part for split, found in samples.items() for part in sample_parts(split, found)],
+        faults,
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
     )
 
 
@@ -64,24 +78,20 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _classname(folder: Path) -> str:
-    return folder.name.replace("_", " ")
+    return text(folder.name).replace("_", " ")
 
 
-def _faults(root: Path, splits: Mapping[str, Sequence[_File]], classes: Sequence[str]) -> Iterator[str]:
-    if not classes:
-        yield f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
-    for file in splits["test"]:
-        if classes and file.classname not in classes:
-            yield f"{file.path}: class {file.classname} has no training images; add some, or leave it out"
-    for files in splits.values():
-        for file in files:
-            fault = image_fault(file.path.read_bytes())
-            if fault is not None:
-                yield f"{file.path}: not a readable image ({fault}); replace or remove it"
-
-
-def _rows(root: Path, files: Sequence[_File], classes: Sequence[str]) -> Iterator[Row]:
-    label = {name: number for number, name in enumerate(classes)}
+def _samples(
+    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int], faults: list[Fault]
+) -> Iterator[Sample]:
     for file in files:
-        key = file.path.relative_to(root).as_posix()
-        yield Row(file.path.read_bytes(), (PROMPT.format(file.classname),), label[file.classname], key)
+        where = text(str(file.path))
+        place = Place.of_file(file.path)
+        if file.classname not in label:
+            detail = f"class {file.classname} has no training images; add some, or leave it out"
+            faults.append(Fault("label outside the classes", split, where, detail))
+        elif place is None:
+            faults.append(Fault("missing file", split, where, "no plain file, or a link to none; replace or remove it"))
+        else:
+            key = text(file.path.relative_to(root).as_posix())
+            yield Sample(place, (PROMPT.format(file.classname),), label[file.classname], key, where)

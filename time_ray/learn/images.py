@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from time_ray.core.errors import CellError
 from time_ray.learn.dataset import Split
@@ -20,6 +20,7 @@ from time_ray.learn.dataset import Split
 T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a process
 KEPT_BYTES = 256 * 1024**2  # in one split
 
@@ -27,7 +28,10 @@ KEPT_BYTES = 256 * 1024**2  # in one split
 def decode(data: bytes) -> Image.Image:
     """The image in RGB. Raises ValueError, saying why, if the bytes are not a whole image."""
     try:
-        return Image.open(BytesIO(data)).convert("RGB")
+        return Image.open(BytesIO(data), formats=FORMATS).convert("RGB")
+    except UnidentifiedImageError as error:
+        msg = f"none of {', '.join(FORMATS)}"
+        raise ValueError(msg) from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from error
 

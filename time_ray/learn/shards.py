@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 GROUP_BYTES = 256 * 1024  # a random access reads one row group: small ones waste little
 GROUP_ROWS = 256
+DIGEST_BYTES = 32  # of one row
 SCHEMA = pa.schema(
     [
         ("image", pa.binary()),
