@@ -12,16 +12,31 @@ from typing import Any
 
 from time_ray import config
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Experiment
+from time_ray.core.experiment import Experiment, Stream
 from time_ray.core.plan import Plan, Stored, Work, plan
+from time_ray.core.scoring import subset_size
+from time_ray.core.stream import Order
 from time_ray.ranking import By, Ranked, best_seed, rank
 from time_ray.rates import read_rates, trajectory_seconds, work_seconds
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files, default_root
 from time_ray.store.store import Store
+from time_ray.streams import Built, build, write
 from time_ray.study import Study, StudyError, allot, find_datasets, resolve
 
-__all__ = ["Opened", "best", "budget", "export", "open_experiment", "plan_of", "register", "show", "status", "sweep"]
+__all__ = [
+    "Opened",
+    "best",
+    "budget",
+    "export",
+    "open_experiment",
+    "plan_of",
+    "register",
+    "show",
+    "status",
+    "stream",
+    "sweep",
+]
 
 TFLOPS = 400.0  # an H100 in bf16 at about 40 % of its peak: assumed where nobody measured
 
@@ -69,6 +84,42 @@ def show(path: str | Path, overrides: Sequence[str] = ()) -> Mapping[str, Any]:
     """The experiment with every default filled in, as a mapping that is itself a valid experiment."""
     opened = open_experiment(path, overrides)
     return opened.study.experiment.written()
+
+
+def stream(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    order: Order,
+    output: str | Path,
+    seed: int = 0,
+    reverse: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Built:
+    """The classes of an experiment's adaptation data, arranged, are a stream file; what made it is beside it.
+
+    See `time_ray.streams.build` for the orders.
+    """
+    experiment, document = config.load(path, overrides)
+    experiment = experiment.model_copy(update={"stream": Stream()})  # the one it has may be what is to be made
+    needs_pool = order == "frequency"
+    try:
+        datasets = find_datasets(experiment, Files(experiment.storage or default_root()), with_pool=needs_pool)
+    except StudyError as error:
+        raise config.placed(document, error) from None
+    datasets = datasets._replace(evaluation=())
+    built = build(experiment, datasets, order, seed=seed, reverse=reverse, say=say)
+    flags = ["--order", order, "--seed", str(seed), *(["--reverse"] if reverse else []), "-o", str(output)]
+    write(
+        Path(output),
+        built,
+        {
+            "command": shlex.join(["time-ray", "stream", str(path), *overrides, *flags]),
+            "model": experiment.model[0].label if order in ("similarity", "performance") else None,
+            "datasets": {source.name: source.key for source in datasets.all},
+        },
+    )
+    return built
 
 
 def budget(path: str | Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -138,9 +189,12 @@ def _gpu_hours(study: Study, counts: Plan, tflops: float) -> dict[str, float]:
     """Hours of one GPU: training whole batches, evaluation each scored image and class prompt once a model."""
     from time_ray.learn.cost import operations
 
-    batch_size = study.experiment.training.batch_size
-    scored = (*study.datasets.adaptation, *study.datasets.evaluation)
-    images, prompts = sum(source.num_scored for source in scored), sum(len(source.classes) for source in scored)
+    batch_size, share = study.experiment.training.batch_size, study.experiment.evaluation.subset
+    scored = [
+        (source.num_scored, len(source.classes)) for source in (*study.datasets.adaptation, *study.datasets.evaluation)
+    ]
+    images = sum(subset_size(rows, classes, share) if share and classes else rows for rows, classes in scored)
+    prompts = sum(classes for _, classes in scored)
     training = evaluation = 0.0
     for spec in study.experiment.model:
         work, each = counts.work.get(spec.label, Work(0, 0, 0)), operations(spec.name, batch_size)

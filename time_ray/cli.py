@@ -12,6 +12,7 @@ from time_ray import __version__
 from time_ray.commands import data, lists
 from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.stream import Order
 from time_ray.merging.errors import MergeError
 from time_ray.ranking import COLUMNS
 from time_ray.report import tables
@@ -97,6 +98,24 @@ def budget(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
     from time_ray.report.budgets import print_budgets
 
     print_budgets(api.budget(exp, overrides or ()), form)
+
+
+@app.command()
+def stream(
+    exp: Exp,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.json", help="Stream file to write.")],
+    order: Annotated[Order, typer.Option("--order", help="What the order follows; the seed decides the rest.")],
+    overrides: Overrides = None,
+    seed: Annotated[int, typer.Option(min=0, help="Where chance decides.")] = 0,
+    reverse: Annotated[bool, typer.Option("--reverse", help="The order backwards.")] = False,
+) -> None:
+    """Write the classes of an experiment's data as a stream file: easy to hard, rare to frequent, like to like."""
+    from time_ray import api
+
+    built = api.stream(exp, overrides or (), order=order, output=output, seed=seed, reverse=reverse, say=talk.print)
+    print(output)
+    left = f"; {built.left_out} without training images are left out" if built.left_out else ""
+    talk.print(f"{len(built.concepts)} classes{left}; for an experiment: stream.file={output}")
 
 
 @app.command()

@@ -67,10 +67,14 @@ class StudyError(UserError):
         self.found = tuple(found)
 
 
-def find_datasets(experiment: Experiment, files: Files) -> Datasets:
-    """The datasets that an experiment names; what must be imported first is imported. StudyError with every fault."""
+def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | None = None) -> Datasets:
+    """The datasets that an experiment names; what must be imported first is imported. StudyError with every fault.
+
+    The pool is found where the mixture takes from it, or as `with_pool` says.
+    """
     faults: list[Fault] = []
-    datasets = _datasets(experiment, files, faults)
+    takes = experiment.mixture.pretraining > 0 if with_pool is None else with_pool
+    datasets = _datasets(experiment, files, faults, with_pool=takes)
     listed = _listed(experiment, faults)
     if faults:
         _axes(experiment, faults)  # whoever mends the data wants to hear of these in one go
@@ -152,7 +156,7 @@ def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Techniqu
     )
 
 
-def _datasets(experiment: Experiment, files: Files, faults: list[Fault]) -> Datasets:
+def _datasets(experiment: Experiment, files: Files, faults: list[Fault], *, with_pool: bool) -> Datasets:
     data = experiment.data
     if data.root is not None and not Path(data.root).expanduser().is_dir():
         faults.append((("data", "root"), f"'{data.root}' is no folder; correct it, or import data there"))
@@ -162,7 +166,7 @@ def _datasets(experiment: Experiment, files: Files, faults: list[Fault]) -> Data
     pool: list[Source] = []
     if experiment.mixture.pretraining > 0 and data.pretraining is None:
         faults.append((("data", "pretraining"), "mixture.pretraining is above 0, but no pool is given; name one"))
-    elif experiment.mixture.pretraining > 0 and data.pretraining is not None:
+    elif with_pool and data.pretraining is not None:
         pool = _sources("pretraining", (data.pretraining,), data.root, files, faults)
     names = [source.name for source in (*adaptation, *evaluation)]
     twice = sorted({name for name in names if names.count(name) > 1})

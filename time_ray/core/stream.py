@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from time_ray.core.keys import Named, named
 
 Arrangement = Literal["listed", "random", "dataset_incremental"]
+Order = Literal["random", "datasets", "similarity", "performance", "frequency"]  # what a stream can be built by
 
 
 class Concept(NamedTuple):
