@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,20 @@ from typing import Any
 from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, Stream
-from time_ray.core.plan import Plan, Stored, Work, plan
+from time_ray.core.plan import Plan, Stored, Work, needs, plan
 from time_ray.core.scoring import subset_size
 from time_ray.core.stream import Order
+from time_ray.learn.dataset import verify_datasets
 from time_ray.ranking import By, Ranked, best_seed, rank
 from time_ray.rates import read_rates, trajectory_seconds, work_seconds
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files, default_root
+from time_ray.store.gc import collect
+from time_ray.store.inventory import Inventory, Reach, Waste, rows
+from time_ray.store.lookup import LookUp
 from time_ray.store.store import Store
+from time_ray.store.verify import Checked, verify
+from time_ray.store.why import Difference, first_difference
 from time_ray.streams import Built, build, write
 from time_ray.study import Study, StudyError, allot, find_datasets, resolve
 
@@ -34,6 +40,12 @@ __all__ = [
     "register",
     "show",
     "status",
+    "storage",
+    "store_gc",
+    "store_list",
+    "store_show",
+    "store_verify",
+    "store_why",
     "stream",
     "sweep",
 ]
@@ -330,3 +342,78 @@ def _split(wanted: str) -> list[str]:
 
 def _matches(label: str, wanted: str) -> bool:
     return label == wanted or label.partition("(")[0] == wanted
+
+
+def storage(where: str | Path) -> Files:
+    """The storage of an experiment file, or the storage root itself: a folder or a URI."""
+    if str(where).endswith((".yaml", ".yml")):
+        experiment, _ = config.load(where)
+        return Files(experiment.storage or default_root())
+    files = Files(str(where))
+    if files.is_local and not Path(files.root).is_dir():
+        raise UserError(f"'{where}' is neither an experiment file (YAML) nor a storage root; correct the path")
+    return files
+
+
+def store_list(where: str | Path) -> list[dict[str, object]]:
+    """What lies on a storage: a row for each kind of file."""
+    return rows(Inventory.of(storage(where)))
+
+
+def store_show(where: str | Path, key: str) -> dict[str, object]:
+    """All that a storage knows of a key, given by its beginning."""
+    known = LookUp(Store(storage(where)))
+    return known.show(known.key(key))
+
+
+def store_why(where: str | Path, one: str, other: str) -> Difference | None:
+    """The first field in which the recipes of two keys differ, through the experts that they are made of."""
+    known = LookUp(Store(storage(where)))
+    return first_difference({"key": known.key(one)}, {"key": known.key(other)}, known.recipe)
+
+
+def store_verify(where: str | Path) -> Iterator[Checked]:
+    """Every file of a storage, read and compared with its digest; what is damaged is set aside by then."""
+    files = storage(where)
+    yield from verify(files)
+    for path, size, fault in verify_datasets(files.path("data"), files.filesystem):
+        yield Checked("data", path.removeprefix(files.path("")), size, fault)
+
+
+def store_gc(words: Sequence[str], *, young: bool = False, dry: bool = False) -> Iterator[Waste]:
+    """What a storage does not need, each removed by the time it is told (see `collect`).
+
+    `words` are experiment files, each followed by its overrides: what their sweeps can still reach is kept. Or one
+    storage root: then only what no entry names is removed. UserError if they are not all of one storage.
+    """
+    experiments = _with_overrides(words)
+    if [path for path, _ in experiments if not path.endswith((".yaml", ".yml"))]:
+        if len(experiments) > 1:
+            raise UserError("gc: name experiment files (YAML) of one storage, or one storage root alone")
+        return collect(storage(words[0]), None, young=young, dry=dry)
+    opened = [open_experiment(path, overrides) for path, overrides in experiments]
+    roots = sorted({one.files.shown for one in opened})
+    if len(roots) > 1:
+        raise UserError(f"gc: the experiments lie on different storages ({', '.join(roots)}); clean one at a time")
+    return collect(opened[0].files, _reach(opened), young=young, dry=dry)
+
+
+def _with_overrides(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if "=" in word and found and not Path(word).exists() and "://" not in word:
+            found[-1][1].append(word)
+        else:
+            found.append((word, []))
+    return found
+
+
+def _reach(opened: Sequence[Opened]) -> Reach:
+    """Every key that a sweep of these experiments may ask for."""
+    weights: set[str] = set()
+    scores: set[str] = set()
+    for cell in (cell for one in opened for cell in one.study.cells):
+        need = needs(cell)
+        weights |= {*need.experts, need.final}
+        scores |= {*need.scores}
+    return Reach(weights, scores)

@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from time_ray import __version__
-from time_ray.commands import data, lists
+from time_ray.commands import data, lists, store
 from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.stream import Order
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
+app.add_typer(store.app, name="store")
 
 
 def _version(value: bool) -> None:

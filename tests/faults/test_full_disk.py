@@ -32,7 +32,7 @@ def test_the_sweep_stops_and_resumes(
         assert failing.failed
         assert len(str(caught.value).splitlines()) == 1
         with monkeypatch.context() as context:
-            context.setattr("time_ray.store.lease._is_dead", lambda _: True)  # a lease cannot be removed there
+            context.setattr("time_ray.store.lease._is_gone", lambda _: True)  # a lease cannot be removed there
             outcome = api.sweep(at(small.opened, Files(str(root))))
         assert outcome.exit_code == 0
         assert small.same(root), point

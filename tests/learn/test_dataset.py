@@ -191,7 +191,7 @@ def test_a_shard_out_of_reach_for_a_moment_is_no_damage(tmp_path: Path, monkeypa
             raise OSError("timed out")
 
     with monkeypatch.context() as context:
-        context.setattr(split._shards[0], "_filesystem", Away())
+        context.setattr(split.shards[0], "_filesystem", Away())
         with pytest.raises(CellError, match=r"cannot be read \(timed out\); the same command goes on"):
             split.images([0])
     assert split.images([0]) == [rows(3)[0].image]

@@ -4,14 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import StoreError, UserError
 from time_ray.store.files import Files
-from time_ray.store.lease import STALE_SECONDS, lease
+from time_ray.store.lease import CLEANING, STALE_SECONDS, holders, lease
 from time_ray.store.sealed import sealed
 
 NAME = "sweep"
@@ -22,11 +23,12 @@ def files(tmp_path: Path) -> Files:
     return Files(str(tmp_path))
 
 
-def left_behind(files: Files, **about: object) -> None:
-    """The lease of a process that could not remove it."""
+def left_behind(files: Files, silent: float = 0.0, name: str = NAME, **about: object) -> None:
+    """The lease of a process that could not remove it, and has not beaten for so many seconds."""
     now = time.time()
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": now - 5, "beat": now, **about}
-    files.write(sealed(holder), "leases", NAME, "0.json")
+    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": now - 5, "holds": True, **about}
+    files.write(sealed(holder), "leases", name, "0.json")
+    os.utime(files.path("leases", name, "0.json"), (now - silent, now - silent))
 
 
 def dead_pid() -> int:
@@ -69,15 +71,75 @@ def test_a_lease_of_another_machine_holds_while_it_beats(files: Files) -> None:
 
 
 def test_a_lease_that_beats_no_more_is_released(files: Files) -> None:
-    left_behind(files, host="elsewhere", pid=1, beat=time.time() - STALE_SECONDS - 1)
+    left_behind(files, STALE_SECONDS + 1, host="elsewhere", pid=1)
     with lease(files, NAME):
         assert len(files.list("leases", NAME)) == 1
 
 
-def test_a_later_comer_steps_back_for_us(files: Files) -> None:
-    left_behind(files, since=time.time() + 5)
+def test_a_later_comer_steps_back_for_us(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_behind(files, since=time.time() + 5, holds=False)
+    slept = []
+
+    def steps_back(seconds: float) -> None:
+        slept.append(seconds)
+        files.delete("leases", NAME, "0.json")
+
+    monkeypatch.setattr("time_ray.store.lease.time.sleep", steps_back)
     with lease(files, NAME):
+        assert len(files.list("leases", NAME)) == 1
+    assert len(slept) == 1
+
+
+def test_whoever_holds_it_keeps_it_whatever_the_clocks_say(files: Files) -> None:
+    left_behind(files, host="clock is ahead", since=time.time() + 1000)
+    with pytest.raises(UserError, match="on clock is ahead"), lease(files, NAME):
         pass
+
+
+def test_of_many_that_ask_at_once_at_most_one_holds_at_a_time(files: Files) -> None:
+    held, most, refused, lock = [], [], [], threading.Lock()
+
+    def ask() -> None:
+        try:
+            with lease(Files(files.uri), NAME):
+                with lock:
+                    held.append(1)
+                    most.append(len(held))
+                time.sleep(0.02)
+                with lock:
+                    held.pop()
+        except UserError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert len(most) + len(refused) == 8
+
+
+def test_cleaning_and_sweeps_exclude_each_other(files: Files) -> None:
+    with lease(files, NAME), pytest.raises(UserError, match="sweep 'sweep' is being run by"), lease(files, CLEANING):
+        pass
+    with lease(files, CLEANING), pytest.raises(UserError, match="the storage is being cleaned by"), lease(files, NAME):
+        pass
+    assert holders(files) == []
+
+
+def test_a_beat_that_fails_is_not_the_last(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time_ray.store.lease.BEAT_SECONDS", 0.01)
+    beats = []
+
+    def failing(*_: object) -> None:
+        beats.append(1)
+        raise StoreError("out of reach")
+
+    with lease(files, NAME), monkeypatch.context() as context:
+        context.setattr(files, "write", failing)
+        while len(beats) < 3:
+            time.sleep(0.01)
 
 
 def test_a_lease_that_goes_while_it_is_read_holds_nothing(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +147,7 @@ def test_a_lease_that_goes_while_it_is_read_holds_nothing(files: Files, monkeypa
     listed = files.list("leases", NAME)
     files.delete("leases", NAME, "0.json")
     with monkeypatch.context() as context:
-        context.setattr(files, "list", lambda *_: listed)
+        context.setattr(files, "list", lambda *_, **__: listed)
         with lease(files, NAME):
             pass
 

@@ -150,18 +150,17 @@ Recipe: TypeAlias = Base | Trained | Merged | Running
 
 
 def describe(recipe: Recipe) -> dict[str, object]:
-    """The recipe as plain JSON values, its parts by key: enough to say how the weights were made."""
+    """The recipe as plain JSON values, experts by key: with theirs, enough to make the weights again."""
     match recipe:
         case Base():
-            return {"kind": "base", "model": recipe.model, "weights_digest": recipe.weights_digest}
+            parts: dict[str, object] = {"model": recipe.model, "weights_digest": recipe.weights_digest}
         case Trained():
             how = recipe.how
-            return {
-                "kind": "trained",
-                "start": recipe.start.key,
+            parts = {
+                "start": _part(recipe.start),
                 "task": how.task.number,
                 "concepts": [list(concept) for concept in how.task.concepts],
-                "replays": [task.number for task in how.earlier],
+                "replays": [[task.number, key_of(task.concepts)] for task in how.earlier],
                 "training": how.training.model_dump(),
                 "mixture": how.mixture.model_dump(),
                 "steps": how.steps,
@@ -170,22 +169,35 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "version": TRAINING_VERSION,
             }
         case Merged():
-            return {
-                "kind": "merged",
-                "technique": recipe.technique.name,
-                "params": dict(recipe.technique.params),
-                "version": recipe.technique.version,
-                "base": recipe.base.key,
-                "experts": [e.key for e in recipe.experts],
+            parts = {
+                **_described(recipe.technique, recipe.technique.params),
+                "base": describe(recipe.base),
+                "experts": [expert.key for expert in recipe.experts],
             }
         case Running():
-            return {
-                "kind": "running",
-                "technique": recipe.technique.name,
-                "params": dict(recipe.technique.pair_params),
-                "version": recipe.technique.version,
-                "base": recipe.base.key,
-                "older": recipe.older.key,
-                "newer": recipe.newer.key,
+            chain = list(_chain(recipe))
+            parts = {
+                **_described(recipe.technique, recipe.technique.pair_params),
+                "base": describe(recipe.base),
+                "first": _part(chain[-1].older),
+                "experts": [step.newer.key for step in reversed(chain)],
                 "weight": recipe.weight,
             }
+    return {"kind": type(recipe).__name__.lower(), "key": recipe.key, **parts}
+
+
+def _described(technique: Technique, params: Mapping[str, object]) -> dict[str, object]:
+    return {"technique": technique.name, "params": dict(params), "version": technique.version}
+
+
+def _part(recipe: Recipe) -> dict[str, object]:
+    """A part of another recipe; an expert has an entry of its own."""
+    return {"kind": "trained", "key": recipe.key} if isinstance(recipe, Trained) else describe(recipe)
+
+
+def _chain(newest: Running) -> "Iterator[Running]":
+    """The steps of a running merge, newest first; technique and weight are the same in all."""
+    step: Recipe = newest
+    while isinstance(step, Running):
+        yield step
+        step = step.older

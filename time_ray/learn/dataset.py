@@ -19,10 +19,10 @@ import pyarrow.fs
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import CellError, UserError
 from time_ray.core.section import Section
 from time_ray.learn.shards import DIGEST_BYTES, SCHEMA, Row, framed, write_shard
-from time_ray.learn.verified import Shard, footer_seal
+from time_ray.learn.verified import Shard, footer_seal, set_aside
 
 CARD = "card.json"
 KEPT_CAPTION_BYTES = 256 * 1024**2  # captions of a split are kept in memory up to this size
@@ -60,7 +60,7 @@ class Split:
     def __init__(self, where: str, name: str, shards: Sequence[Shard], rows: int) -> None:
         self.name = name
         self.where = where
-        self._shards = tuple(shards)
+        self.shards = tuple(shards)
         self._rows = rows
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Split:
 
     def rows(self) -> Iterator[Row]:
         """Every row, in order; one row group at a time is in memory."""
-        for shard in self._shards:
+        for shard in self.shards:
             for table in shard.tables(SCHEMA.names):
                 for image, captions, label, key in zip(*(column.to_pylist() for column in table.columns), strict=True):
                     yield Row(image, tuple(captions), label, key)
@@ -100,7 +100,7 @@ class Split:
         group_of = np.searchsorted(self._groups.start, wanted, side="right") - 1
         for shard in np.unique(self._groups.shard[group_of]):
             groups = np.unique(group_of[self._groups.shard[group_of] == shard])
-            tables = self._shards[shard].tables([column], self._groups.local[groups].tolist())
+            tables = self.shards[shard].tables([column], self._groups.local[groups].tolist())
             for group, table in zip(groups, tables, strict=True):
                 values = table[0]
                 for place in np.flatnonzero(group_of == group):
@@ -117,7 +117,7 @@ class Split:
         column = SCHEMA.names.index("captions")
         sizes = (
             shard.footer.row_group(group).column(column).total_uncompressed_size
-            for shard in self._shards
+            for shard in self.shards
             for group in range(shard.footer.num_row_groups)
         )
         return bool(sum(sizes) <= KEPT_CAPTION_BYTES)
@@ -127,12 +127,12 @@ class Split:
         return self._column("captions")
 
     def _column(self, name: str) -> pa.Array:
-        chunks = [chunk for shard in self._shards for table in shard.tables([name]) for chunk in table[0].chunks]
+        chunks = [chunk for shard in self.shards for table in shard.tables([name]) for chunk in table[0].chunks]
         return pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
 
     @cached_property
     def _groups(self) -> "_Groups":
-        footers = [shard.footer for shard in self._shards]
+        footers = [shard.footer for shard in self.shards]
         places = [(shard, local) for shard, file in enumerate(footers) for local in range(file.num_row_groups)]
         rows = [footers[shard].row_group(local).num_rows for shard, local in places]
         shard, local = np.array(places, dtype=np.int64).reshape(-1, 2).T
@@ -174,6 +174,11 @@ class Dataset:
             ]
             splits[name] = Split(f"{folder} {name}", name, shards, info.rows)
         return cls(card, splits)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The files of all splits."""
+        return tuple(shard for split in self._splits.values() for shard in split.shards)
 
     def split(self, name: str) -> Split:
         """The split of that name. Raises UserError if the dataset has none."""
@@ -252,6 +257,27 @@ def content_digest(
     for text in (kind, *classes, "\0", *templates):
         digest.update(framed(text.encode()))
     return digest.hexdigest()
+
+
+def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple[str, int, str | None]]:
+    """Every card and shard of the datasets somewhere below a folder of copies: path, bytes, and what is wrong.
+
+    What is damaged is set aside by then, to be made again.
+    """
+    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=True)
+    for card in sorted((f for f in filesystem.get_file_info(selector) if f.base_name == CARD), key=lambda f: f.path):
+        try:
+            dataset = Dataset.open(card.path.rpartition("/")[0], filesystem, is_copy=True)
+        except UserError as error:
+            set_aside(filesystem, card.path)
+            yield card.path, card.size, error.faults[0]
+            continue
+        yield card.path, card.size, None
+        for shard in dataset.shards:
+            try:
+                yield shard.path, shard.verify(), None
+            except CellError as error:
+                yield shard.path, 0, str(error)
 
 
 def _write_split(

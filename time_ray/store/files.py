@@ -21,6 +21,7 @@ from time_ray.core.secrets import hidden
 
 BLOCK = 1 << 22
 DAMAGED = "damaged"
+PROBE = ".probe-"
 
 
 class Files:
@@ -44,6 +45,15 @@ class Files:
         """The whole content of a file."""
         with self._doing("read", *parts) as path, self.filesystem.open_input_file(path) as file:
             return bytes(file.read())
+
+    def find(self, *parts: str) -> bytes | None:
+        """The whole content of a file; None if there is none. What cannot be read just now is another matter."""
+        try:
+            return self.read(*parts)
+        except StoreError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
 
     def digest(self, *parts: str) -> str:
         """The SHA-256 of a file's bytes, in hex; they are read block by block."""
@@ -108,7 +118,7 @@ class Files:
 
     def check_writable(self) -> None:
         """Bytes can be written here; UserError otherwise, before any compute is spent."""
-        probe = f".probe-{uuid.uuid4().hex}"
+        probe = f"{PROBE}{uuid.uuid4().hex}"
         try:
             self.write(b"", probe)
             self.delete(probe)

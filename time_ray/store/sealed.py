@@ -8,7 +8,7 @@ from typing import Any
 
 def sealed(fields: Mapping[str, object]) -> bytes:
     """The fields as JSON, and their seal. ValueError for what JSON cannot hold, such as NaN."""
-    body = json.dumps(fields, indent=1, sort_keys=True, allow_nan=False)
+    body = json.dumps(fields, indent=1, allow_nan=False)
     return f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
 
 

@@ -60,7 +60,7 @@ class Store:
         found = [file for file in self.files.list(kind, key[:2], key) if is_whole(file)]
         for file in sorted(found, key=lambda file: (file.mtime_ns, file.base_name)):
             place = (kind, key[:2], key, file.base_name)
-            data = self._read(*place)
+            data = self.files.find(*place)
             entry = None if data is None else unsealed(data)
             if entry is not None:
                 yield file.base_name, entry
@@ -95,7 +95,7 @@ class Store:
     def payload(self, key: str, entry: Entry) -> bytes | None:
         """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
         path = str(entry["payload"])
-        data = self._read(path)
+        data = self.files.find(path)
         if data is not None and hashlib.sha256(data).hexdigest() == entry["digest"]:
             return data
         self.lose(key, path)
@@ -122,7 +122,7 @@ class Store:
     def progress(self, key: str) -> tuple[int, dict[str, Tensor]] | None:
         """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
         for at in reversed(self.checkpoints(key)):
-            data = self._read(PROGRESS, key[:2], key, at.name)
+            data = self.files.find(PROGRESS, key[:2], key, at.name)
             if data is not None and hashlib.sha256(data).hexdigest() == at.digest:
                 return at.step, safetensors.torch.load(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
@@ -150,15 +150,6 @@ class Store:
         path = f"{PAYLOADS}/{digest[:2]}/{digest}/{uuid.uuid4().hex}.safetensors"
         self.files.write(data, path)
         return path
-
-    def _read(self, *parts: str) -> bytes | None:
-        """The bytes; None if there is no such file (any more). What cannot be read just now is no such thing."""
-        try:
-            return self.files.read(*parts)
-        except StoreError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            return None
 
 
 def is_whole(file: FileInfo) -> bool:

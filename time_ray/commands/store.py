@@ -1,0 +1,110 @@
+"""`time-ray store`: what lies on a storage, whether it is whole, and what of it is not needed."""
+
+import time
+from typing import Annotated
+
+import typer
+import yaml
+
+from time_ray.commands.options import Form, talk
+from time_ray.report import tables
+
+app = typer.Typer(help="Look after a storage: a root, or that of an experiment.", no_args_is_help=True)
+
+LINE_SECONDS = 2.0
+Where = Annotated[str, typer.Argument(metavar="EXP_OR_ROOT", help="Experiment file (YAML), or a storage root.")]
+
+
+@app.command()
+def ls(where: Where, form: Form = "table") -> None:
+    """Count what lies there, by kind: keys, files, bytes, and what nothing needs."""
+    from time_ray import api
+
+    tables.print_rows(api.store_list(where), form)
+
+
+@app.command()
+def show(
+    where: Where, key: Annotated[str, typer.Argument(help="The beginning of a key.")], form: Form = "table"
+) -> None:
+    """Print all that is known of a key: how it was made, from what, its weights, scores and step checkpoints."""
+    from time_ray import api
+
+    found = api.store_show(where, key)
+    if form == "table":
+        print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), end="")
+    else:
+        tables.print_mapping(found, form)
+
+
+@app.command()
+def verify(where: Where, form: Form = "table") -> None:
+    """Read everything and compare it with its digests. What is damaged is set aside; the next sweep makes it again."""
+    from time_ray import api
+
+    started = said = time.monotonic()
+    kinds: dict[str, dict[str, object]] = {}
+    files, size, damaged = 0, 0, 0
+    for checked in api.store_verify(where):
+        row = kinds.setdefault(checked.kind, {"kind": checked.kind, "files": 0, "bytes": 0, "damaged": 0})
+        for name, amount in (("files", 1), ("bytes", checked.size), ("damaged", int(checked.fault is not None))):
+            row[name] = int(str(row[name])) + amount
+        files, size, damaged = files + 1, size + checked.size, damaged + (checked.fault is not None)
+        if checked.fault:
+            talk.print(f"{checked.path}: {checked.fault}; set aside")
+        if time.monotonic() - said > LINE_SECONDS:
+            said = time.monotonic()
+            talk.print(f"{files} files, {size / 1e9:.1f} GB, {size / 1e9 / (said - started):.2f} GB/s")
+    tables.print_rows(list(kinds.values()), form)
+    seconds = time.monotonic() - started
+    talk.print(f"{files} files, {size / 1e9:.3f} GB in {seconds:.1f} s: {size / 1e9 / seconds:.2f} GB/s")
+    if damaged:
+        talk.print(f"{damaged} damaged: set aside; the next sweep makes again what it needs of them")
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    where: Where,
+    one: Annotated[str, typer.Argument(metavar="A", help="The beginning of a key.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="The beginning of another key.")],
+    form: Form = "table",
+) -> None:
+    """Say why two models are not the same: the first field in which their recipes differ, or those of their experts."""
+    from time_ray import api
+
+    found = api.store_why(where, one, other)
+    if found is None:
+        talk.print("the same recipe")
+    else:
+        tables.print_rows([{"field": found.field, one: found.one, other: found.other}], form)
+
+
+@app.command()
+def gc(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXP_OR_ROOT [KEY=VALUE]...",
+            help="Experiment files with their overrides: what they can reach is kept. Or one root: only garbage goes.",
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    young: Annotated[
+        bool, typer.Option("--all", help="Also files of the last hour, which a writer may still be at.")
+    ] = False,
+    form: Form = "table",
+) -> None:
+    """Remove what nothing needs: what no listed experiment can reach, half-written files, payloads without an entry."""
+    from time_ray import api
+
+    reasons: dict[tuple[str, str], dict[str, object]] = {}
+    size = 0
+    for item in api.store_gc(words, young=young, dry=dry_run):
+        kind = item.path.partition("/")[0]
+        row = reasons.setdefault((kind, item.why), {"kind": kind, "why": item.why, "files": 0, "bytes": 0})
+        row["files"], row["bytes"] = int(str(row["files"])) + 1, int(str(row["bytes"])) + item.size
+        size += item.size
+    if reasons or form != "table":
+        tables.print_rows(list(reasons.values()), form)
+    talk.print(f"{size} bytes {'would be freed' if dry_run else 'freed'}")

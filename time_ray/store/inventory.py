@@ -1,0 +1,172 @@
+"""What lies on a storage root, and what of it nothing needs."""
+
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from pyarrow.fs import FileInfo
+
+from time_ray.store.files import DAMAGED, PROBE, Files
+from time_ray.store.lease import LEASES, is_stale
+from time_ray.store.sealed import unsealed
+from time_ray.store.store import PAYLOADS, PROGRESS, Entry, is_whole
+
+ENTRIES = ("weights", "scores", "rates", "tracked")
+KINDS = (*ENTRIES, PAYLOADS, PROGRESS, LEASES, DAMAGED, "data")
+YOUNG_SECONDS = 3600.0
+THREADS = 16  # reading many small files of an object store is waiting
+
+
+class Waste(NamedTuple):
+    """A file that nothing needs, and why."""
+
+    path: str  # relative to the root
+    size: int
+    mtime: float
+    why: str
+
+
+class Reach(NamedTuple):
+    """Keys that some experiments can still ask for."""
+
+    weights: Container[str]
+    scores: Container[str]
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether an entry must be kept; rates and notes of what was tracked always are."""
+        return {"weights": key in self.weights, "scores": key in self.scores}.get(kind, True)
+
+
+class Standing(NamedTuple):
+    """The entries under a key, of which the first counts, and the files that hold none: torn or damaged ones."""
+
+    whole: tuple[tuple[FileInfo, Entry], ...]
+    torn: tuple[FileInfo, ...]
+
+    @property
+    def entry(self) -> Entry | None:
+        """The one that counts."""
+        return self.whole[0][1] if self.whole else None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """One look at a root."""
+
+    files: Files
+    found: Mapping[str, Sequence[FileInfo]]  # by kind, the first part of the path; `other` is none of ours
+    standing: Mapping[str, Mapping[str, Standing]]  # by kind and key
+
+    @classmethod
+    def of(cls, files: Files) -> "Inventory":
+        """Everything under the root is listed, and every entry is read."""
+        found: dict[str, list[FileInfo]] = {}
+        for file in files.list(recursive=True):
+            found.setdefault(kind_of(relative(files, file)), []).append(file)
+        standing: dict[str, dict[str, Standing]] = {}
+        with ThreadPoolExecutor(THREADS) as readers:
+            for kind in ENTRIES:
+                groups = _by_key(found.get(kind, ()))
+                standing[kind] = dict(zip(groups, readers.map(partial(_standing, files), groups.values()), strict=True))
+        return cls(files, found, standing)
+
+    def waste(self, reach: Reach | None = None, *, young: bool = False) -> Iterator[Waste]:
+        """What nothing needs: garbage that no entry names and, given a reach, what lies outside it.
+
+        Files of the last hour may belong to a writer that still runs: they are kept unless they are asked for.
+        Entries come before payloads: whoever removes in this order leaves no entry without its payload.
+        """
+
+        def spared(file: FileInfo) -> bool:
+            return not young and is_young(file.mtime_ns / 1e9)
+
+        for file, why in self._unneeded(reach, spared):
+            if not spared(file):
+                yield Waste(relative(self.files, file), file.size, file.mtime_ns / 1e9, why)
+
+    def _unneeded(self, reach: Reach | None, spared: Callable[[FileInfo], bool]) -> Iterator[tuple[FileInfo, str]]:
+        kept: set[str] = set()
+        for kind, keys in self.standing.items():
+            for key, at in keys.items():
+                yield from ((file, "half-written") for file in at.torn)
+                for place, (file, entry) in enumerate(at.whole):
+                    needed = place == 0 and (reach is None or reach.has(kind, key))
+                    if kind == "weights" and (needed or spared(file)):
+                        kept.add(str(entry["payload"]))
+                    if not needed:
+                        yield file, "superseded" if place else "out of reach"
+        yield from ((f, "unreferenced") for f in self.found.get(PAYLOADS, ()) if relative(self.files, f) not in kept)
+        yield from self._unneeded_progress(reach)
+        yield from ((file, "stale") for file in self.found.get(LEASES, ()) if is_stale(self.files, file))
+        yield from ((file, "damaged") for file in self.found.get(DAMAGED, ()))
+        yield from ((f, "damaged") for f in self.found.get("data", ()) if f.base_name.startswith("damaged-"))
+        yield from ((f, "probe") for f in self.found.get("other", ()) if f.base_name.startswith(PROBE))
+
+    def _unneeded_progress(self, reach: Reach | None) -> Iterator[tuple[FileInfo, str]]:
+        trained = {key for key, at in self.standing.get("weights", {}).items() if at.whole}
+        for key, files in _by_key(self.found.get(PROGRESS, ())).items():
+            if key in trained:
+                yield from ((file, "its expert is stored") for file in files)
+            elif reach and not reach.has("weights", key):
+                yield from ((file, "out of reach") for file in files)
+
+
+def rows(inventory: Inventory) -> list[dict[str, object]]:
+    """A row for each kind: keys, files, bytes, and how many files are torn, superseded or unreferenced."""
+    waste: dict[str, list[Waste]] = {}
+    for item in inventory.waste(young=True):
+        waste.setdefault(kind_of(item.path), []).append(item)
+    return [
+        {
+            "kind": kind,
+            "keys": len(_by_key(files)) if kind in (*ENTRIES, PAYLOADS, PROGRESS) else None,
+            "files": len(files),
+            "bytes": sum(file.size for file in files),
+            "unneeded": sum(1 for item in waste.get(kind, ())),
+            "unneeded_bytes": sum(item.size for item in waste.get(kind, ())),
+            "why": ", ".join(sorted({item.why for item in waste.get(kind, ())})),
+        }
+        for kind in (*KINDS, "other")
+        if (files := inventory.found.get(kind))
+    ]
+
+
+def kind_of(path: str) -> str:
+    """The kind of a file, by its path below the root: the first part of it, or `other` where it is none of ours."""
+    kind = path.partition("/")[0]
+    return kind if kind in KINDS else "other"
+
+
+def is_young(mtime: float) -> bool:
+    """Whether a file may belong to a writer that is still running."""
+    return time.time() - mtime < YOUNG_SECONDS
+
+
+def relative(files: Files, file: FileInfo) -> str:
+    """The path of a file below the root."""
+    return str(file.path)[len(files.path("")) :]
+
+
+def _by_key(files: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:
+    found: dict[str, list[FileInfo]] = {}
+    for file in files:
+        found.setdefault(file.path.split("/")[-2], []).append(file)
+    return found
+
+
+def _standing(files: Files, group: Sequence[FileInfo]) -> Standing:
+    whole: list[tuple[FileInfo, Entry]] = []
+    torn: list[FileInfo] = []
+    for file in sorted(group, key=lambda file: (file.mtime_ns, file.base_name)):
+        data = files.find(relative(files, file)) if is_whole(file) else b""
+        if data is None:
+            continue  # it went meanwhile
+        entry = unsealed(data)
+        if entry is None:
+            torn.append(file)
+        else:
+            whole.append((file, entry))
+    return Standing(tuple(whole), tuple(torn))
