@@ -8,7 +8,8 @@ from torch import Tensor
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
-from time_ray.learn import features
+from time_ray.learn import evaluate as evaluation
+from time_ray.learn import features, images
 from time_ray.learn.dataset import Dataset, Row
 from time_ray.learn.evaluate import evaluate
 from time_ray.learn.images import KEPT_SIDE, decode, fit
@@ -63,6 +64,19 @@ def test_models_of_one_pass_score_as_each_alone(clip: Clip, weights: Weights, da
     assert evaluate(clip, [weights, other, weights], datasets) == [*alone, alone[0]]
     assert alone[0] != alone[1]
     assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
+
+
+def test_images_are_decoded_once_and_prompts_go_once_through_each_model(
+    clip: Clip, weights: Weights, datasets: list[Dataset], monkeypatch: pytest.MonkeyPatch
+):
+    decoded, texts = [], []
+    text_features = evaluation.text_features
+    monkeypatch.setattr(images, "decode", lambda data: decoded.append(data) or decode(data))
+    monkeypatch.setattr(evaluation, "text_features", lambda *one: texts.append(len(one[1])) or text_features(*one))
+    evaluate(clip, [weights] * 3, datasets)
+    assert len(decoded) == sum(len(dataset.split("test")) for dataset in datasets)
+    prompts = sum(len(dataset.card.classes) * len(dataset.card.templates) for dataset in datasets)
+    assert texts == [1, *[prompts] * 3]  # and one text for the width of the vectors
 
 
 def test_prompts_for_all_datasets_replace_their_own(clip: Clip, weights: Weights, make_dataset: Make):
