@@ -1,7 +1,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import open_clip
 import pytest
@@ -79,6 +79,25 @@ def test_the_rate_warms_up_and_ends_at_its_minimum():
     assert sorted(rates[9:], reverse=True) == rates[9:]
     assert rate_at(0, 1, how) == 1
     assert rate_at(0, 5, Training(warmup=0)) < 1
+
+
+def test_whatever_makes_batches_is_stopped_at_the_end_and_by_a_fault(clip: Clip, weights: Weights):
+    stopped: list[float] = []
+
+    def stream(lr: float) -> Callable[[int], Iterator[Batch]]:
+        def batches(first: int) -> Iterator[Batch]:
+            try:
+                yield from made_batches(9)[first:]
+            finally:
+                stopped.append(lr)
+
+        return batches
+
+    train(clip, weights, stream(1e-3), Training(lr=1e-3), steps=2)
+    assert stopped == [1e-3]
+    with pytest.raises(CellError) as caught:
+        train(clip, weights, stream(1e39), Training(lr=1e39, clip_norm=None), steps=5)
+    assert stopped == [1e-3, 1e39], caught  # though the error still holds all frames
 
 
 @pytest.mark.parametrize("step", [1, 3, 4])

@@ -11,7 +11,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from time_ray.core.training import Training
-from time_ray.learn.features import image_features, text_features
+from time_ray.learn.features import image_features, sent, text_features
 from time_ray.learn.models import Clip
 from time_ray.learn.randomness import Randomness
 
@@ -74,7 +74,7 @@ class Contrast:
     def _run(self, model: nn.Module, images: Tensor, tokens: Tensor, seed: int) -> Features:
         torch.manual_seed(seed)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            found: Features = model(images.to(self._device), tokens)
+            found: Features = model(sent(images, self._device), tokens)
         return found
 
     def _no_sync(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ machines is twice as fast in float32 as the library that torch uses by default. 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def text_features(clip: Clip, tokens: Tensor) -> Tensor:
     if _has_plain_text_tower(module):
         features = _text_tower(module, tokens)
     else:
-        features = module.encode_text(tokens.to(module.logit_scale.device))
+        features = module.encode_text(sent(tokens, module.logit_scale.device))
     return functional.normalize(features.float(), dim=-1)
 
 
@@ -85,7 +85,7 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     (high, wide), kernel = visual.patch_size, visual.conv1.weight
     patches = images.reshape(count, height // high, high, width // wide, wide * 3).transpose(2, 3)
     patches = patches.reshape(count, -1, high * wide * 3).to(kernel.dtype)
-    mean, std = (255 * torch.tensor(stat, device=kernel.device).view(1, 3, 1, 1) for stat in (clip.mean, clip.std))
+    mean, std = (_per_channel(stat, kernel.device) for stat in (clip.mean, clip.std))
     scaled = kernel / std
     shift = -(scaled * mean).sum((1, 2, 3))
     tokens = _linear(patches, scaled.permute(0, 2, 3, 1).reshape(len(kernel), -1), shift)
@@ -97,10 +97,22 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     return features
 
 
+@cache
+def _per_channel(stat: tuple[float, ...], device: torch.device) -> Tensor:
+    """A statistic of pixels in 0..255 [1, 3, 1, 1]. Made once: a copy to a GPU would wait for all it has to do."""
+    with torch.inference_mode(mode=False):  # training will use what evaluation made
+        return 255 * torch.tensor(stat, device=device).view(1, 3, 1, 1)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device. A GPU takes it when it comes to it: nobody waits."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 def _text_tower(module: Any, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(dim=-1)
     device = module.logit_scale.device
-    tokens, read = tokens[:, : int(ends.max()) + 1].to(device), ends.to(device)
+    tokens, read = sent(tokens[:, : int(ends.max()) + 1], device), sent(ends, device)
     x = module.token_embedding(tokens) + module.positional_embedding[: tokens.shape[1]]
     x = _blocks(module.transformer, x, read, causal=True)
     features: Tensor = module.ln_final(x) @ module.text_projection

@@ -52,11 +52,12 @@ class Optimizer:
             self._check_loss_scale(step)
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on, weights included, under names of its own: live tensors, not copies."""
+        """All that the next step depends on, weights included, on the CPU: there live tensors, not copies."""
         state = {f"weights/{name}": tensor.detach() for name, tensor in self._module.state_dict().items()}
         for name, parameter in self._module.named_parameters():
             moments = self._adamw.state.get(parameter, {})
             state |= {f"adamw/{what}/{name}": tensor for what, tensor in moments.items()}
+        state = {name: tensor.to("cpu") for name, tensor in state.items()}
         if self._scaler.is_enabled():
             found = self._scaler.state_dict()
             state |= {f"scaler/{what}": torch.tensor(found[what], dtype=torch.float64) for what in _SCALER}

@@ -1,7 +1,8 @@
 """Training an expert: from given weights, on given batches, to new weights."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import torch
@@ -68,8 +69,8 @@ def train(
         optimizer.restore(state)
     contrast = Contrast(clip, how, device=device, accumulate=accumulate, seed=seed)
     losses = _Losses(steps, on_step)
-    with own_random_numbers(device), recomputing(module, enabled=recompute):
-        for step, batch in zip(range(first, steps), batches(first), strict=False):
+    with own_random_numbers(device), recomputing(module, enabled=recompute), _closed(batches(first)) as stream:
+        for step, batch in zip(range(first, steps), stream, strict=False):
             losses.add(step + 1, contrast.backward(step, batch.images, batch.texts, optimizer.scaled))
             optimizer.step(step)
             if progress is not None and step + 1 < steps and progress.due(step + 1):
@@ -79,31 +80,55 @@ def train(
     return _result(module, weights, steps)
 
 
+@contextmanager
+def _closed(batches: Iterable[Batch]) -> Iterator[Iterable[Batch]]:
+    """Whatever makes batches ahead has stopped afterwards."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
 class _Losses:
     """Losses, each read after the next step was started, so that a GPU never waits for the reading."""
 
     def __init__(self, steps: int, on_step: Callable[[int, float], None] | None) -> None:
         self._steps = steps
         self._on_step = on_step
-        self._unread: tuple[int, Tensor] | None = None
+        self._unread: tuple[int, Callable[[], float]] | None = None
 
     def add(self, step: int, loss: Tensor) -> None:
         """A step was started, so the one before it can be read."""
         self.read()
-        self._unread = step, loss
+        self._unread = step, _reader(loss)
 
     def read(self) -> None:
         """No loss is left unread. Raises CellError for one that is not finite."""
         if self._unread is None:
             return
-        step, loss = self._unread
+        step, reader = self._unread
         self._unread = None
-        value = loss.item()
+        value = reader()
         if not math.isfinite(value):
             msg = f"step {step} of {self._steps}: the loss is {value}; lower training.lr"
             raise CellError(msg)
         if self._on_step is not None:
             self._on_step(step, value)
+
+
+def _reader(loss: Tensor) -> Callable[[], float]:
+    """Gives the loss; from a GPU once it is there, without waiting for what the GPU was told to do later."""
+    if loss.device.type != "cuda":
+        return loss.item
+    copy, copied = loss.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> float:
+        copied.synchronize()
+        return copy.item()
+
+    return read
 
 
 def _result(module: nn.Module, weights: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
