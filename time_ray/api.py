@@ -48,6 +48,7 @@ __all__ = [
     "store_why",
     "stream",
     "sweep",
+    "sync",
 ]
 
 TFLOPS = 400.0  # an H100 in bf16 at about 40 % of its peak: assumed where nobody measured
@@ -267,6 +268,15 @@ def register(opened: Opened, ranked: Sequence[Ranked], by: By = "gm") -> str:
     from time_ray.cluster.tracking import Tracker, register_best
 
     return register_best(Tracker(opened.study, opened.files), best_seed(ranked[0], by))
+
+
+def sync(opened: Opened) -> str | None:
+    """MLflow holds every result of the experiment that the store has; what it lacks, and why, if it does not answer."""
+    from time_ray.cluster.mirror import copy_all
+
+    if not any(result.rows for result in status(opened)):
+        raise UserError(f"{opened.path}: no cell has results; run: time-ray sweep {opened.words}")
+    return copy_all(opened.study, opened.files)
 
 
 def export(opened: Opened, cell: str, folder: str | Path) -> Path:

@@ -13,6 +13,7 @@ from time_ray.commands import data, lists, store
 from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.stream import Order
+from time_ray.core.secrets import hidden
 from time_ray.merging.errors import MergeError
 from time_ray.ranking import COLUMNS
 from time_ray.report import tables
@@ -154,6 +155,22 @@ def best(
 
 
 @app.command()
+def sync(exp: Exp, overrides: Overrides = None) -> None:
+    """Copy every result of an experiment from the store into MLflow, as after an outage, or into an empty server."""
+    from time_ray import api
+    from time_ray.cluster.tracking import tracking_uri
+
+    opened = api.open_experiment(exp, overrides or ())
+    where = hidden(tracking_uri(opened.files))
+    with talk.status(f"copying to {where}"):
+        lag = api.sync(opened)
+    if lag is not None:
+        talk.print(f"error: MLflow at {where}: {lag}; once it answers, the same command goes on")
+        raise typer.Exit(1)
+    talk.print(f"MLflow at {where} holds every result of {opened.path}")
+
+
+@app.command()
 def export(
     exp: Exp,
     overrides: Overrides = None,
@@ -222,5 +239,5 @@ def _explain(error: Exception) -> int:
         text = " ".join(str(error).split())
         lines = (f"{type(error).__name__}: {text} (time-ray --debug shows where; please report it)",)
     for line in lines:
-        talk.print(f"error: {line}")
+        talk.print(f"error: {hidden(line)}")
     return 2 if isinstance(error, (UserError, MergeError)) else 1

@@ -14,15 +14,15 @@ import torch
 
 from time_ray.cluster.board import Event, LocalBoard
 from time_ray.cluster.bundle import work
+from time_ray.cluster.history import owners
 from time_ray.cluster.mirror import Mirror
 from time_ray.cluster.packing import pack
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
-from time_ray.cluster.tracking import sweep_key, tracking_uri
+from time_ray.cluster.tracking import is_tracked, note_tracked, tracking_uri
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.cluster.world import SweepWorld
 from time_ray.core.grid import Cell
-from time_ray.core.keys import key_of
 from time_ray.core.plan import plan
 from time_ray.learn.sources import prepare
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
@@ -45,7 +45,7 @@ class Outcome:
     results: list[CellResult]
     failures: dict[str, Event] = field(default_factory=dict)  # by cell key
     interrupted: bool = False
-    tracking_error: Exception | None = None
+    tracking_error: str | None = None  # what MLflow lacks, and why
     seconds: float = 0.0
 
     @property
@@ -91,25 +91,28 @@ class _Sweep:
         """See sweep."""
         results = read_results(self.study.cells, self.store)
         self.watch({"kind": "plan", "plan": plan(self.study.cells, stored(self.store))})
-        tracked = key_of("tracked", tracking_uri(self.files), sweep_key(self.study))
-        if all(result.done for result in results) and self.store.entry("tracked", tracked):
+        done = all(result.done for result in results)
+        if done and is_tracked(self.study, self.files):
             return Outcome(results)
-        if not all(result.done for result in results):
+        if not done:
             check_weights(self.study)
+        owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mirror = Mirror(self.study, self.files)
-        if not all(result.done for result in results):
+        stopped_at_once = False
+        if not done:
             prepare(self.study.datasets.all, self._say)
             stopped_at_once = self._interruptible(results)
             results = read_results(self.study.cells, self.store)
-            if stopped_at_once:
-                return Outcome(results, self.failures, interrupted=True)
-        self._say("writing MLflow")
+        if stopped_at_once:
+            self.mirror.give_up()
+        else:
+            self._say("writing MLflow")
+            self.mirror.finish()
+            write_rates(self.store, results)
         done = all(result.done for result in results)
-        self.mirror.finish(ok=done)
-        write_rates(self.store, results)
-        if done and self.mirror.error is None:
-            self.store.record("tracked", tracked, {"sweep": sweep_key(self.study)})
-        return Outcome(results, self.failures, self.drained and not done, self.mirror.error)
+        if done and self.mirror.lag is None:
+            note_tracked(self.study, self.files)
+        return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mirror.lag)
 
     def _interruptible(self, results: Sequence[CellResult]) -> bool:
         """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True."""

@@ -12,34 +12,44 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
-import yaml
-
+from time_ray.cluster.history import owners, sweep_key
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
+from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
+from time_ray.core.secrets import hidden
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
-from time_ray.version import provenance
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 SWEEP_TAG = "time_ray.sweep"
 CELL_TAG = "time_ray.cell"
 ROWS_TAG = "time_ray.rows"  # how many rows of the cell were logged
+TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
 DIGEST_TAG = "time_ray.digest"
 ALIAS = "best-in-time"
 VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
+BATCH = 1000  # metrics that MLflow takes at once
+
+# our own retries find again what is there before they write; MLflow's would write blindly
+_SETTINGS = {
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def tracking_uri(files: Files) -> str:
     """Where results are tracked: MLFLOW_TRACKING_URI, else an SQLite file under a local storage root."""
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        _check(uri)
         return uri
     if not files.is_local:
         msg = f"storage: {files.shown} cannot hold an SQLite file; set MLFLOW_TRACKING_URI to an MLflow server"
@@ -47,9 +57,42 @@ def tracking_uri(files: Files) -> str:
     return f"sqlite:///{files.path('mlflow.db')}"
 
 
-def sweep_key(study: Study) -> str:
-    """The name under which a sweep's runs are found again: its cells."""
-    return key_of("sweep", sorted(cell.key for cell in study.cells))
+def _check(uri: str) -> None:
+    scheme, _, rest = uri.partition("://")
+    try:
+        parts = urlsplit(uri)
+        whole = bool(rest) and (not scheme.startswith("http") or (parts.hostname and parts.port != 0))
+    except ValueError:
+        whole = False
+    if scheme == "databricks" or (whole and scheme.partition("+")[0] in ("http", "https", *_DATABASES)):
+        return
+    where = "http://HOST:PORT of an MLflow server, or a database as in sqlite:////absolute/path.db"
+    raise UserError(f"MLFLOW_TRACKING_URI: '{hidden(uri)}' is no address of MLflow; write {where}")
+
+
+def is_tracked(study: Study, files: Files) -> bool:
+    """Whether everything of this study was copied to where it is tracked."""
+    return Store(files).entry("tracked", _tracked_key(study, files)) is not None
+
+
+def note_tracked(study: Study, files: Files) -> None:
+    """Everything of this study has been copied to where it is tracked."""
+    Store(files).record("tracked", _tracked_key(study, files), {"sweep": sweep_key(study)})
+
+
+def _tracked_key(study: Study, files: Files) -> str:
+    return key_of("tracked", hidden(tracking_uri(files)), sweep_key(study))
+
+
+@dataclass
+class _Run:
+    """What we know of a run in MLflow."""
+
+    id: str
+    start: int  # milliseconds
+    status: str
+    tags: dict[str, str]
+    is_ours: bool = False  # made by this process, which knows what it wrote
 
 
 class Tracker:
@@ -59,18 +102,12 @@ class Tracker:
         self.study = study
         self.store = Store(files)
         self.uri = tracking_uri(files)
-        self._sweep = sweep_key(study)
+        self._owners = owners(study, self.store)
         self._client = _client(self.uri)
         artifacts = f"file://{files.path('mlartifacts')}" if self.uri.startswith("sqlite:") and files.is_local else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
-        self._parent = self._find_parent()
-        self._children = self._find_children()
-        self._varying = _varying([cell.axes for cell in study.cells])
-
-    def start(self) -> None:
-        """The sweep's own run goes on, if there is one already."""
-        if self._parent is not None:
-            self._client.update_run(self._parent.info.run_id, status="RUNNING")
+        self._sweeps = self._find("sweep", SWEEP_TAG)
+        self._cells = self._find("cell", CELL_TAG)
 
     def sync(self, results: Sequence[CellResult]) -> None:
         """MLflow holds every row of the results, and the final weights of cells that are done."""
@@ -78,28 +115,31 @@ class Tracker:
             if result.rows:
                 self._sync_cell(result)
 
-    def finish(self, *, ok: bool) -> None:
-        """The sweep's own run is over, if there is one, and so are the runs of cells that did not get to their end."""
-        for cell in self.study.cells:
-            run = self._children.get(cell.key)
-            if run is not None and run.info.status == "RUNNING":
-                self._client.set_terminated(run.info.run_id, "FAILED")
-        self._end_parent(ok=ok)
+    def finish(self, results: Sequence[CellResult]) -> None:
+        """Runs of cells that did not get to their end are closed, and so are the sweeps'; no cell has two runs.
+
+        A request whose answer was lost may have been carried out later than it was repeated: so runs are found anew.
+        """
+        self._sweeps, self._cells = self._find("sweep", SWEEP_TAG), self._find("cell", CELL_TAG)
+        done = {result.cell.key: result.done for result in results}
+        for key in done:
+            if key in self._cells and self._cells[key].status == "RUNNING":
+                self._end(self._cells[key], "FAILED")
+        for sweep in {owner.key for owner in self._owners.values()} & self._sweeps.keys():
+            ok = all(done[key] for key, owner in self._owners.items() if owner.key == sweep)
+            self._end(self._sweeps[sweep], "FINISHED" if ok else "FAILED")
 
     def sync_alone(self, result: CellResult) -> None:
-        """MLflow holds this cell, outside of any sweep: a run that had to be made for the sweep is not left running."""
-        before = self._parent
+        """MLflow holds this cell; its sweep's run is as it was before, or over if there was none."""
+        sweep = self._owners[result.cell.key].key
+        before = self._sweeps[sweep].status if sweep in self._sweeps else "FINISHED"
         self.sync([result])
-        if before is None:
-            self._end_parent(ok=True)
-
-    def _end_parent(self, *, ok: bool) -> None:
-        if self._parent is not None:
-            self._client.set_terminated(self._parent.info.run_id, "FINISHED" if ok else "FAILED")
+        if before != "RUNNING":
+            self._end(self._sweeps[sweep], before)
 
     def run_id(self, cell_key: str) -> str:
         """The child run of a cell."""
-        return str(self._children[cell_key].info.run_id)
+        return self._cells[cell_key].id
 
     def model(self, result: CellResult) -> Any:
         """The logged model that holds the cell's final weights; identical weights are one model."""
@@ -111,33 +151,54 @@ class Tracker:
             experiment_ids=[self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{entry['digest']}'"
         )
         whole = [model for model in found if str(model.status).endswith("READY")]
+        for model in [model for model in found if model not in whole[:1]]:
+            self._client.delete_logged_model(model.model_id)  # it was cut off while it was made
         return whole[0] if whole else self._make_model(result)
 
     def _sync_cell(self, result: CellResult) -> None:
-        run = self._children.get(result.cell.key) or self._make_child(result)
-        logged = int(run.data.tags.get(ROWS_TAG, 0))
-        if logged < len(result.rows):
-            self._log_rows(run, result.rows[logged:], total=len(result.rows))
-        if result.done and run.info.status != "FINISHED":
+        run = self._cells.get(result.cell.key) or self._make_cell(result.cell)
+        if int(run.tags.get(ROWS_TAG, 0)) < len(result.rows):
+            self._reopen(run)
+            self._reopen(self._sweep_of(result.cell))
+            self._log_rows(run, result)
+        if result.done and run.status != "FINISHED":
             self._log_final(run, result)
-            self._client.set_terminated(run.info.run_id, "FINISHED")
-        self._children[result.cell.key] = self._client.get_run(run.info.run_id)
+            self._end(run, "FINISHED")
 
-    def _log_rows(self, run: "Run", rows: Sequence[TaskResult], *, total: int) -> None:
-        from mlflow.entities import Metric, RunTag
+    def _log_rows(self, run: _Run, result: CellResult) -> None:
+        """The run has every row; a sign that it has follows them in the last request."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        start = run.info.start_time  # a time that depends on the step alone makes a repeated point the same row
-        metrics = [Metric(n, v, start + row.task, row.task) for row in rows for n, v in _metrics(row).items()]
-        for first in range(0, len(metrics), 1000):
-            self._client.log_batch(run.info.run_id, metrics=metrics[first : first + 1000])
-        self._client.log_batch(run.info.run_id, tags=[RunTag(ROWS_TAG, str(total))])
+        cell, count = result.cell, str(len(result.rows))
+        params = [Param(k, v) for k, v in {**cell.axes, "tasks": str(len(cell.setting.trainings))}.items()]
+        metrics = [
+            Metric(name, value, run.start + row.task, row.task)  # a repeated point is the same row
+            for row in result.rows[self._num_logged(run, result) :]
+            for name, value in _metrics(row).items()
+        ]
+        while len(metrics) > BATCH:
+            self._client.log_batch(run.id, metrics=metrics[:BATCH])
+            del metrics[:BATCH]
+        self._client.log_batch(run.id, metrics=metrics, params=params, tags=[RunTag(ROWS_TAG, count)])
+        run.tags[ROWS_TAG] = count
 
-    def _log_final(self, run: "Run", result: CellResult) -> None:
+    def _num_logged(self, run: _Run, result: CellResult) -> int:
+        """How many rows are there, as the run's tag says; or more, if a writer ended between rows and tag."""
+        told = int(run.tags.get(ROWS_TAG, 0))
+        if run.is_ours:
+            return told
+        name = list(_metrics(result.rows[0]))[-1]  # the last one of a row, so that whole rows are counted
+        steps: list[int] = [point.step for point in self._client.get_metric_history(run.id, name)]
+        return max(told, 1 + max(steps, default=-1))
+
+    def _log_final(self, run: _Run, result: CellResult) -> None:
         from mlflow.entities import LoggedModelOutput
 
         model = self.model(result)
-        self._client.log_dict(run.info.run_id, dict(result.weights or {}), "deployed/recipe.json")
-        self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, result.rows[-1].task)])
+        self._client.log_dict(run.id, dict(result.weights or {}), "deployed/recipe.json")
+        there = [] if run.is_ours else self._client.get_run(run.id).outputs.model_outputs
+        if model.model_id not in [output.model_id for output in there]:
+            self._client.log_outputs(run.id, [LoggedModelOutput(model.model_id, result.rows[-1].task)])
 
     def _make_model(self, result: CellResult) -> Any:
         entry, cell = dict(result.weights or {}), result.cell
@@ -148,9 +209,9 @@ class Tracker:
         model = self._client.create_logged_model(
             experiment_id=self.experiment_id,
             name=f"deployed-{str(entry['digest'])[:12]}",
-            source_run_id=self._children[cell.key].info.run_id,
+            source_run_id=self._cells[cell.key].id,
             tags={DIGEST_TAG: str(entry["digest"]), "time_ray.architecture": cell.setting.model.name},
-            params=cell.axes,
+            params={"model": cell.setting.model.label},  # cells may share it: their axes are on their runs
             model_type="open_clip",
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -159,65 +220,72 @@ class Tracker:
             self._client.log_model_artifacts(model.model_id, folder)
         return self._client.finalize_logged_model(model.model_id, "READY")
 
-    def _find_parent(self) -> "Run | None":
-        tag = f"tags.`{SWEEP_TAG}` = '{self._sweep}' and tags.`time_ray.kind` = 'sweep'"
-        found = self._client.search_runs([self.experiment_id], tag, order_by=["attributes.start_time ASC"])
-        return found[0] if found else None
-
-    def _make_parent(self) -> "Run":
-        experiment = self.study.experiment
-        tags = {
-            SWEEP_TAG: self._sweep,
-            "time_ray.kind": "sweep",
-            "mlflow.note.content": experiment.about,
-            **{f"version.{name}": value for name, value in provenance().items()},
-        }
-        name = f"sweep of {len(self.study.cells)} cells, {time.strftime('%Y-%m-%d %H:%M')}"
-        run = self._client.create_run(self.experiment_id, run_name=name, tags=tags)
-        text = yaml.safe_dump(experiment.written(), sort_keys=False, allow_unicode=True)
-        self._client.log_text(run.info.run_id, text, "experiment.yaml")
-        self._client.log_dict(run.info.run_id, provenance(), "versions.json")
-        return run
-
-    def _find_children(self) -> dict[str, "Run"]:
-        children: dict[str, Run] = {}
+    def _find(self, kind: str, tag: str) -> dict[str, _Run]:
+        """Runs of this kind by what they are about. Of two the first one stands; the other one is deleted."""
+        found: list[Any] = []
         token = None
-        while True:
-            found = self._client.search_runs(
-                [self.experiment_id],
-                "tags.`time_ray.kind` = 'cell'",
-                order_by=["attributes.start_time DESC"],  # of two runs of a cell the first one stands
-                page_token=token,
+        while token is None or token:
+            page = self._client.search_runs(
+                [self.experiment_id], f"tags.`time_ray.kind` = '{kind}'", page_token=token or None
             )
-            children.update({run.data.tags[CELL_TAG]: run for run in found})
-            token = found.token
-            if not token:
-                return children
+            found += page
+            token = page.token or ""
+        runs: dict[str, _Run] = {}
+        for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id)):
+            about = run.data.tags[tag]
+            if about in runs:
+                self._client.delete_run(run.info.run_id)
+            else:
+                runs[about] = _Run(run.info.run_id, run.info.start_time, run.info.status, dict(run.data.tags))
+        return runs
 
-    def _make_child(self, result: CellResult) -> "Run":
-        from mlflow.entities import Param
-
-        if self._parent is None:
-            self._parent = self._make_parent()
-        axes = result.cell.axes
-        tags = {
-            SWEEP_TAG: self._sweep,
-            CELL_TAG: result.cell.key,
-            "time_ray.kind": "cell",
-            "mlflow.parentRunId": self._parent.info.run_id,
-        }
-        others = [axes[name] for name in ("model", "budget", "seed") if name in self._varying]
-        name = " ".join([f"{axes['init']}/{axes['deploy']}", axes["technique"], *others])
-        run = self._client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=int(time.time() * 1000))
-        tasks = str(len(result.cell.setting.trainings))
-        self._client.log_batch(run.info.run_id, params=[Param(k, v) for k, v in {**axes, "tasks": tasks}.items()])
-        self._children[result.cell.key] = run
+    def _sweep_of(self, cell: Cell) -> _Run:
+        """The run of the sweep that the cell belongs to, with all that is said of it."""
+        sweep = self._owners[cell.key]
+        if sweep.key not in self._sweeps:
+            tags = {
+                SWEEP_TAG: sweep.key,
+                "time_ray.kind": "sweep",
+                "mlflow.note.content": sweep.about,
+                **{f"version.{name}": value for name, value in sweep.versions.items()},
+            }
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.seconds))
+            self._sweeps[sweep.key] = self._make_run(f"sweep of {len(sweep.cells)} cells, {when}", tags)
+        run = self._sweeps[sweep.key]
+        if TOLD_TAG not in run.tags:
+            self._client.log_text(run.id, sweep.written, "experiment.yaml")
+            self._client.log_dict(run.id, sweep.versions, "versions.json")
+            self._client.set_tag(run.id, TOLD_TAG, "true")
+            run.tags[TOLD_TAG] = "true"
         return run
 
+    def _make_cell(self, cell: Cell) -> _Run:
+        axes, sweep = cell.axes, self._owners[cell.key]
+        tags = {
+            SWEEP_TAG: sweep.key,
+            CELL_TAG: cell.key,
+            "time_ray.kind": "cell",
+            "mlflow.parentRunId": self._sweep_of(cell).id,
+        }
+        others = [axes[name] for name in ("model", "budget", "seed") if name in sweep.varying]
+        name = " ".join([f"{axes['init']}/{axes['deploy']}", axes["technique"], *others])
+        self._cells[cell.key] = self._make_run(name, tags)
+        return self._cells[cell.key]
 
-def _varying(rows: Sequence[Mapping[str, str]]) -> set[str]:
-    """The axes on which these cells differ."""
-    return {name for row in rows for name in row if row[name] != rows[0][name]}
+    def _make_run(self, name: str, tags: Mapping[str, str]) -> _Run:
+        start = int(time.time() * 1000)
+        run = self._client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=start)
+        return _Run(run.info.run_id, start, "RUNNING", {}, is_ours=True)
+
+    def _reopen(self, run: _Run) -> None:
+        if run.status != "RUNNING":
+            self._client.update_run(run.id, status="RUNNING")
+            run.status = "RUNNING"
+
+    def _end(self, run: _Run, status: str) -> None:
+        if run.status != status:
+            self._client.set_terminated(run.id, status)
+            run.status = status
 
 
 def _metrics(row: TaskResult) -> Mapping[str, float]:
@@ -263,7 +331,8 @@ def experiment_id(uri: str, name: str) -> str | None:
 
 
 def _client(uri: str) -> Any:
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # read at import
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)  # before MLflow is imported: some are read there
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

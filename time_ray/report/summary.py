@@ -137,9 +137,8 @@ def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
         resume = f"nothing is lost, resume with: time-ray sweep {opened.words}"
         talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; {resume}")
     if outcome.tracking_error is not None:
-        talk.print(
-            f"MLflow: {_first_line(outcome.tracking_error)}; results are in the store, the same command logs them"
-        )
+        how = f"the same command or time-ray sync {opened.words} copies them"
+        talk.print(f"MLflow: {outcome.tracking_error}; results are in the store, {how}")
     talk.print(
         f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
     )
@@ -177,7 +176,3 @@ def _base_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
 
 def _varies(rows: Sequence[Mapping[str, object]], name: str) -> bool:
     return len({row[name] for row in rows}) > 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

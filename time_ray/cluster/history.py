@@ -1,0 +1,76 @@
+"""Sweeps as they were started: what MLflow is told of a sweep besides its results, kept in the store like these.
+
+So all of MLflow can be made again from the store alone, at any time, with the same names, tags and parents.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from time_ray.core.keys import key_of
+from time_ray.core.secrets import hidden
+from time_ray.store.store import Store
+from time_ray.study import Study
+from time_ray.version import provenance
+
+_KIND = "sweeps"
+
+
+@dataclass(frozen=True)
+class Started:
+    """A sweep as it was first started."""
+
+    key: str
+    experiment: str
+    about: str
+    written: str  # the experiment, as YAML
+    cells: frozenset[str]
+    varying: frozenset[str]  # the axes on which its cells differ
+    versions: dict[str, str]
+    seconds: float  # since the epoch
+
+
+def sweep_key(study: Study) -> str:
+    """The name under which a sweep is found again: its experiment and its cells."""
+    return key_of("sweep", study.experiment.name, sorted(cell.key for cell in study.cells))
+
+
+def owners(study: Study, store: Store) -> dict[str, Started]:
+    """For each cell the sweep that was the first to have it: the one that is started now, if none had it before."""
+    found = _owners(study, store)
+    if any(cell.key not in found for cell in study.cells):
+        store.record(_KIND, sweep_key(study), _record(study))
+        found = _owners(study, store)
+    return found
+
+
+def _owners(study: Study, store: Store) -> dict[str, Started]:
+    entries = ((key, store.entry(_KIND, key)) for key in store.keys(_KIND))
+    sweeps = [_started(key, entry) for key, entry in entries if entry is not None]
+    first: dict[str, Started] = {}
+    for sweep in sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key)):
+        if sweep.experiment == study.experiment.name:
+            first = {**dict.fromkeys(sweep.cells, sweep), **first}
+    return {cell.key: first[cell.key] for cell in study.cells if cell.key in first}
+
+
+def _record(study: Study) -> dict[str, Any]:
+    experiment = study.experiment
+    written = {**experiment.written(), "storage": hidden(experiment.storage) if experiment.storage else None}
+    axes = [cell.axes for cell in study.cells]
+    return {
+        "experiment": experiment.name,
+        "about": experiment.about,
+        "written": yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
+        "cells": sorted(cell.key for cell in study.cells),
+        "varying": sorted({name for row in axes for name in row if row[name] != axes[0][name]}),
+        "versions": provenance(),
+        "seconds": time.time(),
+    }
+
+
+def _started(key: str, entry: dict[str, Any]) -> Started:
+    sets = {name: frozenset(entry[name]) for name in ("cells", "varying")}
+    return Started(**{**entry, **sets, "key": key})
