@@ -12,8 +12,8 @@ from time_ray import __version__
 from time_ray.commands import data, lists, store
 from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
 from time_ray.core.errors import StoreError, UserError
-from time_ray.core.stream import Order
 from time_ray.core.secrets import hidden
+from time_ray.core.stream import Order
 from time_ray.merging.errors import MergeError
 from time_ray.ranking import COLUMNS
 from time_ray.report import tables
