@@ -4,12 +4,13 @@ import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
+from s3_server import SECRET, S3Server
 
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("unhurried")
@@ -104,3 +105,24 @@ def new_experiment(drawn: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server without any buckets, and credentials in the environment."""
+    import moto.backends
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    moto.backends.get_backend("s3").reset()
+    return s3_server

@@ -8,10 +8,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
@@ -20,8 +22,15 @@ from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
 
 BLOCK = 1 << 22
+S3_CONNECT_SECONDS = 5.0
+S3_SILENT_SECONDS = 20.0  # without a byte
+S3_ATTEMPTS = 3  # of each request, by the AWS SDK
+PAUSES = (1.0, 5.0)  # seconds before what failed over a network is done again, all of it
 DAMAGED = "damaged"
 PROBE = ".probe-"
+
+T = TypeVar("T")
+_FAILURES = (OSError, pa.ArrowException)
 
 
 class Files:
@@ -43,8 +52,12 @@ class Files:
 
     def read(self, *parts: str) -> bytes:
         """The whole content of a file."""
-        with self._doing("read", *parts) as path, self.filesystem.open_input_file(path) as file:
-            return bytes(file.read())
+
+        def act(path: str) -> bytes:
+            with self.filesystem.open_input_file(path) as file:
+                return bytes(file.read())
+
+        return self._do("read", act, *parts)
 
     def find(self, *parts: str) -> bytes | None:
         """The whole content of a file; None if there is none. What cannot be read just now is another matter."""
@@ -57,64 +70,96 @@ class Files:
 
     def digest(self, *parts: str) -> str:
         """The SHA-256 of a file's bytes, in hex; they are read block by block."""
-        sha = hashlib.sha256()
-        with self._doing("read", *parts) as path, self.filesystem.open_input_stream(path) as stream:
-            while block := stream.read(BLOCK):
-                sha.update(block)
-        return sha.hexdigest()
+
+        def act(path: str) -> str:
+            sha = hashlib.sha256()
+            with self.filesystem.open_input_stream(path) as stream:
+                while block := stream.read(BLOCK):
+                    sha.update(block)
+            return sha.hexdigest()
+
+        return self._do("read", act, *parts)
 
     def write(self, data: bytes, *parts: str) -> None:
         """The file holds the data, and its folder exists."""
-        with self._doing("written", *parts) as path:
+
+        def act(path: str) -> None:
             if self.is_local:  # object storage knows no folders
                 self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             try:
                 with self.filesystem.open_output_stream(path) as file:
                     file.write(data)
-            except (OSError, pa.ArrowException):
-                with contextlib.suppress(OSError, pa.ArrowException):  # half a file only takes room
+            except _FAILURES:
+                with contextlib.suppress(*_FAILURES):  # half a file only takes room
                     self.filesystem.delete_file(path)
                 raise
 
+        self._do("written", act, *parts)
+
     def delete(self, *parts: str) -> None:
         """The file is gone; it may have been gone before."""
-        with self._doing("removed", *parts) as path, contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_file(path)
+
+        def act(path: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_file(path)
+
+        self._do("removed", act, *parts)
 
     def delete_folder(self, *parts: str) -> None:
         """The folder and all in it are gone; it may have been gone before."""
-        with self._doing("removed", *parts) as path, contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_dir(path)
+
+        def act(path: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self.filesystem.delete_dir(path)
+
+        self._do("removed", act, *parts)
 
     def set_aside(self, *parts: str) -> None:
         """The file lies in the folder `damaged`, for people to look at; nothing reads it again."""
-        target = self.path(DAMAGED, "-".join("/".join(parts).split("/")))
-        with self._doing("moved out of the way", *parts) as source, contextlib.suppress(FileNotFoundError):
-            self.filesystem.create_dir(self.path(DAMAGED), recursive=True)
-            try:
-                self.filesystem.move(source, target)
-            except FileNotFoundError:
-                raise  # another process was faster
-            except (OSError, pa.ArrowException):  # a kind of storage that cannot rename
-                self.filesystem.copy_file(source, target)
-                self.filesystem.delete_file(source)
+        target = self.path(DAMAGED, "/".join(parts).replace("/", "-"))
+
+        def act(path: str) -> None:
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                self._move(path, target)
+
+        self._do("moved out of the way", act, *parts)
+
+    def _move(self, path: str, target: str) -> None:
+        if self.is_local:
+            self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        try:
+            self.filesystem.move(path, target)
+        except FileNotFoundError:
+            raise
+        except _FAILURES:  # a kind of storage that cannot rename
+            self.filesystem.copy_file(path, target)
+            self.filesystem.delete_file(path)
 
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder, by path; none if there is no such folder."""
-        with self._doing("listed", *parts) as path:
-            found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
-        return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
 
-    @contextlib.contextmanager
-    def _doing(self, what: str, *parts: str) -> Iterator[str]:
-        """The full path, for something that may fail: then StoreError says where, what and what to do."""
+        def act(path: str) -> list[fs.FileInfo]:
+            found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+            return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
+
+        return self._do("listed", act, *parts)
+
+    def _do(self, what: str, act: Callable[[str], T], *parts: str) -> T:
+        """What `act` makes of the full path; over a network it may fail a few times. StoreError says what to do."""
         path = self.path(*parts)
-        try:
-            yield path
-        except (OSError, pa.ArrowException) as error:
-            where = path if self.is_local else f"{urlsplit(self.uri).scheme}://{path}"
-            why = " ".join(str(error).split())
-            raise StoreError(f"{where}: cannot be {what} ({why}); {_remedy(error)}") from error
+        pauses = iter(() if self.is_local else PAUSES)
+        while True:
+            try:
+                return act(path)
+            except _FAILURES as error:
+                pause = next(pauses, None)
+                if pause is None or isinstance(error, FileNotFoundError):
+                    raise self._failed(what, path, error) from error
+            time.sleep(pause)
+
+    def _failed(self, what: str, path: str, error: Exception) -> StoreError:
+        where = path if self.is_local else f"{urlsplit(self.uri).scheme}://{path}"
+        return StoreError(f"{where}: cannot be {what} ({' '.join(str(error).split())}); {_remedy(error)}")
 
     def check_writable(self) -> None:
         """Bytes can be written here; UserError otherwise, before any compute is spent."""
@@ -131,14 +176,34 @@ class Files:
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
+    where = hidden(uri)
+    if "@" in urlsplit(uri).netloc:
+        raise UserError(
+            f"storage: {where} must hold no credentials: experiments are shown and logged; "
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
+        )
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
-    except (OSError, pa.ArrowException) as error:
-        where = hidden(uri)
+        if isinstance(filesystem, fs.S3FileSystem):
+            filesystem = _patient(filesystem, uri)
+    except _FAILURES as error:
         raise UserError(
             f"storage: {where} is no address pyarrow.fs knows ({type(error).__name__}); use a path or s3://"
         ) from error
     return filesystem, path
+
+
+def _patient(found: fs.S3FileSystem, uri: str) -> fs.S3FileSystem:
+    """The same, with bounds: what does not answer is asked again, and given up within minutes."""
+    options: dict[str, Any] = dict(parse_qsl(urlsplit(uri).query))
+    options.update({name: value == "true" for name, value in options.items() if value in ("true", "false")})
+    return fs.S3FileSystem(
+        **{**options, "region": found.region},
+        connect_timeout=S3_CONNECT_SECONDS,
+        request_timeout=S3_SILENT_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
+        allow_delayed_open=True,  # a small file is one request
+    )
 
 
 def _remedy(error: Exception) -> str:

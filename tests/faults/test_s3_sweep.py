@@ -1,0 +1,55 @@
+"""A sweep on an S3 server that fails now and then, or goes away: the same bytes, or a clear stop that resumes."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server, every, refuse
+from small import Small, at, end_state, table
+
+from time_ray import api
+from time_ray.core.errors import StoreError, UserError
+from time_ray.store import files as files_module
+from time_ray.store.files import Files
+from time_ray.store.lease import lease
+
+
+@pytest.fixture
+def root(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty storage."""
+    monkeypatch.setattr(files_module, "S3_ATTEMPTS", 1)
+    monkeypatch.setattr(files_module, "PAUSES", (0.01, 0.01))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    Files(s3.uri("bucket")).filesystem.create_dir("bucket")
+    return s3.uri("bucket/runs")
+
+
+def same(small: Small, root: str) -> bool:
+    return end_state(Files(root)) == small.state and table(at(small.opened, Files(root))) == small.table
+
+
+def test_errors_that_pass_change_nothing(small: Small, s3: S3Server, root: str) -> None:
+    with s3.troubled(every(9, "503 Slow Down", "SlowDown")):
+        assert api.sweep(at(small.opened, Files(root))).exit_code == 0
+    assert same(small, root)
+
+
+@pytest.mark.usefixtures("as_if_dead")
+@pytest.mark.parametrize("requests", [10, 40, 70])
+def test_an_outage_stops_it_and_it_resumes(small: Small, s3: S3Server, root: str, requests: int) -> None:
+    seen = itertools.count()
+    with (
+        s3.troubled(lambda _, respond: refuse(respond) if next(seen) > requests else None),
+        pytest.raises(
+            StoreError, match=r"^s3://bucket/runs/.*(SLOW_DOWN|503).* run the same command again: it resumes$"
+        ),
+    ):
+        api.sweep(at(small.opened, Files(root)))
+    assert api.sweep(at(small.opened, Files(root))).exit_code == 0
+    assert same(small, root)
+
+
+def test_a_second_sweep_is_told_who_runs_the_first(small: Small, root: str) -> None:
+    with lease(Files(root), "small"), pytest.raises(UserError, match="sweep 'small' is being run by process"):
+        api.sweep(at(small.opened, Files(root)))
+    assert Files(root).list("weights", recursive=True) == []
