@@ -72,9 +72,9 @@ def test_damage_is_set_aside_and_garbage_goes(store: Store) -> None:
 
 
 def test_a_second_sweep_is_refused(store: Store) -> None:
-    with lease(store.files, "tiny"), pytest.raises(UserError, match="sweep 'tiny' is being run by process"):
-        with lease(again(store).files, "tiny"):
-            pass
+    refused = pytest.raises(UserError, match="sweep 'tiny' is being run by process")
+    with lease(store.files, "tiny"), refused, lease(again(store).files, "tiny"):
+        pass
     assert store.files.list("leases", recursive=True) == []
 
 
