@@ -77,10 +77,10 @@ class Split:
         start, stop = np.searchsorted(labels, [label, label + 1])
         return order[start:stop]
 
-    def rows(self) -> Iterator[Row]:
-        """Every row, in order; one row group at a time is in memory."""
-        for shard in self.shards:
-            for table in shard.tables(SCHEMA.names):
+    def rows(self, shard: int | None = None) -> Iterator[Row]:
+        """Every row, or every one of a shard, in order; one row group at a time is in memory."""
+        for file in self.shards if shard is None else [self.shards[shard]]:
+            for table in file.tables(SCHEMA.names):
                 for image, captions, label, key in zip(*(column.to_pylist() for column in table.columns), strict=True):
                     yield Row(image, tuple(captions), label, key)
 

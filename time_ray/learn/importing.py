@@ -6,16 +6,9 @@ Every finished shard has a note in the folder `.import`, with its digest and wha
 import fcntl
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
@@ -28,6 +21,7 @@ from time_ray.learn.dataset import CARD, Card, Dataset, Kind, SplitInfo, content
 from time_ray.learn.faults import REPORT, Fault, read_report, write_report
 from time_ray.learn.intact import image_flaw, quiet
 from time_ray.learn.shards import DIGEST_BYTES, Row, write_shard
+from time_ray.learn.workers import spread
 
 PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
 EVERY = 5
@@ -189,10 +183,10 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _shards(folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[Progress], None]) -> Sequence[Note]:
     """The note of each part, whose shard is there."""
-    stems = [f"{part.split}-{number:05d}-{part.key[:16]}" for number, part in enumerate(parts)]
+    work = [(folder, f"{part.split}-{number:05d}-{part.key[:16]}", part) for number, part in enumerate(parts)]
     notes: dict[int, Note] = {}
     samples, weight, all_weight = 0, 0, max(1, sum(part.weight for part in parts))
-    for number, note in _finished(folder, parts, stems, jobs):
+    for number, note in spread(_shard, work, jobs):
         notes[number] = note
         samples += len(note.digests) // DIGEST_BYTES + sum(not fault.kept for fault in note.faults)
         weight += parts[number].weight
@@ -200,38 +194,9 @@ def _shards(folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[
     return [notes[number] for number in range(len(parts))]
 
 
-def _finished(folder: Path, parts: Sequence[Part], stems: Sequence[str], jobs: int) -> Iterator[tuple[int, Note]]:
-    """Number and note of each part as soon as it is done."""
-    if jobs == 1 or len(parts) <= 1:
-        yield from (
-            (number, _shard(folder, stem, part)) for number, (stem, part) in enumerate(zip(stems, parts, strict=True))
-        )
-        return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
-    with ProcessPoolExecutor(min(jobs, len(parts)), context, _serve_parent) as pool:
-        futures = {
-            pool.submit(_shard, folder, stem, part): n for n, (stem, part) in enumerate(zip(stems, parts, strict=True))
-        }
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            msg = f"{folder}: a worker process was killed, perhaps for lack of memory; run it again with --jobs 1"
-            raise StoreError(msg) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _serve_parent() -> None:
-    """The worker leaves interrupts to its parent, and ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-
-
-def _shard(folder: Path, stem: str, part: Part) -> Note:
+def _shard(job: tuple[Path, str, Part]) -> Note:
     """The shard of the part is there, and so is its note: found whole from an earlier import, or made now."""
+    folder, stem, part = job
     try:
         return _read_note(folder, stem) or _make(folder, stem, part)
     except OSError as error:

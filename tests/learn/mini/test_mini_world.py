@@ -6,14 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from time_ray.learn import mini
 from time_ray.learn.dataset import Dataset
 from time_ray.learn.mini.digits import digit_images
 from time_ray.learn.mini.draw.shapes import HELD_OUT
 from time_ray.learn.mini.pool import pool_sample
-from time_ray.learn.mini.sheet import contact_sheet
 from time_ray.learn.mini.world import ADAPTATION, EVALUATION, samples, splits
 
 LEARNED_ELSEWHERE = ("digits_real", "clocks")  # number words are in the pool too
@@ -110,9 +108,3 @@ def test_writing_again_makes_only_what_is_missing(tmp_path: Path) -> None:
     mini.write(tmp_path, ("chess", "counting"))
     assert Dataset.open(tmp_path / "chess").card.digest == digest_before
     assert Dataset.open(tmp_path / "counting").card == whole
-
-
-def test_contact_sheet_shows_every_class_once_a_row(tmp_path: Path) -> None:
-    contact_sheet("chess", "train", 2, tmp_path / "sheet.png")
-    with Image.open(tmp_path / "sheet.png") as page:
-        assert page.width // (64 + 6) == len(ADAPTATION["chess"].classes)
