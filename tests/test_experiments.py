@@ -1,11 +1,19 @@
+import json
+import os
 import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from pyarrow.fs import LocalFileSystem
 
 from time_ray import api
 from time_ray.core.grid import Cell
+from time_ray.learn.dataset import Card, Kind, SplitInfo, write_card
+from time_ray.learn.fomo import DATASETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -14,15 +22,39 @@ COST = re.compile(r"Cost: (?P<cells>[\d,]+) cells, (?P<trainings>[\d,]+) trainin
 
 @pytest.fixture(autouse=True)
 def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A current directory that holds what own_images.yaml asks for, but for the weights."""
+    """A current directory that holds what own_images.yaml and fomo_in_flux.yaml ask for, but for the weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIME_RAY_STORAGE", str(tmp_path / "runs"))
+    _fomo(tmp_path / "fomo", os.environ.get("TIME_RAY_FOMO_INFO"))
     for root in ("my_images", "my_held_out"):
         for split in ("train", "test"):
             for number in range(6):
                 folder = tmp_path / root / split / f"class {number}"
                 folder.mkdir(parents=True)
                 Image.new("RGB", (8, 8), (40 * number, 0, 0)).save(folder / "0.png")
+
+
+def _fomo(root: Path, info: str | None) -> None:
+    """The benchmark as cards without shards, a pool, and its stream; all classes where `info` has them."""
+    stream = []
+    for entry in DATASETS.values():
+        if entry.role == "extra":
+            continue
+        listed = Path(info or "", f"data_lib/00_info/{entry.folder}_classnames.json")
+        classes = json.loads(listed.read_text()) if info and listed.is_file() else ["one", "two"] * entry.has_classes
+        stream += [f"{entry.folder}+++{name}" for name in classes if entry.role == "adaptation"]
+        _card(root / entry.handle, entry.kind, classes, entry.sizes)
+    _card(root / "pretraining", "captions", (), {"train": 1_251_473})
+    (root / "random_sequence_1.json").write_text(json.dumps(stream))
+    if info:
+        shutil.copy(Path(info, "stream_construction/random_sequence_1.json"), root)
+
+
+def _card(folder: Path, kind: Kind, classes: Sequence[str], sizes: Mapping[str, int]) -> None:
+    folder.mkdir(parents=True)
+    splits = {name: SplitInfo(shards=(), rows=rows) for name, rows in sizes.items()}
+    card = Card(name=folder.name, kind=kind, classes=tuple(classes), templates=("{}",), splits=splits, digest="none")
+    write_card(str(folder), LocalFileSystem(), card)
 
 
 def opened(path: Path) -> api.Opened:
@@ -64,3 +96,42 @@ def test_recency_schedules_share_their_experts() -> None:
 def test_the_list_of_experiments_is_complete() -> None:
     listed = set(re.findall(r"`(\w+\.yaml)`", (FOLDER / "README.md").read_text()))
     assert listed == {path.name for path in FILES}
+
+
+FOMO = FOLDER / "fomo_in_flux.yaml"
+
+
+def test_the_whole_benchmark_is_planned_from_cards_alone(time_ray: Callable[..., Any]) -> None:
+    plan = json.loads(time_ray("plan", FOMO, "-f", "json").out)
+    assert plan["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 1420}}
+    assert plan["stream"]["tasks"] == 20
+    assert plan["stream"]["datasets_never_learned"] == 0
+    hours = plan["gpu_hours"]
+    assert hours["training"] == pytest.approx(76 * 1420 * 63_394.7585 / 400 / 3.6e6, rel=1e-3)
+    assert 0 < hours["evaluation"] < hours["training"]
+    assert "at 400 TFLOP/s sustained" in time_ray("plan", FOMO).out
+
+
+def test_the_benchmarks_own_stream_is_planned(time_ray: Callable[..., Any]) -> None:
+    if "TIME_RAY_FOMO_INFO" not in os.environ:
+        pytest.skip("TIME_RAY_FOMO_INFO does not name the benchmark's metadata")
+    plan = json.loads(time_ray("plan", FOMO, "stream.tasks=200", "-f", "json").out)
+    assert plan["stream"] == {"tasks": 200, "classes": 18_381, "datasets_never_learned": 0}
+    assert plan["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 142}}
+
+
+def test_without_the_benchmarks_images_one_line_says_what_to_do(
+    time_ray: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = time_ray("plan", FOMO)
+    root, stream = done.err.splitlines()
+    assert "data.root: 'fomo' is no folder; correct it, or import data there" in root
+    assert "stream.file: 'fomo/random_sequence_1.json': no such file" in stream
+
+
+def test_the_benchmark_is_written_out_whole() -> None:
+    data = opened(FOMO).study.experiment.data
+    for role, names in (("adaptation", data.adaptation), ("evaluation", data.evaluation)):
+        assert list(names) == [entry.handle for entry in DATASETS.values() if entry.role == role]
