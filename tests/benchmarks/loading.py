@@ -41,7 +41,7 @@ def photograph(number: int) -> bytes:
     for scale in (1, 2, 4, 16, 64):
         shape = (height // scale + 2, width // scale + 2, 3)
         noise = Image.fromarray(draws.integers(0, 256, shape, dtype=np.uint8))
-        total += np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) * scale**0.7
+        total += np.asarray(noise.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) * scale**0.3
     total = 255 * (total - total.min()) / np.ptp(total)
     stream = io.BytesIO()
     Image.fromarray(total.astype(np.uint8)).save(stream, "JPEG", quality=85)

@@ -1,18 +1,24 @@
 """A training that goes on from a kept state ends with the bytes of one that was never disturbed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from pictures import rows
 from safetensors.torch import load_file, save_file
 from test_train import Weights, given, made_batches, same
 from torch import Tensor
 
 from time_ray.core.errors import CellError
+from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
+from time_ray.learn.dataset import Dataset
 from time_ray.learn.models import Clip, create
+from time_ray.learn.sampling import Data, batches
 from time_ray.learn.train import Batch, train
 
 STEPS = 6
@@ -118,3 +124,32 @@ def test_a_model_that_drops_patches_goes_on_as_well(models_folder: Path, weights
     assert same(train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
     assert torch.equal(before, torch.get_rng_state())
     assert not same(train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, seed=1), undisturbed)
+
+
+@pytest.mark.parametrize("step", [1, 4])
+def test_goes_on_within_the_data_of_a_task(
+    clip: Clip, weights: Weights, make_dataset: Callable[..., Dataset], tmp_path: Path, step: int
+):
+    pets, pool = make_dataset("pets", rows(30)), make_dataset("pool", rows(30, 100))
+    stream = partial(
+        batches,
+        Task(2, (Concept("pets", "cat"),)),
+        (Task(1, (Concept("pets", "dog"), Concept("pets", "owl"))),),
+        Data((pets,), (), pool),
+        Mixture(pretraining=0.25, update=0.5, buffer=0.25, buffer_size=7),
+        batch_size=8,
+        steps=STEPS,
+        image_size=16,
+        augment="crop",
+        loaders=2,
+    )
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    undisturbed = train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS)
+    dying = Kept(kept, (step,), dies_after=step)
+    with pytest.raises(KilledError):
+        train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS, progress=dying)
+    resumed = train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS, progress=Kept(kept))
+    assert same(resumed, undisturbed)
+    assert same(train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS), undisturbed)
+    assert not same(train(clip, weights, partial(stream, seed=1), how("fp32"), steps=STEPS), undisturbed)

@@ -116,6 +116,15 @@ def test_images_of_any_size_fit(make_dataset: Make):
         assert torch.equal(batch.images, again.images)
 
 
+def test_a_pool_needs_no_classes(data: Data, make_dataset: Make):
+    captioned = [row._replace(captions=(f"web page {row.key} a",), label=-1) for row in rows(20, 500)]
+    pool = make_dataset("web", captioned, kind="captions", classes=(), templates=())
+    with_pool = Data(data.adaptation, (), pool)
+    seen = [text for batch in draw(with_pool, steps=20) for text in batch.texts[:2]]
+    assert sorted(set(seen[:20])) == sorted(row.captions[0] for row in captioned)
+    assert seen[20:] != seen[:20]
+
+
 @pytest.mark.parametrize("augment", ["none", "crop"])
 def test_loaders_change_nothing(make_dataset: Make, augment: str):
     mixed = [Row(picture(i, (40 + i % 7, 30)), (f"text {i}",), i % 3, "") for i in range(200)]
