@@ -8,6 +8,7 @@ stdout, and the end of stdin ends it, with all it has started.
 import base64
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -53,9 +54,9 @@ class Orders:
         """The first order: how to connect."""
         return dict(json.loads(self._source.readline()))
 
-    def listen(self) -> None:
+    def listen(self, folder: str) -> None:
         """Orders are taken from now on; when the sweep is gone, so is everything that was started for it."""
-        threading.Thread(target=self._listen, daemon=True, name="orders").start()
+        threading.Thread(target=self._listen, args=(folder,), daemon=True, name="orders").start()
 
     def next_round(self) -> dict[str, Any]:
         """The next round, once it is ordered."""
@@ -63,7 +64,7 @@ class Orders:
             self._news.wait_for(lambda: self._rounds)
             return self._rounds.pop(0)
 
-    def _listen(self) -> None:
+    def _listen(self, folder: str) -> None:
         for line in self._source:
             order = json.loads(line)
             if "drain" in order:
@@ -76,6 +77,8 @@ class Orders:
             signal.raise_signal(signal.SIGINT)
             time.sleep(GRACE_SECONDS)
         end_session(os.getpid())
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
 
 
 def main() -> None:
@@ -84,7 +87,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print
     orders = Orders(sys.stdin)
     first = orders.first()
-    orders.listen()
+    orders.listen(first["folder"])
     settings = Run(**first["run"])
     try:
         with connected(settings, first["folder"]):

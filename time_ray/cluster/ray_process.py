@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -27,9 +28,8 @@ from time_ray.core.experiment import Run
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
-OLD_SECONDS = 60.0
 PREFIX = "tr-"  # short: Ray makes sockets below it, whose paths must not be longer than 107 characters
-LOCK = "lock"
+LOCK = ".lock"
 
 
 class RayLostError(Exception):
@@ -79,11 +79,11 @@ class RayProcess:
         """The process has ended, and so has everything it started."""
         with contextlib.suppress(OSError):
             _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(GRACE_SECONDS if os.environ.get("RAY_ADDRESS") else 0)
-        except subprocess.TimeoutExpired:
-            end_session(self._process.pid)
-            self._process.wait()
+        if os.environ.get("RAY_ADDRESS"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE_SECONDS)
+        end_session(self._process.pid)  # also if it has ended itself: what it has started may live a little longer
+        self._process.wait()
         _pipe(self._process.stdout).close()
 
     def _order(self, order: dict[str, Any]) -> None:
@@ -130,14 +130,12 @@ def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
 
 
 def end_session(session: int) -> None:
-    """No process of the session is alive but, at the end, this one: that goes last, if it is one of them."""
+    """No process of the session is alive, except this one if it is one of them."""
     while others := [pid for pid in _members(session) if pid != os.getpid()]:
         for pid in others:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
-    if os.getsid(0) == session:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _members(session: int) -> Iterator[int]:
@@ -152,25 +150,32 @@ def _members(session: int) -> Iterator[int]:
 def _folder() -> Iterator[Path]:
     """A folder for Ray's own files while the block runs; those of sweeps that were killed are removed as well."""
     root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    for other in root.glob(f"{PREFIX}*/{LOCK}"):
+    for other in root.glob(f"{PREFIX}*{LOCK}"):
         _remove_if_left(other)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-    try:
-        with (folder / LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = root / f"{PREFIX}{uuid.uuid4().hex[:8]}"
+    lock, new = folder.with_suffix(LOCK), folder.with_suffix(".new")
+    with new.open("x") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        new.rename(lock)  # it has this name only while it is locked, or its maker is dead
+        folder.mkdir(mode=0o700)
+        try:
             yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            _remove(lock)
 
 
 def _remove_if_left(lock: Path) -> None:
     """The folder is gone, unless the sweep that made it lives: it holds the lock."""
-    with contextlib.suppress(OSError):
-        if time.time() - lock.stat().st_mtime < OLD_SECONDS:
-            return  # its maker may be about to lock it
-        with lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent)
+    with contextlib.suppress(OSError), lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(lock)
+
+
+def _remove(lock: Path) -> None:
+    folder = lock.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():  # else the next sweep tries again
+        lock.unlink(missing_ok=True)
 
 
 def _environment() -> dict[str, str]:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -221,7 +222,7 @@ class Tracker:
         return self._client.finalize_logged_model(model.model_id, "READY")
 
     def _find(self, kind: str, tag: str) -> dict[str, _Run]:
-        """Runs of this kind by what they are about. Of two the first one stands; the other one is deleted."""
+        """Runs of this kind by what they are about. Of two the one in use or the first stands; the other is deleted."""
         found: list[Any] = []
         token = None
         while token is None or token:
@@ -231,7 +232,9 @@ class Tracker:
             found += page
             token = page.token or ""
         runs: dict[str, _Run] = {}
-        for run in sorted(found, key=lambda run: (run.info.start_time, run.info.run_id)):
+        in_use = {ROWS_TAG, TOLD_TAG}
+        order = [(in_use.isdisjoint(run.data.tags), run.info.start_time, run.info.run_id) for run in found]
+        for _, run in sorted(zip(order, found, strict=True), key=itemgetter(0)):
             about = run.data.tags[tag]
             if about in runs:
                 self._client.delete_run(run.info.run_id)

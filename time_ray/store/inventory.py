@@ -14,7 +14,7 @@ from time_ray.store.lease import LEASES, is_stale
 from time_ray.store.sealed import unsealed
 from time_ray.store.store import PAYLOADS, PROGRESS, Entry, is_whole
 
-ENTRIES = ("weights", "scores", "rates", "tracked")
+ENTRIES = ("weights", "scores", "rates", "tracked", "sweeps")
 KINDS = (*ENTRIES, PAYLOADS, PROGRESS, LEASES, DAMAGED, "data")
 YOUNG_SECONDS = 3600.0
 THREADS = 16  # reading many small files of an object store is waiting
