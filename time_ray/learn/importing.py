@@ -4,10 +4,11 @@ Every finished shard has a note in the folder `.import`, with its digest and wha
 """
 
 import fcntl
+import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -150,7 +151,7 @@ def _finish(
         digest=content_digest(about.kind, about.classes, about.templates, digests),
         source=source,
     )
-    _remove_strangers(folder, {shard for info in splits.values() for shard in info.shards})
+    _remove_strangers(folder, splits)
     _write(folder / CARD, sealed(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
     shutil.rmtree(folder / WORK)
 
@@ -177,7 +178,6 @@ def _alone(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be written ({error}); give another folder") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / WORK).mkdir(exist_ok=True)  # the process that we waited for removes it
         yield
 
 
@@ -247,11 +247,12 @@ def _whole_rows(part: Part, faults: list[Fault]) -> Iterator[Row]:
             faults.append(Fault(flaw.kind, part.split, where, detail))
 
 
-def _remove_strangers(folder: Path, shards: set[str]) -> None:
-    """Shards of an import of the same name whose source has changed since are gone."""
-    for path in folder.glob("*.parquet"):
-        if path.name not in shards:
-            path.unlink()
+def _remove_strangers(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
+    """Shards that an import of another state of the source has left behind are gone."""
+    for split, info in splits.items():
+        for path in folder.glob(f"{glob.escape(split)}-{'[0-9]' * 5}-{'[0-9a-f]' * 16}.parquet"):
+            if path.name not in info.shards:
+                path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,10 +1,12 @@
 """Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
 
 `mini` is the embedded world, `mini:letters` one of its datasets. A path is a dataset folder (with `card.json`),
-a folder of such folders, a folder of plain Parquet shards, or an image folder; the last two are imported once.
+a folder of such folders, a folder of plain Parquet files, of images, or of webdataset shards (or these as a pattern,
+`pool/{00000..00010}.tar`); the last three are imported once.
 """
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,12 @@ from time_ray.core.errors import UserError
 from time_ray.learn import mini
 from time_ray.learn.dataset import CARD, Dataset
 from time_ray.learn.imagefolder import SUFFIXES, import_imagefolder
+from time_ray.learn.importing import WORK
 from time_ray.learn.mini.world import WORLD
 from time_ray.learn.parquet import import_parquet
+from time_ray.learn.samples import text
 from time_ray.learn.verified import set_aside
+from time_ray.learn.webdataset import import_webdataset, is_shards, shard_paths
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
 MINI = "mini"
@@ -107,17 +112,38 @@ def _mini_classes(name: str) -> tuple[str, ...]:
 
 def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[Source]:
     root = Path(reference).expanduser().absolute()
+    if is_shards(reference):
+        return [_imported(root, root.parent.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
     if not root.is_dir():
         raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
     local = fs.LocalFileSystem()
     cards = [root] if (root / CARD).is_file() else sorted(p.parent for p in root.glob(f"*/{CARD}"))
     if cards:
         return [_from_card(folder.as_posix(), local) for folder in cards]
-    target = f"{cache}/{root.name}-{_listing_key(root)}"
+    if any(is_shards(path.name) for path in root.iterdir()):
+        return [_imported(root, root.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in {*SUFFIXES, ".parquet", ".json"}]
+    load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
+    return [_imported(root, root.name, files, load, cache, filesystem)]
+
+
+def _imported(
+    root: Path,
+    name: str,
+    files: Sequence[Path],
+    load: Callable[[Path, Path], object],
+    cache: str,
+    filesystem: fs.FileSystem,
+) -> Source:
+    """What `load` makes of the root, imported now or earlier. Nothing is left out: bad samples are faults."""
+    target = f"{cache}/{text(name)}-{_listing_key(root, files)}"
     if not _is_whole(target, filesystem):
-        load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
-        _placed(target, filesystem, lambda folder: load(root, folder))
-    return [_from_card(target, filesystem, is_copy=True)]
+        if isinstance(filesystem, fs.LocalFileSystem):
+            Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
+            load(root, Path(target))
+        else:
+            _placed(target, filesystem, lambda folder: load(root, folder))
+    return _from_card(target, filesystem, is_copy=True)
 
 
 def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
@@ -126,11 +152,11 @@ def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False)
     return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy, scored)
 
 
-def _listing_key(root: Path) -> str:
+def _listing_key(root: Path, files: Sequence[Path]) -> str:
     """Changes when a file is added, removed or written: an import is reused while it stands."""
     listing = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in {*SUFFIXES, ".parquet", ".json"}:
-            stat = path.stat()
-            listing.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    for path in files:
+        stat = path.lstat()
+        name = text(os.path.relpath(path, root))
+        listing.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return listing.hexdigest()[:16]
