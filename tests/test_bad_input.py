@@ -12,6 +12,8 @@ import torch
 import yaml
 from PIL import Image
 
+from time_ray.learn.dataset import Row, write_dataset
+
 GOOD: dict[str, Any] = {
     "name": "tiny",
     "init": ["zs", "ema"],
@@ -374,3 +376,23 @@ def test_usage_is_explained_on_stderr(time_ray: Callable[..., Any], words: tuple
     assert done.status == 2
     assert done.out == ""
     assert "Usage" in done.err
+
+
+def test_datasets_that_cannot_be_scored(time_ray: Callable[..., Any]) -> None:
+    row = Row(b"not looked at", ("text",), 0, "")
+    for name, settings in {
+        "untested": {"classes": ("a",), "templates": ("{}",), "splits": {"train": [row]}},
+        "captions": {"classes": (), "templates": (), "splits": {"test": [row]}, "kind": "captions"},
+        "unprompted": {"classes": ("a",), "templates": (), "splits": {"test": [row]}},
+    }.items():
+        write_dataset(name, name=name, **({"kind": "classification"} | settings))
+    path = written(data={"adaptation": "mini:chess", "evaluation": ["untested", "captions", "unprompted"]})
+    found = faults(time_ray("plan", path))
+    line = line_of("evaluation")
+    assert found == [
+        f"exp.yaml:{line}: data.evaluation: dataset {name}: no {what}, so it cannot be scored; leave it out or import "
+        "it with some"
+        for name, what in (("untested", "test images"), ("captions", "classes"), ("unprompted", "class prompts"))
+    ]
+    found = faults(time_ray("plan", path, "evaluation.templates='{}'", "data.evaluation=[unprompted,mini:pool]"))
+    assert ["dataset pool: no test images" in fault for fault in found] == [True]

@@ -14,12 +14,14 @@ from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task, cut
 from time_ray.learn import mini, models
 from time_ray.learn.cost import step_cost
 from time_ray.learn.sampling import Data
 from time_ray.learn.sources import MINI, Role, Source, find
 from time_ray.learn.streamfile import in_terms_of, read_stream
+from time_ray.learn.subset import PROMPTS
 from time_ray.store.files import Files
 
 Fault = tuple[tuple[str | int, ...], str]  # a path in the experiment, and what is wrong there
@@ -86,6 +88,8 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     """The study of an experiment on its datasets. Raises StudyError with every fault."""
     faults: list[Fault] = []
     techniques, bases = _axes(experiment, faults)
+    faults += _unscored("adaptation", datasets.adaptation, experiment.evaluation)
+    faults += _unscored("evaluation", datasets.evaluation, experiment.evaluation)
     tasks = _tasks(experiment, _concepts(experiment, datasets, faults), faults)
     steps = {}
     try:
@@ -175,6 +179,13 @@ def _datasets(experiment: Experiment, files: Files, faults: list[Fault], *, with
         for name in twice
     ]
     return Datasets(tuple(adaptation), tuple(evaluation), pool[0] if pool else None)
+
+
+def _unscored(role: Role, sources: Sequence[Source], scoring: Scoring) -> Iterator[Fault]:
+    for source in sources:
+        if source.lacks and not (source.lacks == PROMPTS and scoring.templates):
+            text = f"no {source.lacks}, so it cannot be scored; leave it out or import it with some"
+            yield ("data", role), f"dataset {source.name}: {text}"
 
 
 def _sources(

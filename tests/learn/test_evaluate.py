@@ -97,12 +97,14 @@ def test_what_cannot_be_scored_is_told_at_once(clip: Clip, weights: Weights, mak
     unfit = [
         make_dataset("untested", rows(3)),
         make_dataset("captions", rows(3), rows(3), kind="captions", classes=(), templates=()),
+        make_dataset("unprompted", [], rows(3), templates=()),
     ]
     with pytest.raises(UserError) as caught:
         evaluate(clip, [weights], unfit)
     assert [fault.split(",")[0] for fault in caught.value.faults] == [
         "dataset untested: no test images",
-        "dataset captions: no classes with templates",
+        "dataset captions: no classes",
+        "dataset unprompted: no class prompts",
     ]
 
 

@@ -126,5 +126,5 @@ def test_of_what_is_alike_half_goes_first(make_dataset: Make, twins: int, first:
 
 
 def test_pairs_without_captions_cannot_be_scored(make_dataset: Make):
-    with pytest.raises(UserError, match="dataset pairs: no captions to retrieve by"):
+    with pytest.raises(UserError, match="dataset pairs: no captions, so"):
         evaluate(oracle(3), [all_knowing(3)], [pairs(make_dataset, [0, 0, 0])])

@@ -20,7 +20,7 @@ from time_ray.learn.images import Decoded, ahead, fits_in_memory
 from time_ray.learn.models import Clip
 from time_ray.learn.retrieval import Pairs, found, recalls
 from time_ray.learn.squares import Piece, Squares
-from time_ray.learn.subset import scored_rows
+from time_ray.learn.subset import lacks, scored_rows
 
 Rows = NDArray[np.int64]
 
@@ -70,17 +70,13 @@ def _retrieves(dataset: Dataset) -> bool:
     return dataset.card.kind == "retrieval"
 
 
-def _faults(dataset: Dataset, scoring: Scoring) -> Sequence[str]:
-    card = dataset.card
-    if not card.splits.get("test") or not card.splits["test"].rows:
-        return [f"dataset {card.name}: no test images, so it cannot be evaluated; leave it out or import it with some"]
-    if _retrieves(dataset):
+def _faults(dataset: Dataset, scoring: Scoring) -> Iterator[str]:
+    missing = lacks(dataset.card, scoring)
+    if not missing and _retrieves(dataset):
         split = dataset.split("test")
-        bare = not any(split.captions(range(len(split))))
-        return [f"dataset {card.name}: no captions to retrieve by; leave it out or import it with some"] if bare else []
-    if not card.classes or not (card.templates or scoring.templates):
-        return [f"dataset {card.name}: no classes with templates, so it has no accuracy; leave it out of evaluation"]
-    return []
+        missing = "" if any(split.captions(range(len(split)))) else "captions"
+    if missing:
+        yield f"dataset {dataset.card.name}: no {missing}, so it cannot be scored; leave it out or import it with some"
 
 
 def _scores(datasets: Sequence[Dataset], counts: Sequence[Sequence[int]]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Literal
 from pyarrow import fs
 
 from time_ray.core.errors import UserError
+from time_ray.core.scoring import WHOLE
 from time_ray.learn import mini
 from time_ray.learn.dataset import CARD, Dataset
 from time_ray.learn.imagefolder import SUFFIXES, import_imagefolder
@@ -23,6 +24,7 @@ from time_ray.learn.importing import WORK
 from time_ray.learn.mini.world import WORLD
 from time_ray.learn.parquet import import_parquet
 from time_ray.learn.samples import text
+from time_ray.learn.subset import lacks
 from time_ray.learn.verified import set_aside
 from time_ray.learn.webdataset import import_webdataset, is_shards, shard_paths
 
@@ -41,6 +43,7 @@ class Source:
     filesystem: fs.FileSystem
     is_copy: bool = False  # drawn or imported: what is damaged can be made again
     num_scored: int = 0  # images of the split test, once there are any
+    lacks: str = ""  # what it would need to be scored by its own prompts
 
     def open(self) -> Dataset:
         """The dataset, whose files must be there (see `prepare`)."""
@@ -101,7 +104,15 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
         raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
     folder = f"{cache}/mini-v{mini.VERSION}"
     return [
-        Source(n, _mini_classes(n), f"mini:{mini.VERSION}:{n}", f"{folder}/{n}", filesystem, is_copy=True)
+        Source(
+            n,
+            _mini_classes(n),
+            f"mini:{mini.VERSION}:{n}",
+            f"{folder}/{n}",
+            filesystem,
+            is_copy=True,
+            lacks="" if n in WORLD else "test images",
+        )
         for n in wanted
     ]
 
@@ -149,7 +160,7 @@ def _imported(
 def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
     card = Dataset.open(folder, filesystem).card
     scored = card.splits["test"].rows if "test" in card.splits else 0
-    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy, scored)
+    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy, scored, lacks(card, WHOLE))
 
 
 def _listing_key(root: Path, files: Sequence[Path]) -> str:

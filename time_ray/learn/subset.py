@@ -3,9 +3,22 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from time_ray.core.scoring import subset_size
+from time_ray.core.scoring import Scoring, subset_size
 from time_ray.learn.dataset import Card, Split
 from time_ray.learn.randomness import Randomness
+
+PROMPTS = "class prompts"
+
+
+def lacks(card: Card, scoring: Scoring) -> str:
+    """What the dataset would need to be scored like that; empty if it has it all."""
+    if "test" not in card.splits or not card.splits["test"].rows:
+        return "test images"
+    if card.kind == "retrieval":
+        return ""
+    if not card.classes:
+        return "classes"
+    return "" if card.templates or scoring.templates else PROMPTS
 
 
 def scored_rows(card: Card, split: Split, share: float | None, seed: int) -> NDArray[np.int64]:
