@@ -39,7 +39,7 @@ def test_a_row_for_each_model_and_budget(time_ray: Callable[..., Any], experimen
     as_json, as_csv, table = (time_ray("budget", experiment(), "-f", form) for form in ("json", "csv", "table"))
     rows = json.loads(as_json.out)
     assert [(row["model"], row["budget"]) for row in rows] == [
-        (model, budget) for model in ("mini-tiny", "mini-large") for budget in ("5e3 GFLOPs", "3 steps")
+        (model, budget) for model in ("mini-tiny", "mini-large") for budget in ("5000 GFLOPs", "3 steps")
     ]
     for row in rows:
         assert row["maf"] == row["step_gflops"] * row["memory_ratio"] > 0
@@ -81,7 +81,7 @@ def test_a_plan_has_steps_and_gpu_hours(time_ray: Callable[..., Any], experiment
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"budget": ["1 GFLOPs"]}, "budget.0: '1e0 GFLOPs' is less than a step for each of 5 tasks; give more, from"),
+        ({"budget": ["1 GFLOPs"]}, "budget.0: '1 GFLOPs' is less than a step for each of 5 tasks; give more, from"),
         ({"budget": ["1x", "1.8e9 GFLOPs"]}, "budget.1: '1.8e9 GFLOPs' is the same as '1x'; keep one"),
         ({"model": "mini-tyni"}, "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-"),
         (

@@ -1,6 +1,10 @@
 """Budgets as people write them, and what they come to."""
 
+from typing import Literal
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from time_ray.core.budget import Budget, Cost
 
@@ -41,7 +45,7 @@ def test_memory_counts() -> None:
 
 
 def test_less_than_a_step_is_refused_with_the_least_there_is() -> None:
-    with pytest.raises(ValueError, match=r"'2e2 GFLOPs' is less than a step for each of 5 tasks; .* from about 5e2 GF"):
+    with pytest.raises(ValueError, match=r"'200 GFLOPs' is less than a step for each of 5 tasks; .* from about 500 GF"):
         Budget.parse("200 GFLOPs").steps(64, 5, cost)
 
 
@@ -52,6 +56,11 @@ def test_less_than_a_step_is_refused_with_the_least_there_is() -> None:
         ("0.50x", "0.5x"),
         ("2 x", "2x"),
         ("20x", "20x"),
+        ("1e-5x", "0.00001x"),
+        ("0.25 GFLOPs", "0.25 GFLOPs"),
+        ("2.5e-1 GFLOPs", "0.25 GFLOPs"),
+        ("9999.5 GFLOPs", "9999.5 GFLOPs"),
+        ("123456 GFLOPs", "1.23456e5 GFLOPs"),
         ("1.80e9GFLOPs", "1.8e9 GFLOPs"),
         ("1800000000 GFLOPs", "1.8e9 GFLOPs"),
     ],
@@ -69,3 +78,9 @@ def test_a_label_is_parsed_to_the_same_budget(text: str, label: str) -> None:
 def test_anything_else_is_no_budget(text: str) -> None:
     with pytest.raises(ValueError, match="is no budget; write a positive amount"):
         Budget.parse(text)
+
+
+@given(st.floats(min_value=1e-12, max_value=1e15), st.sampled_from(["x", "GFLOPs"]))
+def test_every_budget_survives_being_written(amount: float, unit: Literal["x", "GFLOPs"]) -> None:
+    budget = Budget(amount=amount, unit=unit)
+    assert Budget.parse(budget.label) == budget

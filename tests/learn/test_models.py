@@ -9,7 +9,7 @@ from torch import Tensor
 
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
-from time_ray.learn.models import Clip, base_weights, create, weights_digest
+from time_ray.learn.models import Clip, base_weights, create, num_bytes, weights_digest
 
 
 def test_an_unknown_architecture_gets_a_suggestion() -> None:
@@ -92,6 +92,42 @@ def test_weights_must_come_from_somewhere(spec: ModelSpec):
         base_weights(spec)
     with pytest.raises(UserError, match=r"weights nowhere\.pt: no such file, and no tag of this model; its tags: none"):
         base_weights(ModelSpec(name=spec.name, weights="nowhere.pt"))
+
+
+def test_a_mistyped_tag_gets_a_suggestion_and_no_network(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(open_clip, "download_pretrained", None)
+    with pytest.raises(UserError) as caught:
+        weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88"))
+    (fault,) = caught.value.faults
+    assert fault.endswith("no such file, and no tag of this model; did you mean laion2b_s34b_b88k?")
+    assert weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88k"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ViT-B-16-SigLIP", "SigLIP's sigmoid loss is not supported"),
+        ("coca_ViT-B-32", "CoCa's caption decoder is not supported"),
+        ("roberta-ViT-B-32", "text towers of the Hugging Face hub are not supported"),
+    ],
+)
+def test_what_is_no_plain_clip_is_refused_in_a_line(name: str, reason: str):
+    for use in (create, weights_digest, num_bytes):
+        with pytest.raises(UserError) as caught:
+            use(ModelSpec(name=name, weights="openai"))
+        (fault,) = caught.value.faults
+        assert fault.startswith(f"model {name}: {reason}; choose")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["ViT-S-16", "ViT-B-32"])
+def test_local_weights_of_a_full_size_load(tmp_path: Path, name: str):
+    module = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}}, tmp_path / "w.pt")
+    for file in ("w.safetensors", "w.pt"):
+        found = base_weights(ModelSpec(name=name, weights=str(tmp_path / file)))
+        assert all(torch.equal(found[k], v) for k, v in module.state_dict().items())
 
 
 def test_a_tag_without_a_network_is_one_line(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch):

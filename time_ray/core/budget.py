@@ -10,7 +10,9 @@ from pydantic import Field
 from time_ray.core.section import Section
 
 DEFAULT_GFLOPS = 1.8e9  # FoMo-in-Flux: memory-adjusted, over the whole stream
-_FORM = re.compile(r"(?P<whole>\d+)\s*(?P<counted>steps|samples)|(?P<real>\d+\.?\d*([eE]\+?\d+)?)\s*(?P<unit>x|GFLOPs)")
+_FORM = re.compile(
+    r"(?P<whole>\d+)\s*(?P<counted>steps|samples)|(?P<real>\d+\.?\d*([eE][+-]?\d+)?)\s*(?P<unit>x|GFLOPs)"
+)
 
 
 class Cost(NamedTuple):
@@ -58,7 +60,9 @@ class Budget(Section):
         if self.unit in ("steps", "samples"):
             return f"{self.amount:.0f} {self.unit}"
         exact = Decimal(repr(self.amount)).normalize()
-        return f"{exact:f}x" if self.unit == "x" else f"{exact:e} GFLOPs".replace("e+", "e")
+        if self.unit == "x":
+            return f"{exact:f}x"
+        return f"{exact:f} GFLOPs" if exact < 10_000 else f"{exact:e} GFLOPs".replace("e+", "e")
 
     @property
     def gflops(self) -> float | None:
