@@ -3,6 +3,7 @@
 import copy
 import difflib
 import hashlib
+import json
 import logging
 import pickle
 import warnings
@@ -140,6 +141,7 @@ def weights_digest(spec: ModelSpec) -> str:
     """A name for the base weights that changes when they do: of a file's bytes, or of an open_clip tag as written.
 
     A file is read once in a process for as long as its size and time stand; a tag is never downloaded for this.
+    Raises UserError for shipped weights that are not as they were shipped.
     """
     _add_mini_models()
     _known(spec.name)
@@ -147,7 +149,20 @@ def weights_digest(spec: ModelSpec) -> str:
         return hashlib.sha256(f"open_clip {spec.name} {spec.weights}".encode()).hexdigest()
     path = _weights_file(spec)
     stat = path.stat()
-    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    digest = _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    if spec.weights is None and digest != _shipped_digest(path):
+        msg = f"model {spec.name}: {path}: not as it was shipped; install time_ray again"
+        raise UserError(msg)
+    return digest
+
+
+def _shipped_digest(weights: Path) -> str | None:
+    """What the card beside shipped weights says of them; None if it cannot be read."""
+    try:
+        found = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return str(found)
 
 
 @lru_cache(maxsize=256)

@@ -14,8 +14,8 @@ from time_ray.store.lease import LEASES, is_stale
 from time_ray.store.sealed import unsealed
 from time_ray.store.store import PAYLOADS, PROGRESS, Entry, is_whole
 
-ENTRIES = ("weights", "scores", "rates", "tracked", "sweeps")
-KINDS = (*ENTRIES, PAYLOADS, PROGRESS, LEASES, DAMAGED, "data")
+NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, DAMAGED, "data", "pixels")
+OTHER = "other"
 YOUNG_SECONDS = 3600.0
 THREADS = 16  # reading many small files of an object store is waiting
 
@@ -57,8 +57,8 @@ class Inventory:
     """One look at a root."""
 
     files: Files
-    found: Mapping[str, Sequence[FileInfo]]  # by kind, the first part of the path; `other` is none of ours
-    standing: Mapping[str, Mapping[str, Standing]]  # by kind and key
+    found: Mapping[str, Sequence[FileInfo]]  # by kind (see kind_of)
+    standing: Mapping[str, Mapping[str, Standing]]  # by kind of entry, and by key
 
     @classmethod
     def of(cls, files: Files) -> "Inventory":
@@ -66,10 +66,10 @@ class Inventory:
         found: dict[str, list[FileInfo]] = {}
         for file in files.list(recursive=True):
             found.setdefault(kind_of(relative(files, file)), []).append(file)
-        standing: dict[str, dict[str, Standing]] = {}
+        standing: dict[str, dict[str, Standing]] = {"weights": {}}
         with ThreadPoolExecutor(THREADS) as readers:
-            for kind in ENTRIES:
-                groups = _by_key(found.get(kind, ()))
+            for kind in found.keys() - {*NO_ENTRIES, OTHER}:
+                groups = _by_key(found[kind])
                 standing[kind] = dict(zip(groups, readers.map(partial(_standing, files), groups.values()), strict=True))
         return cls(files, found, standing)
 
@@ -103,10 +103,10 @@ class Inventory:
         yield from ((file, "stale") for file in self.found.get(LEASES, ()) if is_stale(self.files, file))
         yield from ((file, "damaged") for file in self.found.get(DAMAGED, ()))
         yield from ((f, "damaged") for f in self.found.get("data", ()) if f.base_name.startswith("damaged-"))
-        yield from ((f, "probe") for f in self.found.get("other", ()) if f.base_name.startswith(PROBE))
+        yield from ((f, "probe") for f in self.found.get(OTHER, ()) if f.base_name.startswith(PROBE))
 
     def _unneeded_progress(self, reach: Reach | None) -> Iterator[tuple[FileInfo, str]]:
-        trained = {key for key, at in self.standing.get("weights", {}).items() if at.whole}
+        trained = {key for key, at in self.standing["weights"].items() if at.whole}
         for key, files in _by_key(self.found.get(PROGRESS, ())).items():
             if key in trained:
                 yield from ((file, "its expert is stored") for file in files)
@@ -122,22 +122,23 @@ def rows(inventory: Inventory) -> list[dict[str, object]]:
     return [
         {
             "kind": kind,
-            "keys": len(_by_key(files)) if kind in (*ENTRIES, PAYLOADS, PROGRESS) else None,
+            "keys": len(_by_key(files)) if kind in (*inventory.standing, PAYLOADS, PROGRESS) else None,
             "files": len(files),
             "bytes": sum(file.size for file in files),
             "unneeded": sum(1 for item in waste.get(kind, ())),
             "unneeded_bytes": sum(item.size for item in waste.get(kind, ())),
             "why": ", ".join(sorted({item.why for item in waste.get(kind, ())})),
         }
-        for kind in (*KINDS, "other")
+        for kind in dict.fromkeys(["weights", "scores", *sorted(inventory.standing), *NO_ENTRIES, OTHER])
         if (files := inventory.found.get(kind))
     ]
 
 
 def kind_of(path: str) -> str:
     """The kind of a file, by its path below the root: the first part of it, or `other` where it is none of ours."""
-    kind = path.partition("/")[0]
-    return kind if kind in KINDS else "other"
+    kind, *rest = path.split("/")
+    is_entry = len(rest) == 3 and rest[1].startswith(rest[0]) and rest[2].endswith(".json")
+    return kind if kind in NO_ENTRIES or is_entry else OTHER
 
 
 def is_young(mtime: float) -> bool:

@@ -9,7 +9,7 @@ from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError
 from time_ray.store.files import Files
-from time_ray.store.inventory import ENTRIES, THREADS, Inventory, is_young, relative
+from time_ray.store.inventory import THREADS, Inventory, is_young, relative
 from time_ray.store.lease import LEASES, holders
 from time_ray.store.sealed import unsealed
 from time_ray.store.store import PAYLOADS, PROGRESS, Store, checkpoint, is_whole
@@ -51,7 +51,7 @@ def verify(files: Files) -> Iterator[Checked]:
 
 def _faults(inventory: Inventory) -> Iterator[tuple[str, FileInfo, str | None]]:
     """Every file with what is wrong with it; several are read at a time, and few wait to be taken."""
-    kinds = (*ENTRIES, PAYLOADS, PROGRESS, LEASES)
+    kinds = (*inventory.standing, PAYLOADS, PROGRESS, LEASES)
     waiting: deque[tuple[str, FileInfo, Future[str | None]]] = deque()
     with ThreadPoolExecutor(THREADS) as readers:
         for kind in kinds:
@@ -69,7 +69,7 @@ def _fault(files: Files, kind: str, file: FileInfo) -> str | None:
     if kind in (PAYLOADS, PROGRESS):
         wanted = path.split("/")[-2] if kind == PAYLOADS else checkpoint(file.base_name).digest
         return _unlike(files, path, wanted)
-    if kind in ENTRIES and not is_whole(file):
+    if kind != LEASES and not is_whole(file):
         return "half-written"
     data = files.find(path)
     return "its seal does not match" if data is not None and unsealed(data) is None else None
