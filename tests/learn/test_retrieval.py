@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 from oracle import MOST, WIDTH, all_knowing, numbered, oracle
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from time_ray.core.errors import UserError
 from time_ray.core.scoring import Scoring
@@ -75,6 +77,34 @@ def test_an_image_without_captions_is_not_asked_for(make_dataset: Make):
     assert found == pytest.approx(plainly(weights, counts))
     (found,) = evaluate(oracle(7), [all_knowing(7)], [pairs(make_dataset, counts, "again")])
     assert set(found.values()) == {100.0}
+
+
+class Watched(TorchDispatchMode):
+    """The largest tensor that any operation makes, and all their types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(tensor, Tensor):
+                self.largest = max(self.largest, tensor.numel())
+                self.types.add(tensor.dtype)
+        return out
+
+
+def test_no_matrix_of_all_pairs_and_no_doubles(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(retrieval, "QUERIES", 20)
+    monkeypatch.setattr(retrieval, "CANDIDATES", 30)
+    images, captions = torch.randn(300, 4), torch.randn(900, 4)
+    owner = torch.arange(300).repeat_interleave(3)
+    with Watched() as watched:
+        retrieval.found(retrieval.Pairs(images, torch.arange(300), captions, owner), [(300, 900)], 0)
+    assert watched.largest == captions.numel()
+    assert torch.float64 not in watched.types
 
 
 @pytest.mark.parametrize("subset", [None, 0.1])

@@ -1,5 +1,7 @@
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -116,6 +118,44 @@ def test_many_may_write_at_once(tmp_path: Path):
         worker.join()
     assert not errors
     assert len(list(tmp_path.glob("*/*"))) == 8
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from time_ray.learn.squares import Piece, Squares
+squares = Squares(Path(sys.argv[1]))
+while True:
+    for row in range(4000):
+        pixels = lambda rows: np.full((1, 700, 700, 3), int(rows[0]) % 251, dtype=np.uint8)
+        squares.block(Piece("a digest", "test", 700, np.array([row])), pixels)
+"""
+
+
+@pytest.mark.nightly
+def test_writers_killed_at_any_instant_leave_whole_pieces_or_none(tmp_path: Path):
+    for round_ in range(4):
+        writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)]) for _ in range(2)]
+        wanted = 40 * (round_ + 1)
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*/*.pixels"))) < wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    asked: list[int] = []
+
+    def decode(rows: Rows) -> NDArray[np.uint8]:
+        asked.append(int(rows[0]))
+        return np.full((1, 700, 700, 3), int(rows[0]) % 251, dtype=np.uint8)
+
+    count = len(list(tmp_path.glob("*/*.pixels")))
+    for row in range(count):
+        pixels = Squares(tmp_path).block(piece(row, size=700), decode)
+        assert (pixels == row % 251).all()
+    assert len(asked) <= 2 * 4  # those that a writer was at when it was killed
 
 
 def test_room_is_asked_for_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
