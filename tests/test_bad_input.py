@@ -1,7 +1,10 @@
 """Bad input gets one line that says where, what and what to do; all faults at once, before any compute is spent."""
 
+import io
 import os
 import socket
+import struct
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -396,3 +399,128 @@ def test_datasets_that_cannot_be_scored(time_ray: Callable[..., Any]) -> None:
     ]
     found = faults(time_ray("plan", path, "evaluation.templates='{}'", "data.evaluation=[unprompted,mini:pool]"))
     assert ["dataset pool: no test images" in fault for fault in found] == [True]
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(stream, "PNG")
+    return stream.getvalue()
+
+
+def tar(members: dict[str, bytes], **links: bytes) -> bytes:
+    """The members, then a link or device of each name."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as written:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            written.addfile(info, io.BytesIO(data))
+        for name, kind in links.items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            written.addfile(info)
+    return stream.getvalue()
+
+
+SAMPLE = {"a.png": png(), "a.txt": b"a picture"}
+ARCHIVES = {
+    "a name that leads outside": (tar({**SAMPLE, "../b.png": png()}), "../b.png: leads out of its folder; not read"),
+    "an absolute name": (tar({**SAMPLE, "/b.png": png()}), "/b.png: leads out of its folder; not read"),
+    "a symbolic link": (tar(SAMPLE, link=tarfile.SYMTYPE), "link: a symbolic link, no plain file; not followed"),
+    "a hard link": (tar(SAMPLE, link=tarfile.LNKTYPE), "link: a hard link, no plain file; not followed"),
+    "a device": (tar(SAMPLE, device=tarfile.CHRTYPE), "device: a device, no plain file; not followed"),
+    "cut off": (tar(SAMPLE)[:700], "not read beyond byte "),
+    "no archive": (b"no archive at all" * 100, "not read beyond byte 512: invalid header; replace it"),
+    "empty": (b"", "not read beyond byte 0: it ends too early; replace it"),
+    "an image without a text": (tar({"a.png": png()}), "a: no caption in a .txt or .json; add one, or remove"),
+    "a text without an image": (tar({"a.txt": b"a"}), "a: no image, only text; add one, or remove it"),
+    "an image that is none": (tar({**SAMPLE, "a.png": b"none"}), "a: not a readable image"),
+    "JSON that is none": (tar({"a.png": png(), "a.json": b"{none"}), "a: no caption in a .txt or .json"),
+    "two images of one sample": (tar({**SAMPLE, "a.jpg": png()}), "a.jpg: its sample has an image already"),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_an_archive_of_strangers(time_ray: Callable[..., Any], kind: str) -> None:
+    data, expected = ARCHIVES[kind]
+    Path("pool.tar").write_bytes(data)
+    sections = {"data": {**GOOD["data"], "pretraining": "pool.tar"}, "mixture": {"update": 0.5, "pretraining": 0.5}}
+    lines = faults(time_ray("plan", written(**sections)))
+    assert any("data.pretraining: " in line and f"pool.tar: {expected}" in line for line in lines), lines
+    assert not Path("../b.png").exists()
+
+
+UNREADABLE = "not a readable safetensors or torch file ("
+WEIGHTS = {
+    "an empty file": (b"", UNREADABLE),
+    "noise": (b"noise" * 20, UNREADABLE),
+    "words": (b"hello", UNREADABLE),
+    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", UNREADABLE),
+    "a header that is cut off": (struct.pack("<Q", 100) + b'{"a":{"dtype":"F32"}}', UNREADABLE),
+    "a header that is a list": (struct.pack("<Q", 2) + b"[]", UNREADABLE),
+    "tensors that are cut off": (safetensors.torch.save({"a": torch.zeros(9)})[:-1], UNREADABLE),
+    "an archive that is none": (b"PK\x03\x04nonsense", UNREADABLE),
+}
+
+
+@pytest.mark.parametrize("kind", WEIGHTS)
+def test_weights_of_strangers(time_ray: Callable[..., Any], kind: str) -> None:
+    data, expected = WEIGHTS[kind]
+    Path("w.safetensors").write_bytes(data)
+    (line,) = faults(time_ray("sweep", written(model=[{"name": "mini-tiny", "weights": "w.safetensors"}])))
+    assert f"w.safetensors: {expected}" in line
+
+
+SECRET = "pa55word"  # noqa: S105
+NO_MLFLOW = "is no address of MLflow; write http://HOST:PORT of an MLflow server, or a database as in"
+NO_RAY = "is no address; write auto, HOST:PORT or ray://HOST:PORT"
+ADDRESSES = [
+    ("MLFLOW_TRACKING_URI", "nonsense", f"'nonsense' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "ftp://host/x", f"'ftp://host/x' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "file:///tmp/mlruns", f"'file:///tmp/mlruns' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "http://", f"'http://' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "http://:5000", f"'http://:5000' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "http://host:port", f"'http://host:port' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "http://host:99999", f"'http://host:99999' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", "sqlite://", f"'sqlite://' {NO_MLFLOW}"),
+    ("MLFLOW_TRACKING_URI", f"htp://me:{SECRET}@host", f"'htp://host' {NO_MLFLOW}"),
+    ("RAY_ADDRESS", "nonsense", f"'nonsense' {NO_RAY}"),
+    ("RAY_ADDRESS", "host:port", f"'host:port' {NO_RAY}"),
+    ("RAY_ADDRESS", "127.0.0.1:0", f"'127.0.0.1:0' {NO_RAY}"),
+    ("RAY_ADDRESS", "127.0.0.1:99999", f"'127.0.0.1:99999' {NO_RAY}"),
+    ("RAY_ADDRESS", "ray://", f"'ray://' {NO_RAY}"),
+    ("RAY_ADDRESS", "http://127.0.0.1:8265", f"'http://127.0.0.1:8265' {NO_RAY}"),
+    ("RAY_ADDRESS", f"ray://me:{SECRET}@host:10001", f"'ray://host:10001' {NO_RAY}"),
+    ("TIME_RAY_STORAGE", f"nosuch://me:{SECRET}@place/runs", "nosuch://place/runs must hold no credentials"),
+    ("TIME_RAY_STORAGE", f"nosuch://me:a/{SECRET}@place/runs?token={SECRET}", "nosuch://place/runs is no address"),
+    ("TIME_RAY_STORAGE", "s3://bucket/runs?region=nowhere", "set MLFLOW_TRACKING_URI to an MLflow server"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), ADDRESSES, ids=[f"{row[0]}={row[1]}" for row in ADDRESSES])
+def test_an_address_that_is_none(
+    time_ray: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    (line,) = faults(time_ray("sweep", written(run={"workers": 1})))
+    assert expected in line
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer(
+    time_ray: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    (line,) = faults(time_ray("sweep", written(run={"workers": 1})))
+    assert line.startswith(f"RAY_ADDRESS: nothing answers at {address} (")
+    assert line.endswith("); start the cluster, or unset it for a private one")
+
+
+def test_an_override_may_hold_a_secret(time_ray: Callable[..., Any]) -> None:
+    lines = faults(time_ray("plan", written(), f"storage=nosuch://me:{SECRET}@place", f"nme=s3://me:{SECRET}@place"))
+    assert len(lines) == 2
+    assert not any(SECRET in line for line in lines)
