@@ -26,6 +26,8 @@ def schedule(name: str) -> Callable[[int], float]:
 class Average(Rule):
     """Σ w_i θ_i / Σ w_i, with each w_i known when its expert comes."""
 
+    carries = True
+
     def __init__(self, weight: Callable[[int], float] = lambda _: 1.0, decay: float = 1.0) -> None:
         """`decay` multiplies all earlier weights whenever an expert is added (an exponential schedule)."""
         self.weight = weight

@@ -17,10 +17,13 @@ from time_ray.merging.pieces import Expert, Piece, State, cut
 from time_ray.merging.rule import End, Rule, Visit
 from time_ray.merging.selection import bounds, histograms
 
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Elements folded together: what a core's cache holds of base, expert and state."""
 DEVICE_CHUNK = 1 << 24
 """The same on an accelerator, where each step costs a launch."""
+
+PRECISIONS = (torch.float32, torch.float64)
+"""What arithmetic is done in; all else is read as float32."""
 
 T = TypeVar("T")
 
@@ -36,12 +39,21 @@ class NotANumber(Exception):  # noqa: N818 - a signal: the engine answers it wit
 
 
 def values(model: Model, piece: Piece) -> Tensor:
-    """The values of a piece in the precision of the arithmetic; NotANumber if one is NaN or Inf."""
+    """The values of a piece in the precision of the arithmetic."""
     found = model.read(piece.entry, piece.start, piece.stop)
-    if found.dtype not in (torch.float32, torch.float64):
-        found = found.to(torch.float32)
+    return found if found.dtype in PRECISIONS else found.to(torch.float32)
+
+
+def finite(found: Tensor) -> bool:
+    """Whether no value is NaN or Inf."""
     # A sum over NaN or Inf is never finite; a sum that is not may still be an overflow of large numbers.
-    if not math.isfinite(found.sum().item()) and not found.isfinite().all():
+    return math.isfinite(found.sum().item()) or bool(found.isfinite().all())
+
+
+def checked(model: Model, piece: Piece) -> Tensor:
+    """The values of a piece in the precision of the arithmetic; NotANumber if one is NaN or Inf."""
+    found = values(model, piece)
+    if not finite(found):
         raise NotANumber
     return found
 
@@ -94,9 +106,9 @@ class Plan:
         """The rule of a piece: 0-d tensors may have their own."""
         return self.rule if piece.entry.shape else self.rule.scalars or self.rule
 
-    def read(self, model: Model, piece: Piece) -> Tensor:
-        """The values of a piece of a model."""
-        found = values(model, piece)
+    def read(self, model: Model, piece: Piece, *, check: bool = True) -> Tensor:
+        """The values of a piece of a model; `check`: NotANumber if one is NaN or Inf."""
+        found = checked(model, piece) if check else values(model, piece)
         self.tick(piece)
         return found
 
@@ -145,9 +157,12 @@ class Plan:
         counts = counts or self.survey(model)
         return replace(who, bounds=bounds(selection, counts, lambda: self.magnitudes(model)))
 
-    def add(self, state: State | None, model: Model, who: Expert, piece: Piece, base: Tensor) -> State:
-        """The state of a piece that also holds this expert."""
-        return self.rule_of(piece).add(state, Visit(self.read(model, piece).to(base.device), base, piece, who))
+    def add(self, state: State | None, model: Model, who: Expert, piece: Piece, base: Tensor, *, check: bool) -> State:
+        """The state of a piece that also holds this expert; `check`: NotANumber if one of its values is NaN or Inf."""
+        expert = self.read(model, piece, check=check)
+        if expert.device != base.device:
+            expert = expert.to(base.device)
+        return self.rule_of(piece).add(state, Visit(expert, base, piece, who))
 
 
 @dataclass
@@ -172,11 +187,21 @@ class Merger:
     def fold(self, piece: Piece, base: Tensor) -> State:
         """The state of a piece after all experts."""
         state: State | None = None
+        check = not self.plan.rule_of(piece).carries
         for model, who in zip(self.models, self.experts, strict=True):
-            state = self.plan.add(state, model, who, piece, base)
+            state = self.plan.add(state, model, who, piece, base, check=check)
         if state is None:
             raise AssertionError
         return state
+
+    def finish(self, piece: Piece, state: State, end: End) -> None:
+        """The sink has the merged values; NotANumber if an expert's NaN or Inf has come this far."""
+        rule = self.plan.rule_of(piece)
+        merged = rule.finish(state, end)
+        if rule.carries and not finite(merged):
+            for model in self.models:
+                checked(model, piece)
+        self.sink(piece, merged)
 
     def first(self, piece: Piece) -> None:
         """The piece is merged, or waits for the totals."""
@@ -184,7 +209,7 @@ class Merger:
         state, rule = self.fold(piece, base), self.plan.rule_of(piece)
         self.totals.add(rule.tally(state, piece))
         if rule.settled(state):
-            self.sink(piece, rule.finish(state, End(base, piece, len(self.experts), {})))
+            self.finish(piece, state, End(base, piece, len(self.experts), {}))
         else:
             self.left[piece] = state if rule.retain else None
 
@@ -193,7 +218,7 @@ class Merger:
         base = self.plan.read(self.plan.base, piece)
         state = self.left[piece]
         state = self.fold(piece, base) if state is None else state
-        self.sink(piece, self.plan.rule_of(piece).finish(state, End(base, piece, len(self.experts), sums)))
+        self.finish(piece, state, End(base, piece, len(self.experts), sums))
 
 
 def place(piece: Piece) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from time_ray.merging import check
-from time_ray.merging.engine import NotANumber, Plan, Totals, named, values
+from time_ray.merging.engine import NotANumber, Plan, Totals, checked, named
 from time_ray.merging.errors import MergeError
 from time_ray.merging.merge import Output, Weights, identities, prepare, with_lines
 from time_ray.merging.models import ModelLike, open_model
@@ -33,13 +33,13 @@ class Fold:
         try:
             if self.plan.rule.selection is None:
                 for piece in self.pieces:
-                    values(model, piece)
+                    checked(model, piece)
             who = self.plan.meet(model, Expert(number, ids[-1]))
         except NotANumber:
             raise named([self.plan.base, model]) from None
         for index, piece in enumerate(self.pieces):
-            base = self.plan.read(self.plan.base, piece)
-            self.states[index] = self.plan.add(self.states[index], model, who, piece, base)
+            base = self.plan.read(self.plan.base, piece, check=False)
+            self.states[index] = self.plan.add(self.states[index], model, who, piece, base, check=False)
         self.ids = ids
 
     def result(self) -> Weights:
@@ -51,7 +51,7 @@ class Fold:
             totals.add(self.plan.rule_of(piece).tally(state, piece))
         sums = totals.sums()
         for piece, state in folded:
-            base = self.plan.read(self.plan.base, piece)
+            base = self.plan.read(self.plan.base, piece, check=False)
             output.write(piece, self.plan.rule_of(piece).finish(state, End(base, piece, len(self.ids), sums)))
         return output.whole()
 
@@ -61,7 +61,7 @@ def fold(technique: str, base: ModelLike, *, lines: Mapping[str, Any] | None = N
     plan = prepare(base, technique, with_lines(params, lines))
     try:
         for piece in plan.pieces():
-            values(plan.base, piece)
+            checked(plan.base, piece)
     except NotANumber:
         raise named([plan.base]) from None
     return Fold(plan)

@@ -1,9 +1,10 @@
 """Models as a merge reads them: tensors in memory or a safetensors file, a run of elements at a time."""
 
 import json
+import mmap
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from ctypes import c_char
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ DTYPES = {
 }
 HEADER_LIMIT = 100_000_000
 """The format's own limit on the header, in bytes."""
+MAPPED = 8 << 20
+"""Bytes of a file that may be in this process's memory at a time."""
+MAPPED_IN_ALL = 256 << 20
+"""The same for all files of a merge."""
 
 ModelLike = Mapping[str, Tensor] | str | os.PathLike[str]
 """What the public functions take for a model: tensors by name, or the path of a safetensors file."""
@@ -72,12 +77,17 @@ class MemoryModel(Model):
 
 
 class FileModel(Model):
-    """A safetensors file; only its header is in memory."""
+    """A safetensors file; only its header and a few megabytes are in memory.
 
-    def __init__(self, path: Path) -> None:
-        """MergeError names the file and what is wrong with it."""
+    Tensors are views of the mapped file, so that reading copies nothing. The file must not be cut short meanwhile.
+    """
+
+    def __init__(self, path: Path, mapped: int = MAPPED) -> None:
+        """`mapped` bytes may be in memory at a time. MergeError names the file and what is wrong with it."""
         self.label = str(path)
         self.path = path
+        self.mapped = mapped
+        self.touched = 0
         try:
             self.file = os.open(path, os.O_RDONLY)
             self.header, self.data = read_header(self.file)
@@ -88,12 +98,26 @@ class FileModel(Model):
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{path}: not a whole safetensors file ({error}); give one") from error
+        self.mapping, self.flat = mapping_of(self.file), {}
+        if self.mapping:
+            self.flat = dict(views(self.mapping, self.entries, self.header, self.data))
 
     def __del__(self) -> None:
         if hasattr(self, "file"):
             os.close(self.file)
 
     def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+        """A view of the file; a copy of what is large, lies askew, or cannot be mapped."""
+        length = (stop - start) * entry.dtype.itemsize
+        if self.mapping is None or length > self.mapped or entry.name not in self.flat:
+            return self.copied(entry, start, stop)
+        self.touched += length
+        if self.touched > self.mapped:
+            self.touched = length
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+        return self.flat[entry.name][start:stop]
+
+    def copied(self, entry: Entry, start: int, stop: int) -> Tensor:
         """The elements, read from their place in the file."""
         values = torch.empty(stop - start, dtype=entry.dtype)
         size = values.element_size()
@@ -105,6 +129,27 @@ class FileModel(Model):
                 raise MergeError(f"{self.label}: ends within {entry.name}; give a whole safetensors file")
             view, place = view[count:], place + count
         return values
+
+
+def mapping_of(file: int) -> mmap.mmap | None:
+    """The file in memory as far as it is looked at; None where its file system cannot do that.
+
+    It is private: what is written to it never reaches the file.
+    """
+    try:
+        return mmap.mmap(file, 0, access=mmap.ACCESS_COPY)
+    except OSError:
+        return None
+
+
+def views(
+    mapping: mmap.mmap, entries: Iterable[Entry], header: Mapping[str, Any], data: int
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a mapped file by name, flat; without those that are empty or not aligned to their elements."""
+    for entry in entries:
+        place = data + header[entry.name]["data_offsets"][0]
+        if entry.size and not place % entry.dtype.itemsize:
+            yield entry.name, torch.frombuffer(mapping, dtype=entry.dtype, count=entry.size, offset=place)
 
 
 def raw(values: Tensor) -> Any:
@@ -136,9 +181,9 @@ def read_header(file: int) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def open_model(model: ModelLike, label: str) -> Model:
+def open_model(model: ModelLike, label: str, mapped: int = MAPPED) -> Model:
     """The model behind tensors or a path; MergeError if the file is none."""
-    return MemoryModel(model, label) if isinstance(model, Mapping) else FileModel(Path(model))
+    return MemoryModel(model, label) if isinstance(model, Mapping) else FileModel(Path(model), mapped)
 
 
 def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
@@ -147,7 +192,7 @@ def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
     faults: list[str] = []
     for label, model in models.items():
         try:
-            opened[label] = open_model(model, label)
+            opened[label] = open_model(model, label, min(MAPPED, MAPPED_IN_ALL // len(models)))
         except MergeError as error:
             faults += error.faults
     MergeError.unless_none(faults)

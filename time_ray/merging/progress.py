@@ -13,6 +13,7 @@ class Meter:
     def __init__(self, listener: Progress | None) -> None:
         self.listener = listener
         self.done = 0
+        self.told = 0
         self.total = 0
         self.lock = threading.Lock()
 
@@ -22,9 +23,12 @@ class Meter:
             self.total += count
 
     def tick(self, count: int) -> None:
-        """So many more bytes are done."""
+        """So many more bytes are done; the listener hears of each thousandth, and of the end."""
+        if not self.listener:
+            return
         with self.lock:
             self.done += count
             self.total = max(self.total, self.done)
-            if self.listener:
+            if self.done == self.total or (self.done - self.told) * 1000 >= self.total:
+                self.told = self.done
                 self.listener(self.done, self.total)

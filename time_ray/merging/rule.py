@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +15,7 @@ Totals = Mapping[str, Sequence[float]]
 """By key, the sums over all pieces of what `Rule.tally` says of each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """An expert's values of a piece, as they come to the fold."""
 
     expert: Tensor
@@ -52,6 +52,8 @@ class Rule(ABC):
     """The rule of 0-d tensors; None: they are elements like all others."""
     retain: bool = False
     """Folding costs so much that the states are worth keeping in memory."""
+    carries: bool = False
+    """A NaN or Inf of any expert is one in what `finish` returns."""
     selection: Selection | None = None
     """The thresholds that must be known of each expert before it is added."""
 

@@ -25,6 +25,7 @@ class Sum(VectorRule):
         self.whole = self.sparsify.whole
         self.scalars = Average() if self.sparsify.average_scalars else None
         self.selection = self.sparsify.selection
+        self.carries = isinstance(self.sparsify, Dense)
 
     def add(self, state: State | None, visit: Visit) -> State:
         """State: Σ τ̂_i."""
