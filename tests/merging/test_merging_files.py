@@ -16,7 +16,7 @@ from merging_toys import bits, moved, near, toy, world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from time_ray.merging import MergeError, merge, merge_files
+from time_ray.merging import MergeError, merge, merge_faults, merge_files, models
 from time_ray.merging import output as outputs
 from time_ray.merging.stream import RECIPE
 
@@ -204,3 +204,67 @@ def test_broken_sidecars_are_remade(files, tmp_path):
     assert (tmp_path / "o").read_bytes() == whole
     with safe_open(tmp_path / "e1.safetensors.merging", "pt") as file:
         assert sorted(file.keys()) == ["image", "text"]
+
+
+def bytes_of(path, others, output, technique, **how):
+    calls: list[tuple[int, int]] = []
+    merge_files(path, others, output, technique, progress=lambda *now: calls.append(now), **how)
+    return calls[-1][0]
+
+
+@pytest.mark.parametrize("scope", ["tower", "tensor", "model"])
+def test_a_share_that_was_asked_for_before_reads_each_model_once(files, tmp_path, scope):
+    size = sum(value.nbytes for value in toy(0).values() if value.is_floating_point())
+    how = {"scope": scope, "exact_k": True, "keep": 0.3}
+    first = bytes_of(files[0], files[1:], tmp_path / "o", "ties", **how)
+    whole = (tmp_path / "o").read_bytes()
+    assert bytes_of(files[0], files[1:], tmp_path / "o", "ties", **how) == (3 + 2) * size < first
+    assert (tmp_path / "o").read_bytes() == whole
+    assert bytes_of(files[0], files[1:], tmp_path / "o", "ties", **how | {"keep": 0.4}) > (3 + 2) * size
+    assert near(load_file(tmp_path / "o"), merge(files[0], files[1:], "ties", **how | {"keep": 0.4}), 0)
+
+
+def test_faults_of_parameters_files_and_output_come_together(files, tmp_path):
+    files[2].unlink()
+    save_file({"a": torch.zeros(2)}, files[3])
+    asked = (files[0], files[1:], tmp_path / "missing" / "o", "ties")
+    with pytest.raises(MergeError) as caught:
+        merge_files(*asked, keep=2, scaling="much", ids=["a"])
+    found = "\n".join(caught.value.faults)
+    for part in (
+        "keep is 2",
+        "scaling is 'much'",
+        "ids: ['a']",
+        f"{files[2]}: cannot be read",
+        f"{files[3]}: a",
+        "o: its",
+    ):
+        assert part in found
+    assert list(caught.value.faults) == merge_faults(*asked, keep=2, scaling="much", ids=["a"])
+    assert any("technique: 'tyes'" in fault for fault in merge_faults(*asked[:3], "tyes"))
+    assert merge_faults(files[0], files[1:2], tmp_path / "o", "ties") == []
+
+
+@pytest.mark.parametrize("technique", ["average", "ties", "slerp"])
+def test_files_that_cannot_be_mapped_or_lie_askew_give_the_same_bytes(files, tmp_path, technique, monkeypatch):
+    merge_files(files[0], files[1:], tmp_path / "o", technique)
+    raw = files[1].read_bytes()
+    header = int.from_bytes(raw[:8], "little") + 1  # one more space moves every tensor by a byte
+    files[1].write_bytes(header.to_bytes(8, "little") + raw[8 : header + 7] + b" " + raw[header + 7 :])
+    merge_files(files[0], files[1:], tmp_path / "askew", technique)
+    monkeypatch.setattr(models, "mapping_of", lambda _: None)
+    merge_files(files[0], files[1:], tmp_path / "copied", technique)
+    outputs = [load_file(tmp_path / name) for name in ("o", "askew", "copied")]
+    assert all(bits(value) == bits(other[name]) for other in outputs[1:] for name, value in outputs[0].items())
+
+
+def test_little_of_a_mapped_file_is_held(tmp_path):
+    save_file({"w": torch.arange(1 << 18, dtype=torch.float32)}, tmp_path / "m")
+    model = models.FileModel(tmp_path / "m", mapped=1 << 16)
+    (entry,) = model.entries
+    for start in range(0, entry.size, 1 << 12):
+        assert model.read(entry, start, start + (1 << 12))[7] == start + 7
+        assert model.touched <= 1 << 16
+    assert model.read(entry, 0, entry.size)[-1] == entry.size - 1
+    model.read(entry, 0, 4).zero_()
+    assert load_file(tmp_path / "m")["w"][1] == 1

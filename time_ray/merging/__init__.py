@@ -7,7 +7,7 @@ from time_ray.merging.errors import MergeError
 from time_ray.merging.fold import Fold, fold
 from time_ray.merging.merge import ema, merge, pair
 from time_ray.merging.parameters import Parameter
-from time_ray.merging.stream import merge_files
+from time_ray.merging.stream import merge_faults, merge_files
 from time_ray.merging.technique import Technique
 from time_ray.merging.techniques import TECHNIQUES, normalise
 
@@ -20,6 +20,7 @@ __all__ = [
     "ema",
     "fold",
     "merge",
+    "merge_faults",
     "merge_files",
     "normalise",
     "pair",

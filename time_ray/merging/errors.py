@@ -1,6 +1,7 @@
 """The one error of this package: everything wrong with a request, one line each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class MergeError(ValueError):
@@ -16,3 +17,12 @@ class MergeError(ValueError):
         found = tuple(faults)
         if found:
             raise cls(*found)
+
+
+@contextmanager
+def gathered(faults: list[str]) -> Iterator[None]:
+    """The faults of an error that is raised inside join the list; what comes after goes on."""
+    try:
+        yield
+    except MergeError as error:
+        faults += error.faults

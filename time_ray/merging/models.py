@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from time_ray.merging.errors import MergeError
+from time_ray.merging.errors import MergeError, gathered
 from time_ray.merging.pieces import Entry
 
 DTYPES = {
@@ -186,14 +186,18 @@ def open_model(model: ModelLike, label: str, mapped: int = MAPPED) -> Model:
     return MemoryModel(model, label) if isinstance(model, Mapping) else FileModel(Path(model), mapped)
 
 
-def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
-    """The models by label; MergeError lists every file that is none."""
+def open_each(models: Mapping[str, ModelLike]) -> tuple[dict[str, Model], list[str]]:
+    """The models by label, and what is wrong with those that are none."""
     opened: dict[str, Model] = {}
     faults: list[str] = []
     for label, model in models.items():
-        try:
+        with gathered(faults):
             opened[label] = open_model(model, label, min(MAPPED, MAPPED_IN_ALL // len(models)))
-        except MergeError as error:
-            faults += error.faults
+    return opened, faults
+
+
+def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
+    """The models by label; MergeError lists every file that is none."""
+    opened, faults = open_each(models)
     MergeError.unless_none(faults)
     return opened

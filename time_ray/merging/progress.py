@@ -22,13 +22,18 @@ class Meter:
         with self.lock:
             self.total += count
 
+    def end(self) -> None:
+        """All is done."""
+        if self.listener:
+            self.listener(self.done, self.done)
+
     def tick(self, count: int) -> None:
-        """So many more bytes are done; the listener hears of each thousandth, and of the end."""
+        """So many more bytes are done; the listener hears of each thousandth."""
         if not self.listener:
             return
         with self.lock:
             self.done += count
             self.total = max(self.total, self.done)
-            if self.done == self.total or (self.done - self.told) * 1000 >= self.total:
+            if (self.done - self.told) * 1000 >= self.total:
                 self.told = self.done
                 self.listener(self.done, self.total)

@@ -26,6 +26,11 @@ class Selection(ABC):
     exact: bool = False
     """Magnitudes equal to the least survivor are told apart by place (first wins); otherwise all of them survive."""
 
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What it selects: selections with the same label have the same bounds."""
+
     @abstractmethod
     def scope(self, name: str) -> str:
         """The scope that a tensor's ranks are counted in."""

@@ -1,24 +1,30 @@
-"""What is worth remembering beside a model file: its digest, and its histograms of |expert − base|.
+"""What is worth remembering beside a model file: digest, histograms of |expert − base|, and bounds found in them.
 
-`E.safetensors.merging` belongs to `E.safetensors` while that has the same size and time; its histograms belong to the
-base with the digest that it names. It may be deleted at any time.
+`E.safetensors.merging` belongs to `E.safetensors` while that has the same size and time; its histograms and bounds
+belong to the base with the digest that it names. It may be deleted at any time.
 """
 
 import contextlib
 import hashlib
+import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from time_ray.merging.models import FileModel
+from time_ray.merging.pieces import Bounds
 from time_ray.merging.progress import Meter
 
 BLOCK = 1 << 22
-VERSION = "1"
+VERSION = "2"
+REMEMBERED = 16
+"""Selections whose bounds are kept."""
 
 
 def digest(model: FileModel, meter: Meter) -> str:
@@ -40,6 +46,10 @@ class Sidecar:
     base_sha256: str = ""
     histograms: dict[str, Tensor] = field(default_factory=dict)
     """By tower."""
+    bounds: dict[str, dict[str, Bounds]] = field(default_factory=dict)
+    """By selection and scope."""
+    changed: bool = False
+    """It knows more than its file."""
 
     @property
     def path(self) -> Path:
@@ -57,13 +67,40 @@ class Sidecar:
             known = file.metadata() or {}
             if self.stamp().items() <= known.items():
                 self.sha256, self.base_sha256 = known["sha256"], known["base_sha256"]
+                self.bounds = {label: unpacked(found) for label, found in json.loads(known["bounds"]).items()}
                 self.histograms = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         return self
 
+    def belong(self, base_sha256: str) -> None:
+        """It knows nothing of another base."""
+        if self.base_sha256 != base_sha256:
+            self.base_sha256, self.histograms, self.bounds = base_sha256, {}, {}
+
+    def remember(self, label: str, bounds: Mapping[str, Bounds]) -> None:
+        """The bounds of a selection are known, and those of the last few others."""
+        older = list(self.bounds.items())[1 - REMEMBERED :]
+        self.bounds = {**dict(older), label: dict(bounds)}
+        self.changed = True
+
     def save(self) -> None:
         """It is remembered, where the folder can be written."""
-        metadata = {**self.stamp(), "sha256": self.sha256, "base_sha256": self.base_sha256}
+        if not self.changed:
+            return
+        bounds = {label: {key: astuple(one) for key, one in found.items()} for label, found in self.bounds.items()}
+        metadata = {
+            **self.stamp(),
+            "sha256": self.sha256,
+            "base_sha256": self.base_sha256,
+            "bounds": json.dumps(bounds),
+        }
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
         with contextlib.suppress(OSError, SafetensorError):
             save_file(self.histograms, part, metadata)
             part.replace(self.path)
+        self.changed = False
+
+
+def unpacked(found: Mapping[str, list[Any]]) -> dict[str, Bounds]:
+    """The bounds by scope, from their JSON."""
+    rows = {key: (low, high, nothing, last) for key, (low, high, nothing, last) in found.items()}
+    return {key: Bounds(low, high, nothing, last and tuple(last)) for key, (low, high, nothing, last) in rows.items()}

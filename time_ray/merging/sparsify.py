@@ -60,6 +60,11 @@ class Largest(Scoped):
         self.keep = keep
         self.exact = exact
 
+    @property
+    def label(self) -> str:
+        """Its kind and parameters."""
+        return f"largest {self.keep!r} {self.over}{' exact' * self.exact}"
+
     def ranks(self, size: int) -> tuple[int | None, int | None] | None:
         """From the (size − int(keep · size))-th smallest on, as the original does; `exact`: from the next one on."""
         kept = int(self.keep * size)
@@ -76,6 +81,11 @@ class Middle(Scoped):
         super().__init__(scope)
         self.drop_low = drop_low
         self.drop_high = drop_high
+
+    @property
+    def label(self) -> str:
+        """Its kind and parameters."""
+        return f"middle {self.drop_low!r} {self.drop_high!r} {self.over}"
 
     def ranks(self, size: int) -> tuple[int | None, int | None] | None:
         """The ranks from int(drop_low · size) to size − int(drop_high · size) − 1."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ import time_ray
 from time_ray.merging import check
 from time_ray.merging import output as outputs
 from time_ray.merging.engine import CHUNK, Merger, NotANumber, Plan, named
-from time_ray.merging.errors import MergeError
+from time_ray.merging.errors import MergeError, gathered
 from time_ray.merging.lines import tower
 from time_ray.merging.merge import identities, with_lines
-from time_ray.merging.models import FileModel, open_models
+from time_ray.merging.models import FileModel, open_each
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.progress import Meter, Progress
+from time_ray.merging.rule import Rule
 from time_ray.merging.selection import histograms
 from time_ray.merging.sidecar import Sidecar, digest
 from time_ray.merging.technique import Technique
@@ -40,6 +41,18 @@ class Files:
     experts: list[FileModel]
     sidecars: list[Sidecar]
     """The base's, then the experts'."""
+
+
+@dataclass
+class Request:
+    """A merge without fault."""
+
+    row: Technique
+    filled: Mapping[str, Any]
+    rule: Rule
+    files: Files
+    names: Sequence[str]
+    """The experts' ids."""
 
 
 def merge_files(
@@ -63,34 +76,61 @@ def merge_files(
     (`<name>.merging`) for the next merge. MergeError lists every fault of parameters, inputs and output before any
     tensor is read, or every tensor that holds NaN or Inf.
     """
-    row, target = technique_named(technique), Path(output)
-    filled = row.fill(with_lines(params, lines))
-    files = open_files(base, list(experts))
-    names = identities(ids, len(files.experts))
-    rule = row.build(filled, [entry.name for entry in files.base.entries if entry.merged])
-    MergeError.unless_none(all_faults(files, target, rule.faults(len(names))))
-    meter = Meter(progress)
-    plan = Plan(files.base, rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
+    target, paths = Path(output), [Path(base), *map(Path, experts)]
+    asked, faults = examine(paths, target, technique, with_lines(params, lines), ids)
+    if asked is None:
+        raise MergeError(*faults)
+    files, names, meter = asked.files, asked.names, Meter(progress)
+    plan = Plan(files.base, asked.rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
     with one_torch_thread():
         remember(files, plan, meter, keep=sidecars)
-        recipe = describe(row, filled, files, names)
+        recipe = describe(asked)
         run(plan, files, [Expert(number, name) for number, name in enumerate(names, 1)], target, recipe, meter)
+        for sidecar in files.sidecars if sidecars else ():
+            sidecar.save()
+    meter.end()
     return recipe
 
 
-def open_files(base: PathLike, experts: Sequence[PathLike]) -> Files:
-    """The inputs, open; MergeError lists every one that is no safetensors file."""
+def merge_faults(
+    base: PathLike,
+    experts: Iterable[PathLike],
+    output: PathLike,
+    technique: str,
+    *,
+    ids: Sequence[str] | None = None,
+    lines: Mapping[str, Any] | None = None,
+    **params: Any,
+) -> list[str]:
+    """Every fault for which `merge_files` would refuse this, from headers and integer tensors alone."""
     paths = [Path(base), *map(Path, experts)]
-    opened = open_models({f"{number}": path for number, path in enumerate(paths)})
-    models = [model for model in opened.values() if isinstance(model, FileModel)]
-    return Files(models[0], models[1:], [Sidecar(model) for model in models])
+    return examine(paths, Path(output), technique, with_lines(params, lines), ids)[1]
 
 
-def all_faults(files: Files, target: Path, of_rule: Iterable[str]) -> list[str]:
-    """Everything that headers show to be wrong."""
-    inputs = [files.base.path, *(expert.path for expert in files.experts)]
-    places = outputs.faults(target, files.base.entries, inputs)
-    return [*of_rule, *check.faults(files.base, files.experts), *places]
+def examine(
+    paths: Sequence[Path], target: Path, technique: str, params: Mapping[str, Any], ids: Sequence[str] | None
+) -> tuple[Request | None, list[str]]:
+    """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
+    opened, unread = open_each({str(number): path for number, path in enumerate(paths)})
+    models = {number: model for number, model in opened.items() if isinstance(model, FileModel)}
+    base = models.pop("0", None)
+    entries = base.entries if base else ()
+    faults: list[str] = []
+    with gathered(faults):
+        row = technique_named(technique)
+        filled = row.fill(params)
+        rule = row.build(filled, [entry.name for entry in entries if entry.merged])
+        faults += rule.faults(len(paths) - 1)
+    with gathered(faults):
+        names = identities(ids, len(paths) - 1)
+    faults += unread
+    if base:
+        faults += check.faults(base, models.values())
+    faults += outputs.faults(target, entries, paths)
+    if faults or not base:
+        return None, faults
+    files = Files(base, list(models.values()), [Sidecar(model) for model in (base, *models.values())])
+    return Request(row, filled, rule, files, names), []
 
 
 def length(piece: Piece) -> int:
@@ -113,29 +153,29 @@ def remember(files: Files, plan: Plan, meter: Meter, *, keep: bool) -> None:
     """Every sidecar knows its file's digest and, where the rule can use them, its histograms against the base."""
     if keep:
         files.sidecars = [sidecar.load() for sidecar in files.sidecars]
-    before = [(sidecar.sha256, sidecar.base_sha256) for sidecar in files.sidecars]
     unread = [sidecar for sidecar in files.sidecars if not sidecar.sha256]
     meter.expect(sum(os.fstat(sidecar.model.file).st_size for sidecar in unread))
     with ThreadPoolExecutor(plan.threads) as pool:
         for sidecar, found in zip(unread, pool.map(lambda one: digest(one.model, meter), unread), strict=True):
-            sidecar.sha256 = found
+            sidecar.sha256, sidecar.changed = found, True
     survey(files, plan, meter)
-    for sidecar, known in zip(files.sidecars, before, strict=True):
-        if keep and (sidecar.sha256, sidecar.base_sha256) != known:
-            sidecar.save()
+    for sidecar in files.sidecars if keep else ():
+        sidecar.save()
 
 
 def survey(files: Files, plan: Plan, meter: Meter) -> None:
     """The experts' sidecars hold the histograms that the rule can use."""
-    base, *experts = files.sidecars
-    if plan.rule.selection is None or plan.rule.selection.from_towers({}) is None:
+    (base, *experts), selection = files.sidecars, plan.rule.selection
+    for sidecar in experts if selection else ():
+        sidecar.belong(base.sha256)
+    if selection is None or selection.from_towers({}) is None:
         return
-    unknown = [sidecar for sidecar in experts if sidecar.base_sha256 != base.sha256]
+    unknown = [sidecar for sidecar in experts if not sidecar.histograms and selection.label not in sidecar.bounds]
     meter.expect(2 * len(unknown) * size_of(files.base))
 
     def look(sidecar: Sidecar) -> None:
         sidecar.histograms = histograms(lambda: plan.magnitudes(sidecar.model), tower)
-        sidecar.base_sha256 = base.sha256
+        sidecar.changed = True
 
     with naming(files):
         plan.each(look, iter(unknown))
@@ -155,11 +195,12 @@ def naming(files: Files) -> Iterator[None]:
         raise named([files.base, *files.experts]) from None
 
 
-def describe(row: Technique, filled: Mapping[str, Any], files: Files, names: Sequence[str]) -> dict[str, Any]:
+def describe(asked: Request) -> dict[str, Any]:
     """The recipe: all that determines the output's values, as JSON can hold it."""
-    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in files.sidecars]
+    row, filled = asked.row, asked.filled
+    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in asked.files.sidecars]
     if row.random:
-        inputs[1:] = [{**known, "id": name} for known, name in zip(inputs[1:], names, strict=True)]
+        inputs[1:] = [{**known, "id": name} for known, name in zip(inputs[1:], asked.names, strict=True)]
     versions = {row.name: row.version, "time_ray": time_ray.__version__, "torch": str(torch.__version__)}
     idle = row.idle(filled)
     parameters = {name: filled[name] for name in sorted(filled) if name not in idle}
@@ -176,13 +217,16 @@ def run(plan: Plan, files: Files, who: Sequence[Expert], target: Path, recipe: M
     """The output file is whole."""
     size = size_of(files.base)
     selection = plan.rule.selection
-    meter.expect((len(who) + 2) * size + (2 * len(who) * size if selection else 0))
+    unmet = [one for one in who if selection and selection.label not in files.sidecars[one.number].bounds]
+    meter.expect((len(who) + 2 + 2 * len(unmet)) * size)
     met: dict[int, Expert] = {}
 
     def meet(one: Expert) -> None:
         sidecar = files.sidecars[one.number]
-        counts = selection.from_towers(sidecar.histograms) if selection else None
-        met[one.number] = plan.meet(sidecar.model, one, counts)
+        if selection and selection.label not in sidecar.bounds:
+            found = plan.meet(sidecar.model, one, selection.from_towers(sidecar.histograms))
+            sidecar.remember(selection.label, found.bounds)
+        met[one.number] = replace(one, bounds=sidecar.bounds[selection.label]) if selection else one
 
     metadata = {**files.base.header.get("__metadata__", {}), RECIPE: json.dumps(recipe, sort_keys=True)}
     with naming(files), outputs.whole_file(target, files.base.entries, metadata) as write:
