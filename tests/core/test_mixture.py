@@ -44,3 +44,9 @@ def test_a_batch_is_full_and_only_of_sources_in_use(a: int, b: int, batch_size: 
 def test_shares_must_be_shares(shares: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"shares sum to|greater than or equal to 0"):
         Mixture(**shares)
+
+
+def test_a_bound_on_a_buffer_that_is_not_used_is_a_mistake() -> None:
+    assert Mixture(update=0.5, buffer=0.5, buffer_size=500).buffer_size == 500
+    with pytest.raises(ValueError, match="buffer_size changes nothing while buffer is 0"):
+        Mixture(buffer_size=500)

@@ -49,13 +49,15 @@ def test_seed_and_task_decide_and_nothing_else(data: Data):
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_workers_share_the_batches_of_one(data: Data, world_size: int):
-    parts = [draw(data, rank=rank, world_size=world_size) for rank in range(world_size)]
+@pytest.mark.parametrize("buffer_size", [None, 5])
+def test_workers_share_the_batches_of_one(data: Data, world_size: int, buffer_size: int | None):
+    mixture = REPLAY.model_copy(update={"buffer_size": buffer_size})
+    parts = [draw(data, mixture=mixture, rank=rank, world_size=world_size, loaders=rank) for rank in range(world_size)]
     joined = [
         Batch(torch.cat([batch.images for batch in step]), [text for batch in step for text in batch.texts])
         for step in zip(*parts, strict=True)
     ]
-    assert same(joined, draw(data))
+    assert same(joined, draw(data, mixture=mixture))
 
 
 def source(text: str) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from time_ray.core.errors import UserError
 from time_ray.core.mixture import Mixture
@@ -179,32 +178,37 @@ def _remembered(rows: _Rows, datasets: Sequence[Dataset], size: int | None, seed
 
 
 def _draft(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: int, augment: Augment) -> Draft[Batch]:
-    """A batch with its texts; its parts fill in the images, a few neighbours on disk at a time."""
+    """An empty batch; its parts fill it in, a few neighbours on disk at a time."""
     pixels = torch.empty((len(samples), image_size, image_size, 3), dtype=torch.uint8)
-    images, texts = pixels.permute(0, 3, 1, 2), [""] * len(samples)
+    batch = Batch(pixels.permute(0, 3, 1, 2), [""] * len(samples))
     places: dict[Split, list[int]] = {}
     for place, sample in enumerate(samples):
         places.setdefault(sample.split, []).append(place)
     parts = []
     for split, here in places.items():
-        for place, captions in zip(here, split.captions([samples[place].row for place in here]), strict=True):
-            texts[place] = captions[int(draws[place, 0] % np.uint64(len(captions)))]
         here.sort(key=lambda place: samples[place].row)
         for first in range(0, len(here), PART):
             some = here[first : first + PART]
             rows = [samples[place].row for place in some]
-            parts.append(partial(_fill, images, some, split, rows, draws[some, 1:] if augment == "crop" else None))
-    return Draft(Batch(images, texts), parts)
+            parts.append(partial(_fill, batch, some, split, rows, draws[some], augment))
+    return Draft(batch, parts)
 
 
 def _fill(
-    images: Tensor, places: Sequence[int], split: Split, rows: Sequence[int], draws: NDArray[np.uint64] | None
+    batch: Batch,
+    places: Sequence[int],
+    split: Split,
+    rows: Sequence[int],
+    draws: NDArray[np.uint64],
+    augment: Augment,
 ) -> None:
-    """The images of those rows are in their places: cropped by `draws`, or else fitted."""
-    size = images.shape[-1]
-    if draws is None:
-        fitted = np.stack(Decoded(split, size).take(rows))
-        images[places] = torch.from_numpy(fitted).permute(0, 3, 1, 2)
+    """Those rows are in their places: each with the caption that its first number draws, cropped by the others."""
+    size = batch.images.shape[-1]
+    for place, captions, drawn in zip(places, split.captions(rows), draws, strict=True):
+        batch.texts[place] = captions[int(drawn[0] % np.uint64(len(captions)))]
+    pixels = Decoded(split, size if augment == "none" else None).take(rows)
+    if augment == "none":
+        batch.images[places] = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         return
-    for place, pixels, drawn in zip(places, Decoded(split).take(rows), unit(draws), strict=True):
-        images[place] = crop(pixels, size, drawn)
+    for place, image, drawn in zip(places, pixels, unit(draws[:, 1:]), strict=True):
+        batch.images[place] = crop(image, size, drawn)
