@@ -1,6 +1,7 @@
 """Streams on the command line: built, written in the benchmark's form, read back, cut into tasks."""
 
 import json
+import pickle
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ import yaml
 from time_ray import api
 from time_ray.learn.dataset import Row, write_dataset
 from time_ray.learn.mini.world import WORLD
+from time_ray.study import resolve
 
 Make = Callable[..., Path]
 Command = Callable[..., Any]
 CHESS = {f"chess+++{name}" for name in WORLD["chess"].classes}
-TEXTURES = {f"textures+++{name}" for name in WORLD["textures"].classes}
 
 
 @pytest.fixture
@@ -94,6 +95,15 @@ def test_a_stream_file_decides_the_tasks(experiment: Path, tmp_path: Path) -> No
     shuffled = api.open_experiment(experiment, ["stream={tasks: 4, file: s.json, order: random}"])
     plain = api.open_experiment(experiment, ["stream={tasks: 4}"])
     assert [cell.key for cell in shuffled.study.cells] == [cell.key for cell in plain.study.cells]
+
+
+def test_workers_need_no_stream_file(experiment: Path, tmp_path: Path) -> None:
+    """They are told what it lists: where they run there may be no such file."""
+    (tmp_path / "s.json").write_text(json.dumps(sorted(CHESS)))
+    study = api.open_experiment(experiment, ["stream.file=s.json"]).study
+    (tmp_path / "s.json").unlink()
+    told = pickle.loads(pickle.dumps((study.experiment, study.datasets)))  # noqa: S301
+    assert [cell.key for cell in resolve(*told).cells] == [cell.key for cell in study.cells]
 
 
 def test_what_a_stream_leaves_out_is_scored_and_never_learned(

@@ -193,7 +193,8 @@ def _sources(
 ) -> list[Source]:
     found: list[Source] = []
     for reference in references:
-        where = reference if root is None or reference.split(":")[0] == MINI else str(Path(root, reference))
+        is_name = reference.split(":")[0] == MINI
+        where = reference if root is None or is_name else str(Path(root).expanduser() / Path(reference).expanduser())
         try:
             found += find(where, role, files.path("data"), files.filesystem)
         except UserError as error:
