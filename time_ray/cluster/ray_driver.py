@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
 from time_ray.cluster.board import Event
+from time_ray.cluster.leaks import watch_for_leaks
 from time_ray.cluster.ray_cluster import Room, connected, lost_part, room
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.trial import Scratch, tune_trial
@@ -165,10 +166,11 @@ def _tune(order: Mapping[str, Any], space: Room) -> list[str]:
 
 @contextmanager
 def _following(board: Any, orders: Orders, voice: Voice) -> Iterator[None]:
-    """Events are taken from the board while the block runs."""
+    """Events are taken from the board while the block runs, and what killed processes have reserved is given back."""
     over = threading.Event()
     follower = threading.Thread(target=_follow, args=(board, over, orders, voice), daemon=True)
     follower.start()
+    threading.Thread(target=watch_for_leaks, args=(over,), daemon=True, name="leaks").start()
     try:
         yield
     finally:
