@@ -84,7 +84,6 @@ def gigabytes(model: Weights) -> float:
 
 def in_memory(count: int = 8, size: int = 50_000_000) -> None:
     """Merges of tensors in memory, one thread."""
-    torch.set_num_threads(1)
     base = {f"layer.{i}": torch.randn(size // 16, generator=torch.Generator().manual_seed(i)) for i in range(16)}
     experts = [noisy(base, seed) for seed in range(1, count + 1)]
     total = (count + 2) * gigabytes(base)
@@ -206,6 +205,7 @@ def one(request: dict[str, Any]) -> None:
     """Do what `apart` asked for."""
     paths = [Path(path) for path in request["paths"]]
     options = {"threads": request["threads"], "sidecars": True}
+    merge({"w": torch.zeros(8)}, [{"w": torch.ones(8)}], request["technique"])  # torch has been used before
     wall, cpu = timed(lambda: merge_files(paths[0], paths[1:], request["output"], request["technique"], **options))
     # Not getrusage: it also counts the process that started this one.
     peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf8"))
@@ -253,7 +253,6 @@ def streamed(paths: Sequence[Path], techniques: Sequence[str], counts: Sequence[
 
 def incremental(paths: Sequence[Path], techniques: Sequence[str]) -> None:
     """Adding the last expert to a fold against merging all of them, both from files into memory."""
-    torch.set_num_threads(1)
     count = len(paths) - 1
     say(f"\nOver time: expert {count} of {count}, 1 thread", "add + result", "all at once", "against")
     for technique in techniques:
@@ -325,6 +324,7 @@ def main() -> None:
     if asked.one:
         one(asked.one)
         return
+    torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     if "memory" in asked.parts:
         in_memory()
