@@ -205,7 +205,10 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     found = json.loads(time_ray("plan", swept.path, "-f", "json").out)
     assert found["cells"] == 24
     assert found["trials"] == found["bytes"] == 0
-    assert set(found) - {"seconds"} == {"cells", "trials", "trainings", "merges", "evaluations", "bytes"}
+    work = {"trials", "trainings", "merges", "evaluations", "bytes"}
+    assert set(found) - {"seconds"} == {"stream", "steps", "cells", *work, "gpu_hours"}
+    assert found["stream"] == {"tasks": 3, "classes": 6, "datasets_never_learned": 0}
+    assert found["gpu_hours"] is None
     assert found["trainings"] == {"asked": 72, "distinct": 12, "to_do": 0}
     assert set(found["merges"]) == {"distinct"}
     assert set(found["evaluations"]) == {"distinct", "to_do"}

@@ -159,7 +159,7 @@ def plan_of(opened: Opened, tflops: float | None = None) -> dict[str, Any]:
     store = opened.store
     have = stored(store)
     counts = plan(opened.study.cells, have)
-    rates = read_rates(store, set(counts.work))
+    rates = read_rates(store, opened.study.cells)
     trials, slots = _trials(opened.study, counts, store, have)
     seconds = work_seconds(counts.work, rates)
     experiment = opened.study.experiment
@@ -232,7 +232,7 @@ def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int
     )
     if run.workers == 0:
         return 1, 1
-    seconds = trajectory_seconds(todo, read_rates(store, set(counts.work)), have)
+    seconds = trajectory_seconds(todo, read_rates(store, study.cells), have)
     return len(pack(todo, slots, seconds, have, one_each=run.pack == "cell")), slots
 
 

@@ -33,15 +33,16 @@ def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
 
 def write_rates(store: Store, results: Sequence[CellResult]) -> None:
     """The store knows the rates of these models, if it did not yet."""
-    known = read_rates(store, {result.cell.setting.model.label for result in results})
+    cells = [result.cell for result in results]
+    names, known = _names(cells), read_rates(store, cells)
     for model, rate in measured(results).items():
         if model not in known:
-            store.record("rates", _name(model), {"model": model, **rate._asdict()})
+            store.record("rates", names[model], {"model": model, **rate._asdict()})
 
 
-def read_rates(store: Store, models: Sequence[str] | set[str]) -> dict[str, Rate]:
-    """The rates that the store knows of these models."""
-    found = {model: store.entry("rates", _name(model)) for model in models}
+def read_rates(store: Store, cells: Sequence[Cell]) -> dict[str, Rate]:
+    """The rates that the store knows of the models of one experiment's cells, by label."""
+    found = {model: store.entry("rates", name) for model, name in _names(cells).items()}
     return {m: Rate(float(str(e["step"])), float(str(e["evaluation"]))) for m, e in found.items() if e}
 
 
@@ -69,5 +70,11 @@ def trajectory_seconds(cells: Sequence[Cell], rates: Mapping[str, Rate], stored:
     return seconds
 
 
-def _name(model: str) -> str:
-    return key_of("rate", model)
+def _names(cells: Sequence[Cell]) -> dict[str, str]:
+    """Where each model's rate is kept: it holds for batches of one size and precision, and for what is scored."""
+    settings = {cell.setting.model.label: cell.setting for cell in cells}
+    return {
+        model: key_of("rate", model, how.batch_size, how.precision, setting.evaluation_data_key, setting.scoring.subset)
+        for model, setting in settings.items()
+        for how in (setting.trainings[0].training,)
+    }

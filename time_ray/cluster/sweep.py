@@ -177,7 +177,7 @@ class _Sweep:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
         settings = self.study.experiment.run
         have = stored(self.store)
-        rates = read_rates(self.store, {cell.setting.model.label for cell in todo})
+        rates = read_rates(self.store, todo)
         bundles = pack(todo, slots, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
         self._say(f"starting {len(bundles)} trials, {min(slots, len(bundles))} at once")
         job = Job(self.study.experiment, self.study.datasets, self.files.uri, f"time-ray-board-{uuid.uuid4().hex}")

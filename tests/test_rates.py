@@ -1,0 +1,64 @@
+"""Measured throughput: a plan says how long a sweep takes once one like it ran on the storage."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toy_grid import full_grid, setting, technique
+
+from time_ray.core.grid import Cell
+from time_ray.core.metrics import Scores
+from time_ray.core.plan import plan
+from time_ray.core.scoring import Scoring
+from time_ray.rates import Rate, measured, read_rates, trajectory_seconds, work_seconds, write_rates
+from time_ray.results import CellResult, TaskResult, stored
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(Files(str(tmp_path)))
+
+
+def cells(**how: Any) -> tuple[Cell, ...]:
+    return full_grid([technique()], setting(3, **how))
+
+
+def result(cell: Cell) -> CellResult:
+    """A task of ten steps in 20 s, evaluated in 3 s after a merge of 1 s; what the base took does not count."""
+    spent = {"train": 20.0, "eval": 3.0, "deploy": 1.0}
+    scores = Scores(ka=1.0, zs=1.0, gm=1.0)
+    rows = (TaskResult(0, scores, {}, {"eval": 99.0}), TaskResult(1, scores, {}, spent))
+    return CellResult(cell, rows, "", None)
+
+
+def test_rates_are_means_over_rows() -> None:
+    assert measured([result(cell) for cell in cells()]) == {"toy": Rate(step=2.0, evaluation=4.0)}
+
+
+def test_a_plan_takes_as_long_as_its_steps_and_evaluations(store: Store) -> None:
+    grid = cells()
+    work = plan(grid).work
+    assert work_seconds(work, read_rates(store, grid)) is None
+    write_rates(store, [result(grid[0])])
+    rates = read_rates(store, grid)
+    seconds = 2.0 * work["toy"].steps + 4.0 * work["toy"].evaluations
+    assert work_seconds(work, rates) == seconds
+    assert sum(trajectory_seconds(grid, rates, stored(store)).values()) == pytest.approx(seconds)
+
+
+def test_the_first_measurement_stays(store: Store) -> None:
+    grid = cells()
+    write_rates(store, [result(grid[0])])
+    slower = result(grid[0]).rows[1]._replace(seconds={"train": 99.0})
+    write_rates(store, [replace(result(grid[0]), rows=(slower, slower))])
+    assert read_rates(store, grid) == {"toy": Rate(2.0, 4.0)}
+
+
+@pytest.mark.parametrize("how", [{"batch_size": 64}, {"scoring": Scoring(subset=0.5)}])
+def test_a_rate_says_nothing_of_other_batches_or_other_images(store: Store, how: dict[str, Any]) -> None:
+    write_rates(store, [result(cells()[0])])
+    assert read_rates(store, cells(**how)) == {}
+    assert set(read_rates(store, cells(seed=5))) == {"toy"}
