@@ -1,4 +1,4 @@
-"""A merge of experts that arrive over time: adding one costs one read of it, whatever came before."""
+"""A merge of experts that arrive over time: adding one costs reading it, whatever came before."""
 
 from collections.abc import Mapping
 from typing import Any
