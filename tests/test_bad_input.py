@@ -122,6 +122,8 @@ CONFIGURATION = [
     ({"budget": ["2 steps", "16 samples"]}, "budget", "budget.1: '16 samples' is the same as '2 steps'; keep one"),
     ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),
     ({"budget": ["2 epochs"]}, "budget", "budget.0: '2 epochs' is no budget"),
+    ({"budget": ["1e-11x"]}, "budget", "budget.0: '0.00000000001x' is less than a step for each of 2 tasks; give more"),
+    ({"budget": ["2 steps", "0.76 GFLOPs"]}, "budget", "budget.1: '0.76 GFLOPs' is the same as '2 steps'; keep one"),
     ({"budget": [30]}, "budget", "budget.0: a section with keys amount, unit is needed, not 30"),
     ({"seed": [-1]}, "seed", "seed.0: input should be greater than or equal to 0, not -1"),
     ({"seed": ["one"]}, "seed", "seed.0: input should be a valid integer, not 'one'"),
@@ -132,6 +134,9 @@ CONFIGURATION = [
         "stream.tasks: 7 tasks, but the adaptation data has only 6 classes; ask for fewer",
     ),
     ({"stream": {"tasks": None}}, "tasks", "stream.tasks: a random stream needs a number of tasks"),
+    ({"stream": {"tasks": None, "order": "listed"}}, "tasks", "stream.tasks: a listed stream needs a number of tasks"),
+    ({"stream": {"order": "by chance"}}, "order", "stream.order: no such value 'by chance'; known: listed, random"),
+    ({"stream": {"file": "no.json"}}, "file", "stream.file: 'no.json': no such file; give a JSON list"),
     (
         {"mixture": {"update": 0.5}},
         "mixture",
@@ -207,6 +212,7 @@ CONFIGURATION = [
         "data.adaptation: 'mini:ches' is no dataset of the mini world; it has",
     ),
     ({"data": {"adaptation": ["nowhere"]}}, "adaptation", "data.adaptation: 'nowhere' is no folder"),
+    ({"data": {"root": "nowhere", "adaptation": ["a"]}}, "root", "data.root: 'nowhere' is no folder; correct it"),
     ({"data": {"adaptation": []}}, "adaptation", "data.adaptation: "),
     ({"data": {"adaptation": "mini:chess", "evaluation": "mini:chess"}}, "data", "data: dataset 'chess' is used twice"),
 ]
