@@ -1,6 +1,7 @@
 """A tiny sweep on the mini world, in this process: results, MLflow, resuming, failing, exporting."""
 
 import json
+import shutil
 import signal
 import sqlite3
 from collections import Counter
@@ -460,3 +461,55 @@ def test_the_mini_world_is_drawn_once(tmp_path: Path, new_experiment: Make) -> N
     said: list[str] = []
     prepare(opened.study.datasets.all, said.append)
     assert said == []
+
+
+def test_the_storage_of_a_sweep_is_listed_verified_and_explained(swept: Swept, time_ray: Command) -> None:
+    root = swept.path.parent / "runs"
+    before = content(root)
+    listed = {row["kind"]: row for row in json.loads(time_ray("store", "ls", swept.path, "-f", "json").out)}
+    counts = plan(swept.opened.study.cells)
+    assert listed["scores"]["keys"] == counts.evaluations_distinct
+    assert listed["weights"]["unneeded"] == listed["payloads"]["unneeded"] == 0
+    assert time_ray("store", "ls", root).out == time_ray("store", "ls", swept.path).out
+    verified = time_ray("store", "verify", swept.path, "-f", "csv")
+    assert verified.status == 0
+    assert "GB/s" in verified.err
+    assert all(line.endswith(",0") for line in verified.out.splitlines()[1:])
+    one, other = (
+        next(iter(cell.walk())).expert.key for cell in (swept.opened.study.cells[0], swept.opened.study.cells[-1])
+    )
+    late = [step.expert.key for step in swept.opened.study.cells[-1].walk()][1]
+    assert one == other  # every trajectory starts from the base
+    shown = json.loads(time_ray("store", "show", swept.path, late[:10], "-f", "json").out)
+    assert shown["key"] == late
+    assert shown["parents"] == {one: "stored"}
+    why = json.loads(time_ray("store", "why", swept.path, one[:10], late[:10], "-f", "json").out)
+    assert why == [{"field": "start.kind", one[:10]: "base", late[:10]: "merged"}]
+    assert time_ray("store", "show", swept.path, "nothing").status == 2
+    assert content(root) == before
+
+
+def test_gc_keeps_what_the_listed_experiments_can_reach(swept: Swept, time_ray: Command) -> None:
+    def freed(*words: str | Path) -> dict[str, int]:
+        rows = json.loads(time_ray("store", "gc", *words, "--dry-run", "--all", "-f", "json").out)
+        return {f"{row['kind']} {row['why']}": row["files"] for row in rows if row["kind"] in ("weights", "scores")}
+
+    assert freed(swept.path) == freed(swept.path.parent / "runs") == {}
+    smaller = api.open_experiment(swept.path, ["init=zs"])
+    kept, everything = plan(smaller.study.cells), plan(swept.opened.study.cells)
+    unreached = freed(swept.path, "init=zs")
+    assert unreached["scores out of reach"] == everything.evaluations_distinct - kept.evaluations_distinct
+    assert freed(swept.path, "init=zs", swept.path) == {}
+
+
+def test_a_damaged_storage_is_verified_and_healed(swept: Swept, tmp_path: Path, time_ray: Command) -> None:
+    shutil.copytree(swept.path.parent / "runs", tmp_path / "runs", symlinks=True)
+    (tmp_path / "tiny.yaml").write_text(swept.path.read_text().replace(str(swept.path.parent), str(tmp_path)))
+    payload = min((tmp_path / "runs" / "payloads").rglob("*.safetensors"))
+    payload.write_bytes(payload.read_bytes()[:-4])
+    found = time_ray("store", "verify", tmp_path / "tiny.yaml")
+    assert found.status == 1
+    assert f"{payload.relative_to(tmp_path / 'runs')}: its digest does not match; set aside" in found.err
+    assert time_ray("sweep", tmp_path / "tiny.yaml").status == 0
+    assert time_ray("store", "verify", tmp_path / "tiny.yaml").status == 0
+    assert same_as(swept, api.open_experiment(tmp_path / "tiny.yaml"))

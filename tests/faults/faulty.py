@@ -169,7 +169,7 @@ class _Stream:
             return
         self.closed = True
         self._file.close()
-        if self._phase == "after" and not self._faulty.failed:
+        if self._phase and not self._faulty.failed:  # afterwards, or nothing was ever written
             self._faulty.fail()
 
     def _fail(self) -> None:

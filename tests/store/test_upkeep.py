@@ -55,6 +55,8 @@ def garbage(store: Store, tmp_path: Path) -> list[str]:
     files.write(b"lost", "payloads", "00", "00" * 32, "1.safetensors")
     entry = sealed({"digest": "", "payload": "payloads/1/2/3"})
     files.write(entry, "weights", KEEP[:2], KEEP, f"later-{len(entry)}.json")
+    torn = f"{9:012d}-{'0' * 64}-99-1.safetensors"
+    files.write(b"half", "progress", OTHER[:2], OTHER, torn)
     files.write(b"bad", "damaged", "x")
     files.write(b"", ".probe-1")
     files.write(b"bad", "data", "pets", "damaged-1-card.json")
@@ -64,6 +66,7 @@ def garbage(store: Store, tmp_path: Path) -> list[str]:
             f"weights/{KEEP[:2]}/{KEEP}/0123-99.json",
             f"weights/{KEEP[:2]}/{KEEP}/later-{len(entry)}.json",
             f"payloads/00/{'00' * 32}/1.safetensors",
+            f"progress/{OTHER[:2]}/{OTHER}/{torn}",
             "damaged/x",
             ".probe-1",
             "data/pets/damaged-1-card.json",
@@ -165,7 +168,7 @@ def test_rows_count_by_kind(store: Store, garbage: list[str]) -> None:
         "progress": 2,
     }
     unneeded = {kind: row["unneeded"] for kind, row in found.items() if row["unneeded"]}
-    assert unneeded == {"weights": 2, "payloads": 1, "progress": 1, "damaged": 1, "data": 1, "other": 1}
+    assert unneeded == {"weights": 2, "payloads": 1, "progress": 2, "damaged": 1, "data": 1, "other": 1}
     assert found["weights"]["why"] == "half-written, superseded"
     assert found["payloads"]["unneeded_bytes"] == 4
 

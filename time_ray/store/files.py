@@ -28,6 +28,7 @@ S3_ATTEMPTS = 3  # of each request, by the AWS SDK
 PAUSES = (1.0, 5.0)  # seconds before what failed over a network is done again, all of it
 DAMAGED = "damaged"
 PROBE = ".probe-"
+LISTINGS = 5  # a folder that comes or goes in between makes a listing fail
 
 T = TypeVar("T")
 _FAILURES = (OSError, pa.ArrowException)
@@ -139,7 +140,12 @@ class Files:
         """The files in a folder, by path; none if there is no such folder."""
 
         def act(path: str) -> list[fs.FileInfo]:
-            found = self.filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+            selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+            found: list[fs.FileInfo] = []
+            for _ in range(LISTINGS):
+                with contextlib.suppress(FileNotFoundError):
+                    found = self.filesystem.get_file_info(selector)
+                    break
             return sorted((f for f in found if f.type == fs.FileType.File), key=lambda f: f.path)
 
         return self._do("listed", act, *parts)

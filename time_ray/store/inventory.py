@@ -12,7 +12,7 @@ from pyarrow.fs import FileInfo
 from time_ray.store.files import DAMAGED, PROBE, Files
 from time_ray.store.lease import LEASES, is_stale
 from time_ray.store.sealed import unsealed
-from time_ray.store.store import PAYLOADS, PROGRESS, Entry, is_whole
+from time_ray.store.store import PAYLOADS, PROGRESS, Entry, checkpoint, is_whole
 
 NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, DAMAGED, "data", "pixels")
 OTHER = "other"
@@ -108,10 +108,11 @@ class Inventory:
     def _unneeded_progress(self, reach: Reach | None) -> Iterator[tuple[FileInfo, str]]:
         trained = {key for key, at in self.standing["weights"].items() if at.whole}
         for key, files in _by_key(self.found.get(PROGRESS, ())).items():
+            yield from ((f, "half-written") for f in files if key not in trained and not _is_whole_checkpoint(f))
             if key in trained:
                 yield from ((file, "its expert is stored") for file in files)
             elif reach and not reach.has("weights", key):
-                yield from ((file, "out of reach") for file in files)
+                yield from ((file, "out of reach") for file in files if _is_whole_checkpoint(file))
 
 
 def rows(inventory: Inventory) -> list[dict[str, object]]:
@@ -149,6 +150,10 @@ def is_young(mtime: float) -> bool:
 def relative(files: Files, file: FileInfo) -> str:
     """The path of a file below the root."""
     return str(file.path)[len(files.path("")) :]
+
+
+def _is_whole_checkpoint(file: FileInfo) -> bool:
+    return bool(checkpoint(file.base_name).size == file.size)
 
 
 def _by_key(files: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:

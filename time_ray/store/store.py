@@ -3,7 +3,7 @@
 An entry is a small sealed JSON file with its size in its name: a listing tells a whole one from a half-written one,
 and its seal tells whether a byte was changed. Weights lie apart, named by the digest of their bytes, so that equal
 weights are stored once. First write wins; what does not match its digest is set aside and made again.
-Beside them lies the progress of trainings that are under way: one file each, with its step and digest in its name.
+Beside them lies the progress of trainings that are under way: one file each, named by step, digest and size.
 """
 
 import hashlib
@@ -28,10 +28,11 @@ PAYLOADS = "payloads"
 
 
 class Checkpoint(NamedTuple):
-    """A step checkpoint by its file name, which holds the digest of its bytes: one file, whole or of no use."""
+    """A step checkpoint by its file name, which holds the digest and the number of its bytes."""
 
     step: int
     digest: str
+    size: int
     name: str
 
 
@@ -114,7 +115,7 @@ class Store:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""
         data = _as_bytes(tensors)
         older = [at for at in self.checkpoints(key) if at.step <= step]
-        name = f"{step:012d}-{hashlib.sha256(data).hexdigest()}-{uuid.uuid4().hex}.safetensors"
+        name = f"{step:012d}-{hashlib.sha256(data).hexdigest()}-{len(data)}-{uuid.uuid4().hex}.safetensors"
         self.files.write(data, PROGRESS, key[:2], key, name)
         for at in older:
             self.files.delete(PROGRESS, key[:2], key, at.name)
@@ -131,12 +132,13 @@ class Store:
 
     def drop_progress(self, key: str) -> None:
         """No progress of that training is kept."""
-        for at in self.checkpoints(key):
-            self.files.delete(PROGRESS, key[:2], key, at.name)
+        for file in self.files.list(PROGRESS, key[:2], key):
+            self.files.delete(PROGRESS, key[:2], key, file.base_name)
 
     def checkpoints(self, key: str) -> list[Checkpoint]:
-        """What is kept of the progress of a training, earliest step first."""
-        return sorted(checkpoint(file.base_name) for file in self.files.list(PROGRESS, key[:2], key))
+        """What is kept of the progress of a training, earliest step first; not what is being written."""
+        found = ((checkpoint(file.base_name), file.size) for file in self.files.list(PROGRESS, key[:2], key))
+        return sorted(at for at, size in found if size == at.size)
 
     def _payload(self, digest: str, size: int) -> str | None:
         """Where bytes of that digest lie already."""
@@ -159,8 +161,8 @@ def is_whole(file: FileInfo) -> bool:
 
 def checkpoint(name: str) -> Checkpoint:
     """What the name of a step checkpoint says."""
-    step, digest, _ = name.split("-")
-    return Checkpoint(int(step), digest, name)
+    step, digest, size, _ = name.split("-")
+    return Checkpoint(int(step), digest, int(size), name)
 
 
 def _as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
