@@ -88,3 +88,45 @@ def test_many_kills_one_after_another_change_nothing(small: Small, seed: int, tm
     for _ in range(draw.randint(2, 12)):
         killed(small, tmp_path / "runs", draw.choice(small.points))
     assert ends_as_undisturbed(small, tmp_path / "runs")
+
+
+INSIDE = {"init": "ft", "budget": "4 steps"}
+
+
+@pytest.fixture
+def at_every_step(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A checkpoint after every step; the steps at which a training went on."""
+    from time_ray.cluster.checkpoints import StepCheckpoints
+
+    monkeypatch.setattr(StepCheckpoints, "due", lambda *_: True)
+    load, went_on = StepCheckpoints.load, []
+
+    def watched(self: StepCheckpoints) -> Any:
+        found = load(self)
+        went_on.extend([] if found is None else [found[0]])
+        return found
+
+    monkeypatch.setattr(StepCheckpoints, "load", watched)
+    return went_on
+
+
+def test_a_kill_inside_a_task_changes_nothing(
+    make_small: Callable[..., Small], at_every_step: list[int], tmp_path: Path
+) -> None:
+    small = make_small(**INSIDE)
+    for number, point in enumerate(sample(small.points, 7)):
+        assert killed(small, tmp_path / str(number), point)
+        assert ends_as_undisturbed(small, tmp_path / str(number)), point
+    assert at_every_step
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(7200)
+def test_a_kill_at_every_boundary_inside_tasks_changes_nothing(
+    make_small: Callable[..., Small], at_every_step: list[int], tmp_path: Path
+) -> None:
+    small = make_small(**INSIDE)
+    for number, point in enumerate(small.points):
+        assert killed(small, tmp_path / str(number), point)
+        assert ends_as_undisturbed(small, tmp_path / str(number)), point
+    assert set(at_every_step) >= {1, 2, 3}
