@@ -128,6 +128,29 @@ def test_what_was_damaged_is_kept_aside(store: Store, tmp_path: Path) -> None:
     assert kept.read_bytes() == b"damaged"
 
 
+def test_a_storage_that_cannot_rename_will_do(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoRename:
+        """A file system without moves."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(disk, name)
+
+        def move(self, *_: object) -> None:
+            raise OSError("cannot rename")
+
+    disk = store.files.filesystem
+    store.put(KEY, weights(), {})
+    (payload,) = files_in(tmp_path, "*.safetensors")
+    payload.write_bytes(b"damaged")
+    monkeypatch.setattr(store.files, "filesystem", NoRename())
+    assert store.get(KEY) is None
+    (kept,) = files_in(tmp_path / "damaged", "*")
+    assert kept.read_bytes() == b"damaged"
+    assert not payload.exists()
+    store.put(KEY, weights(), {})
+    assert again(store).get(KEY) is not None
+
+
 def test_weights_that_cannot_be_read_just_now_are_not_thrown_away(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

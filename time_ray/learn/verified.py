@@ -85,10 +85,14 @@ def footer_seal(filesystem: pa.fs.FileSystem, path: str) -> str:
 def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
     """The file is no longer where it is read; it stays beside, for people to look at."""
     folder, _, name = path.rpartition("/")
+    target = f"{folder}/damaged-{uuid4().hex[:8]}-{name}"
     try:
-        filesystem.move(path, f"{folder}/damaged-{uuid4().hex[:8]}-{name}")
+        filesystem.move(path, target)
     except FileNotFoundError:
         return  # another process was faster
+    except (OSError, pa.ArrowException):  # a kind of storage that cannot rename
+        filesystem.copy_file(path, target)
+        filesystem.delete_file(path)
     log.warning("%s is damaged; set aside, to be made again", path)
 
 
