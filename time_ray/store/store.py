@@ -124,7 +124,9 @@ class Store:
         """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
         for at in reversed(self.checkpoints(key)):
             data = self.files.find(PROGRESS, key[:2], key, at.name)
-            if data is not None and hashlib.sha256(data).hexdigest() == at.digest:
+            if data is None:
+                return self.progress(key)  # it was superseded just now
+            if hashlib.sha256(data).hexdigest() == at.digest:
                 return at.step, safetensors.torch.load(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
             self.files.set_aside(PROGRESS, key[:2], key, at.name)
