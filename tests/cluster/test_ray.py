@@ -1,5 +1,6 @@
 """The same sweep on a real local Ray cluster: Tune trials that are Train jobs, and the same bits as in one process."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from time_ray import api
@@ -17,6 +19,7 @@ from time_ray.api import Opened
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
+COMMAND = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep"]
 SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"]}
 
 
@@ -26,6 +29,16 @@ def ends(opened: Opened) -> dict[str, Any]:
         result.cell.key: (result.weights and result.weights["digest"], [dict(row.accuracy) for row in result.rows])
         for result in api.status(opened)
     }
+
+
+def addresses() -> set[str]:
+    """Where this process and all below it listen."""
+    me = psutil.Process()
+    found = set()
+    for process in [me, *me.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    return found
 
 
 def workers() -> Iterator[int]:
@@ -61,11 +74,16 @@ def in_process(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -
 def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     in_process: dict[str, Any], new_experiment: Make, tmp_path: Path
 ) -> None:
-    """One of two trials loses its worker by SIGKILL after its first expert; Ray Train starts it again."""
+    """One of two trials loses its worker by SIGKILL after its first expert; Ray Train starts it again.
+
+    Meanwhile everything listens on loopback only, and a second sweep of the same experiment is refused.
+    """
     path = new_experiment(tmp_path, **SMALL, run={"workers": 1, "trials": 2})
     opened = api.open_experiment(path)
     events: list[dict[str, Any]] = []
     killed: list[int] = []
+    listening: set[str] = set()
+    second: list[subprocess.CompletedProcess[str]] = []
 
     def kill_once(event: dict[str, Any]) -> None:
         events.append(event)
@@ -74,7 +92,18 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
 
-    outcome = api.sweep(opened, kill_once)
+    def look_then_kill(event: dict[str, Any]) -> None:
+        if event["kind"] == "trained" and not killed:
+            listening.update(addresses())
+            second.append(subprocess.run([*COMMAND, str(path)], capture_output=True, text=True, check=False))
+        kill_once(event)
+
+    outcome = api.sweep(opened, look_then_kill)
+    assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert "127.0.0.1" in listening
+    assert second[0].returncode == 2
+    assert second[0].stdout == ""
+    assert f"sweep 'tiny' is being run by process {os.getpid()} on " in second[0].stderr
     assert len(killed) == 1
     assert "starting 2 trials, 2 at once" in [event.get("text") for event in events]
     assert [event["error"] for event in outcome.failures.values()] == []
@@ -92,7 +121,7 @@ def test_a_driver_that_is_killed_and_started_again(
 ) -> None:
     """SIGKILL once some scores are kept; the same command ends in the same bits."""
     path = new_experiment(tmp_path, **SMALL, run={"workers": num_workers})
-    command = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep", str(path)]
+    command = [*COMMAND, str(path)]
     scores = tmp_path / "runs" / "scores"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as driver:
         while driver.poll() is None and len(list(scores.rglob("*.json"))) < entries:

@@ -61,6 +61,8 @@ def connected(run: Run, folder: str) -> Iterator[None]:
     """A Ray cluster is connected while the block runs; a local one is started for it, with its files in the folder."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # read at import: everything listens on 127.0.0.1 only
     import ray
 
     env = {
@@ -95,7 +97,6 @@ def _join(address: str, env: dict[str, str]) -> None:
 def _start_local(env: dict[str, str], folder: str) -> None:
     import ray
 
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything listens on 127.0.0.1 only
     port = _free_port()
     # Ray Train's cleaner asks the State API; told the port, it cannot ask another cluster of this host by mistake
     env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", **_ONE_MACHINE}

@@ -39,7 +39,8 @@ class RayLostError(Exception):
 class RayProcess:
     """The process that speaks with Ray, as long as the sweep needs it."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._errors = folder / "errors.txt"
         with self._errors.open("wb") as errors:
@@ -51,7 +52,10 @@ class RayProcess:
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
             )
-        self._order({"run": run.model_dump(), "folder": str(folder)})
+
+    def connect(self, run: Run) -> None:
+        """Ray is being started or joined."""
+        self._order({"run": run.model_dump(), "folder": str(self._folder)})
 
     def slots(self) -> int:
         """How many trials fit at once. UserError if not even one does."""
@@ -122,8 +126,9 @@ class RayProcess:
 def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
     """Ray is connected while the block runs, with a folder for its files; nothing of both is left after it."""
     with _folder() as folder:
-        process = RayProcess(run, folder)
+        process = RayProcess(folder)
         try:
+            process.connect(run)
             yield process, folder
         finally:
             process.end()

@@ -1,0 +1,84 @@
+"""The process that speaks with Ray: nothing of it is left, whatever ended it."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from time_ray.cluster import ray_process
+from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
+from time_ray.core.experiment import Run
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where folders for Ray are made."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_is_there_for_its_owner_alone_and_then_gone(root: Path) -> None:
+    with ray_process._folder() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "session" / "logs").mkdir(parents=True)
+    assert not list(root.iterdir())
+
+
+def test_a_folder_of_a_dead_sweep_is_removed_and_that_of_a_living_one_is_not(root: Path) -> None:
+    (root / "tr-dead.lock").touch()
+    (root / "tr-dead" / "session").mkdir(parents=True)
+    (root / "somebody else's").mkdir()
+    with ray_process._folder() as alive, ray_process._folder():
+        assert alive.is_dir()
+    assert [path.name for path in root.iterdir()] == ["somebody else's"]
+
+
+def test_a_session_is_ended_with_children_that_have_groups_of_their_own() -> None:
+    code = "import os, time; os.fork() or os.setpgid(0, 0); print(os.getpid(), flush=True); time.sleep(100)"
+    leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
+    assert leader.stdout is not None
+    pids = [int(leader.stdout.readline()) for _ in range(2)]
+    assert leader.pid in pids
+    end_session(leader.pid)
+    leader.wait()
+    leader.stdout.close()
+    for pid in pids:
+        for _ in range(100):  # an orphan is reaped by another process
+            if not is_running(pid):
+                break
+            time.sleep(0.05)
+        assert not is_running(pid)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(root / "broken"))
+    (root / "broken").write_text("#!/bin/sh\necho 'out of cheese' >&2\nexit 3\n")
+    (root / "broken").chmod(0o755)
+    why = "the process that speaks with Ray ended with status 3: out of cheese"
+    with pytest.raises(RayLostError, match=why), ray_process.ray_process(Run()) as (process, _):
+        process.slots()
+    assert [path.name for path in root.iterdir()] == ["broken"]
+
+
+def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path) -> None:
+    """The end of its orders ends the process, however far it is, and its folder is gone."""
+    assert "RAY_ADDRESS" not in os.environ
+    folder = root / "tr-some"
+    folder.mkdir()
+    process = RayProcess(folder)
+    process.connect(Run())
+    assert process._process.stdin is not None
+    process._process.stdin.close()
+    process._process.wait(60)
+    assert not folder.exists()
+    process.end()
