@@ -37,7 +37,7 @@ def test_a_folder_of_a_dead_sweep_is_removed_and_that_of_a_living_one_is_not(roo
 
 
 def test_a_session_is_ended_with_children_that_have_groups_of_their_own() -> None:
-    code = "import os, time; os.fork() or os.setpgid(0, 0); os.write(1, b"%d\\n" % os.getpid()); time.sleep(100)"
+    code = "import os, time; os.fork() or os.setpgid(0, 0); os.write(1, f'{os.getpid()}\\n'.encode()); time.sleep(100)"
     leader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
     assert leader.stdout is not None
     pids = [int(leader.stdout.readline()) for _ in range(2)]
