@@ -37,7 +37,7 @@ def addresses() -> set[str]:
     found = set()
     for process in [me, *me.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            if "ray::RayTrainWorker" in process.cmdline()[0]:
+            if "ray::RayTrainWorker" in " ".join(process.cmdline()):
                 continue
             found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     return found
