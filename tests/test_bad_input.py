@@ -407,6 +407,20 @@ def test_datasets_that_cannot_be_scored(time_ray: Callable[..., Any]) -> None:
     assert ["dataset pool: no test images" in fault for fault in found] == [True]
 
 
+def test_datasets_that_cannot_be_learned(time_ray: Callable[..., Any]) -> None:
+    data = {"adaptation": ["mini:chess", "mini:letters"], "evaluation": "mini:textures"}
+    path = written(data=data | {"pretraining": "mini:scenes_blur"}, mixture={"pretraining": 0.5, "update": 0.5})
+    told, pool = faults(time_ray("plan", path))
+    assert told == (
+        f"exp.yaml:{line_of('adaptation')}: data.adaptation: dataset letters: no training images, so it cannot be "
+        "learned; use it for evaluation"
+    )
+    assert pool == (
+        f"exp.yaml:{line_of('pretraining')}: data.pretraining: dataset scenes_blur: no training images, so it is no "
+        "pool; name another dataset"
+    )
+
+
 def png() -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(stream, "PNG")

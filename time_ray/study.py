@@ -1,6 +1,6 @@
 """A study: the experiment as written, resolved against data, models and techniques into cells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -90,7 +90,9 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     techniques, bases = _axes(experiment, faults)
     faults += _unscored("adaptation", datasets.adaptation, experiment.evaluation)
     faults += _unscored("evaluation", datasets.evaluation, experiment.evaluation)
-    tasks = _tasks(experiment, _concepts(experiment, datasets, faults), faults)
+    concepts = _concepts(experiment, datasets, faults)
+    faults += _untaught(experiment, datasets, {concept.dataset for concept in concepts})
+    tasks = _tasks(experiment, concepts, faults)
     steps = {}
     try:
         steps = allot(experiment, len(tasks[experiment.seed[0]]))
@@ -186,6 +188,18 @@ def _unscored(role: Role, sources: Sequence[Source], scoring: Scoring) -> Iterat
         if source.lacks and not (source.lacks == PROMPTS and scoring.templates):
             text = f"no {source.lacks}, so it cannot be scored; leave it out or import it with some"
             yield ("data", role), f"dataset {source.name}: {text}"
+
+
+def _untaught(experiment: Experiment, datasets: Datasets, learned: Collection[str]) -> Iterator[Fault]:
+    """Datasets that are to be learned from, but have nothing for it."""
+    if experiment.mixture.update > 0:
+        for source in datasets.adaptation:
+            if source.name in learned and not source.teaches:
+                text = "no training images, so it cannot be learned; use it for evaluation"
+                yield ("data", "adaptation"), f"dataset {source.name}: {text}"
+    if datasets.pretraining and not datasets.pretraining.teaches:
+        text = "no training images, so it is no pool; name another dataset"
+        yield ("data", "pretraining"), f"dataset {datasets.pretraining.name}: {text}"
 
 
 def _sources(

@@ -44,6 +44,7 @@ class Source:
     is_copy: bool = False  # drawn or imported: what is damaged can be made again
     num_scored: int = 0  # images of the split test, once there are any
     lacks: str = ""  # what it would need to be scored by its own prompts
+    teaches: bool = True  # it has images of the split train
 
     def open(self) -> Dataset:
         """The dataset, whose files must be there (see `prepare`)."""
@@ -112,6 +113,7 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
             filesystem,
             is_copy=True,
             lacks="" if n in WORLD else "test images",
+            teaches=n not in mini.NAMES_EVALUATION,
         )
         for n in wanted
     ]
@@ -159,8 +161,18 @@ def _imported(
 
 def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
     card = Dataset.open(folder, filesystem).card
-    scored = card.splits["test"].rows if "test" in card.splits else 0
-    return Source(card.name, card.classes, card.digest, folder, filesystem, is_copy, scored, lacks(card, WHOLE))
+    rows = {name: split.rows for name, split in card.splits.items()}
+    return Source(
+        card.name,
+        card.classes,
+        card.digest,
+        folder,
+        filesystem,
+        is_copy,
+        rows.get("test", 0),
+        lacks(card, WHOLE),
+        rows.get("train", 0) > 0,
+    )
 
 
 def _listing_key(root: Path, files: Sequence[Path]) -> str:
