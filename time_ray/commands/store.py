@@ -25,7 +25,9 @@ def ls(where: Where, form: Form = "table") -> None:
 
 @app.command()
 def show(
-    where: Where, key: Annotated[str, typer.Argument(help="The beginning of a key.")], form: Form = "table"
+    where: Where,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The beginning of a key.")],
+    form: Form = "table",
 ) -> None:
     """Print all that is known of a key: how it was made, from what, its weights, scores and step checkpoints."""
     from time_ray import api
