@@ -87,20 +87,18 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     listening: set[str] = set()
     second: list[subprocess.CompletedProcess[str]] = []
 
-    def kill_once(event: dict[str, Any]) -> None:
+    def look_and_kill(event: dict[str, Any]) -> None:
         events.append(event)
-        if event["kind"] == "trained" and not killed:
-            killed.extend(list(workers())[:1])
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
+        if event["kind"] != "trained" or killed:
+            return
+        listening.update(addresses())
+        killed.extend(list(workers())[:1])
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        # after the kill, since trials go on meanwhile
+        second.append(subprocess.run([*COMMAND, str(path)], capture_output=True, text=True, check=False))
 
-    def look_then_kill(event: dict[str, Any]) -> None:
-        if event["kind"] == "trained" and not killed:
-            listening.update(addresses())
-            second.append(subprocess.run([*COMMAND, str(path)], capture_output=True, text=True, check=False))
-        kill_once(event)
-
-    outcome = api.sweep(opened, look_then_kill)
+    outcome = api.sweep(opened, look_and_kill)
     assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
     assert listening
     assert second[0].returncode == 2
