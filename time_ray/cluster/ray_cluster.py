@@ -27,8 +27,10 @@ _SETTINGS = {
     "RAY_worker_maximum_startup_concurrency": "16",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-# nobody announces the end of a laptop; the watcher would cost each trial a process
-_ONE_MACHINE = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+_ONE_MACHINE = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody announces the end of a laptop; it would be one more process
+    "RAY_task_events_report_interval_ms": "0",  # nobody looks at single calls; the GCS would keep 100,000 of them
+}
 _ESSENTIAL = ("gcs_server", "raylet")  # a private cluster does not go on without these
 _CONNECT_SECONDS = 10.0
 
