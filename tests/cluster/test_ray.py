@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 COMMAND = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep"]
-SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"]}
+SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"], "budget": "20 steps"}
 
 
 def ends(opened: Opened) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
         events.append(event)
         if event["kind"] != "trained" or killed:
             return
-        listening.update(addresses())
         killed.extend(list(workers())[:1])
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         # after the kill, since trials go on meanwhile
+        listening.update(addresses())
         second.append(subprocess.run([*COMMAND, str(path)], capture_output=True, text=True, check=False))
 
     outcome = api.sweep(opened, look_and_kill)
