@@ -60,7 +60,7 @@ def test_budgets_need_no_data(time_ray: Callable[..., Any], experiment: Callable
 
 
 def test_one_task_a_dataset_asks_the_data(time_ray: Callable[..., Any], experiment: Callable[..., str]) -> None:
-    path = experiment(stream={"order": "dataset_incremental"}, data={"adaptation": ["mini:chess", "mini:letters"]})
+    path = experiment(stream={"order": "dataset_incremental"}, data={"adaptation": ["mini:chess", "mini:greek"]})
     done = time_ray("budget", path, "-f", "json")
     assert {row["tasks"] for row in json.loads(done.out)} == {2}
 
