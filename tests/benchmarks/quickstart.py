@@ -79,13 +79,16 @@ def _pss(process: psutil.Process) -> int:
 
 
 def stage_seconds(results: list[CellResult]) -> dict[str, float]:
-    """Worker seconds by stage; what cells share counts once."""
-    spent: dict[tuple[str, float], None] = {}
+    """Worker seconds by stage; what cells share counts once. Models of one pass took the same time, but are several."""
+    spent: dict[tuple[object, str, float], None] = {}
     for result in results:
         for row in result.rows:
-            spent.update(dict.fromkeys(row.seconds.items()))
+            scored = tuple(row.accuracy.values())
+            spent.update(
+                {(scored if stage == "eval" else "", stage, took): None for stage, took in row.seconds.items()}
+            )
     totals: dict[str, float] = {}
-    for stage, seconds in spent:
+    for _, stage, seconds in spent:
         totals[stage] = totals.get(stage, 0.0) + seconds
     return totals
 
