@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from archives import tar
 from PIL import Image
 
 from time_ray.learn.dataset import Row, write_dataset
@@ -424,21 +425,6 @@ def test_datasets_that_cannot_be_learned(time_ray: Callable[..., Any]) -> None:
 def png() -> bytes:
     stream = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(stream, "PNG")
-    return stream.getvalue()
-
-
-def tar(members: dict[str, bytes], **links: bytes) -> bytes:
-    """The members, then a link or device of each name."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as written:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            written.addfile(info, io.BytesIO(data))
-        for name, kind in links.items():
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
-            written.addfile(info)
     return stream.getvalue()
 
 

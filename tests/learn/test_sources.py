@@ -1,11 +1,10 @@
 """Names and paths in an experiment become datasets: imported once, by the code of `time-ray data import`."""
 
-import io
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
+from archives import tar
 from pictures import picture
 from pyarrow import fs
 
@@ -33,11 +32,8 @@ def pets(tmp_path: Path) -> Path:
 def pool(tmp_path: Path) -> Path:
     (tmp_path / "pool").mkdir()
     for number in range(3):
-        with tarfile.open(tmp_path / f"pool/{number:03}.tar", "w") as tar:
-            for name, data in ((f"{number}.png", picture(number)), (f"{number}.txt", b"a picture")):
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
+        members = {f"{number}.png": picture(number), f"{number}.txt": b"a picture"}
+        (tmp_path / f"pool/{number:03}.tar").write_bytes(tar(members))
     return tmp_path / "pool"
 
 

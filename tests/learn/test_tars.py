@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from archives import tar
 
 from time_ray.learn import tars
 from time_ray.learn.tars import Unfit, contents, index
@@ -17,21 +18,6 @@ KINDS = {
     "device": tarfile.CHRTYPE,
     "pipe": tarfile.FIFOTYPE,
 }
-
-
-def tar(members: dict[str, bytes], form: int = tarfile.PAX_FORMAT, **kinds: bytes) -> bytes:
-    """The members, then one member of each kind."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=form) as written:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            written.addfile(info, io.BytesIO(data))
-        for name, kind in kinds.items():
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
-            written.addfile(info)
-    return stream.getvalue()
 
 
 def read(path: Path) -> tuple[dict[str, bytes], list[Unfit]]:

@@ -1,10 +1,9 @@
 import gzip
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pytest
+from archives import tar
 from pictures import picture
 
 from time_ray.core.errors import UserError
@@ -15,13 +14,8 @@ from time_ray.learn.webdataset import import_webdataset, shard_paths
 
 def shard(path: Path, members: dict[str, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    path.write_bytes(gzip.compress(stream.getvalue()) if path.name.endswith("gz") else stream.getvalue())
+    data = tar(members)
+    path.write_bytes(gzip.compress(data) if path.name.endswith("gz") else data)
 
 
 def captioned(first: int, count: int) -> dict[str, bytes]:

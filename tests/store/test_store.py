@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,18 @@ def store(tmp_path: Path) -> Store:
 def again(store: Store) -> Store:
     """Another process's view of the same root."""
     return Store(Files(store.files.uri))
+
+
+@contextmanager
+def network_down(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing can be read within."""
+
+    def failing(*_: object) -> bytes:
+        raise StoreError("the network is down") from OSError("timed out")
+
+    with monkeypatch.context() as context:
+        context.setattr(store.files, "read", failing)
+        yield
 
 
 def test_weights_come_back_bit_for_bit(store: Store) -> None:
@@ -156,14 +170,8 @@ def test_weights_that_cannot_be_read_just_now_are_not_thrown_away(
 ) -> None:
     """A network that fails for a moment is no damage."""
     store.put(KEY, weights(), {})
-
-    def failing(*_: object) -> bytes:
-        raise StoreError("the network is down") from OSError("timed out")
-
-    with monkeypatch.context() as context:
-        context.setattr(store.files, "read", failing)
-        with pytest.raises(StoreError, match="network is down"):
-            store.get(KEY)
+    with network_down(store, monkeypatch), pytest.raises(StoreError, match="network is down"):
+        store.get(KEY)
     assert store.get(KEY) is not None
 
 
@@ -299,14 +307,8 @@ def test_progress_that_cannot_be_read_just_now_is_not_thrown_away(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put_progress(KEY, 20, state(20))
-
-    def failing(*_: object) -> bytes:
-        raise StoreError("the network is down") from OSError("timed out")
-
-    with monkeypatch.context() as context:
-        context.setattr(store.files, "read", failing)
-        with pytest.raises(StoreError, match="network is down"):
-            store.progress(KEY)
+    with network_down(store, monkeypatch), pytest.raises(StoreError, match="network is down"):
+        store.progress(KEY)
     assert store.progress(KEY) is not None
 
 

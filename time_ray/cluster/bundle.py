@@ -19,9 +19,12 @@ Moved = Literal["on", "waiting", "over"]
 def work(cells: Sequence[Cell], world: SweepWorld, board: Board) -> None:
     """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
     going = deque(_Trajectory(group, world) for group in by_trajectory(cells).values())
-    waited = 0
+    current, waited = None, 0
     while going and not world.ranks.agree(board.draining):
-        moved = going[0].move()
+        if going[0] is not current:
+            current = going[0]
+            current.begin()
+        moved = current.move()
         if moved == "over":
             going += going.popleft().apart()
         elif moved == "waiting":
@@ -40,9 +43,12 @@ class _Trajectory:
         self._world = world
         self._failed = False
 
+    def begin(self) -> None:
+        """It is this trajectory's turn."""
+        self._tell(kind="running", cells=list(self._left), holder=self._world.holder)
+
     def move(self) -> Moved:
         """Go on to the next row of a cell."""
-        self._tell(kind="running", cells=list(self._left), holder=self._world.holder)
         try:
             row = next(self._rows)
         except StopIteration:
