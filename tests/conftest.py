@@ -12,6 +12,8 @@ import hypothesis
 import pytest
 from s3_server import SECRET, S3Server
 
+pytest_plugins = ["small_model"]  # fixtures that tests of data and of CLIP models share
+
 hypothesis.settings.register_profile("unhurried", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("unhurried")
 
@@ -73,11 +75,11 @@ def time_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage root with the data of TINY and an empty MLflow database: both take seconds to make."""
-    from time_ray.cluster.tracking import _client
     from time_ray.core.experiment import Experiment
-    from time_ray.learn.sources import prepare
+    from time_ray.data.sources import prepare
     from time_ray.store.files import Files
     from time_ray.study import find_datasets
+    from time_ray.tracking.tracker import _client
 
     root = tmp_path_factory.mktemp("drawn")
     prepare(find_datasets(Experiment(**TINY), Files(str(root))).all, lambda _: None)

@@ -16,7 +16,7 @@ import yaml
 from archives import tar
 from PIL import Image
 
-from time_ray.learn.dataset import Row, write_dataset
+from time_ray.data.dataset import Row, write_dataset
 
 GOOD: dict[str, Any] = {
     "name": "tiny",
@@ -306,8 +306,8 @@ def test_every_corrupt_image_is_named(time_ray: Callable[..., Any]) -> None:
 
 
 def test_weights_of_another_architecture_list_every_tensor(time_ray: Callable[..., Any]) -> None:
+    from time_ray.clip import models
     from time_ray.core.model import ModelSpec
-    from time_ray.learn import models
 
     tensors = dict(models.base_weights(ModelSpec(name="mini-tiny")))
     names = sorted(tensors)[:3]

@@ -2,19 +2,16 @@
 
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fomo_root import Root, build_root
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent / "learn"))
-from fomo_root import Root, build_root
-
-from time_ray.report import importing
+from time_ray.report import import_progress
 
 Run = Callable[..., Any]
 
@@ -43,11 +40,11 @@ def fomo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Root:
 
 @pytest.fixture(autouse=True)
 def _quick_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "LINE_SECONDS", 1000.0)
+    monkeypatch.setattr(import_progress, "LINE_SECONDS", 1000.0)
 
 
 def test_where_stderr_is_piped_progress_is_lines(time_ray: Run, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(import_progress, "LINE_SECONDS", 0.0)
     done = time_ray("data", "import", "imagefolder", "pets", "-o", "out")
     assert [line.partition(" images,")[0] for line in done.err.splitlines()[:2]] == ["pets: 80%, 16", "pets: 100%, 20"]
 

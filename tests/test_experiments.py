@@ -12,8 +12,8 @@ from pyarrow.fs import LocalFileSystem
 
 from time_ray import api
 from time_ray.core.grid import Cell
-from time_ray.learn.dataset import Card, Kind, SplitInfo, write_card
-from time_ray.learn.fomo import DATASETS
+from time_ray.data.dataset import Card, Kind, SplitInfo, write_card
+from time_ray.data.fomo_table import DATASETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))

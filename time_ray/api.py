@@ -16,7 +16,7 @@ from time_ray.core.experiment import Experiment, Stream
 from time_ray.core.plan import Plan, Stored, Work, needs, plan
 from time_ray.core.scoring import subset_size
 from time_ray.core.stream import Order
-from time_ray.learn.dataset import verify_datasets
+from time_ray.data.dataset import verify_datasets
 from time_ray.ranking import By, Ranked, best_seed, rank
 from time_ray.rates import read_rates, trajectory_seconds, work_seconds
 from time_ray.results import CellResult, read_results, stored
@@ -25,9 +25,9 @@ from time_ray.store.gc import collect
 from time_ray.store.inventory import Inventory, Reach, Waste, rows
 from time_ray.store.lookup import LookUp
 from time_ray.store.store import Store
-from time_ray.store.verify import Checked, verify
+from time_ray.store.verify_store import Checked, verify
 from time_ray.store.why import Difference, first_difference
-from time_ray.streams import Built, build, write
+from time_ray.stream_orders import Built, build, write
 from time_ray.study import Study, StudyError, allot, find_datasets, resolve
 
 __all__ = [
@@ -111,7 +111,7 @@ def stream(
 ) -> Built:
     """The classes of an experiment's adaptation data, arranged, are a stream file; what made it is beside it.
 
-    See `time_ray.streams.build` for the orders.
+    See `time_ray.stream_orders.build` for the orders.
     """
     experiment, document = config.load(path, overrides)
     experiment = experiment.model_copy(update={"stream": Stream()})  # the one it has may be what is to be made
@@ -200,7 +200,7 @@ def _steps(study: Study) -> dict[str, dict[str, int]]:
 
 def _gpu_hours(study: Study, counts: Plan, tflops: float) -> dict[str, float]:
     """Hours of one GPU: training whole batches, evaluation each scored image and class prompt once a model."""
-    from time_ray.learn.cost import operations
+    from time_ray.clip.cost import operations
 
     batch_size, share = study.experiment.training.batch_size, study.experiment.evaluation.subset
     scored = [
@@ -237,7 +237,7 @@ def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int
 
 
 def _bytes(experiment: Experiment, counts: Plan) -> int:
-    from time_ray.learn.models import num_bytes
+    from time_ray.clip.models import num_bytes
 
     sizes = {spec.label: num_bytes(spec) for spec in experiment.model}
     return sum(work.weights * sizes[model] for model, work in counts.work.items())
@@ -265,14 +265,14 @@ def best(opened: Opened, by: By = "gm") -> list[Ranked]:
 
 def register(opened: Opened, ranked: Sequence[Ranked], by: By = "gm") -> str:
     """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI."""
-    from time_ray.cluster.tracking import Tracker, register_best
+    from time_ray.tracking.tracker import Tracker, register_best
 
     return register_best(Tracker(opened.study, opened.files), best_seed(ranked[0], by))
 
 
 def sync(opened: Opened) -> str | None:
     """MLflow holds every result of the experiment that the store has; what it lacks, and why, if it does not answer."""
-    from time_ray.cluster.mirror import copy_all
+    from time_ray.tracking.mlflow_sync import copy_all
 
     if not any(result.rows for result in status(opened)):
         raise UserError(f"{opened.path}: no cell has results; run: time-ray sweep {opened.words}")
@@ -304,7 +304,7 @@ def _export_architecture(name: str, target: Path) -> None:
 
     open_clip wants the vocabulary's absolute path, so after a move `bpe_path` in the configuration must follow.
     """
-    from time_ray.learn import mini
+    from time_ray.clip import mini
 
     if name in mini.MODELS:
         configs = target / "configs"

@@ -158,7 +158,7 @@ def best(
 def sync(exp: Exp, overrides: Overrides = None) -> None:
     """Copy every result of an experiment from the store into MLflow, as after an outage, or into an empty server."""
     from time_ray import api
-    from time_ray.cluster.tracking import tracking_uri
+    from time_ray.tracking.tracker import tracking_uri
 
     opened = api.open_experiment(exp, overrides or ())
     where = hidden(tracking_uri(opened.files))
@@ -197,7 +197,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
 ) -> None:
     """Open the MLflow UI on the store that sweeps write to."""
-    from time_ray.cluster.ui import serve
+    from time_ray.tracking.ui import serve
 
     serve(exp, overrides or (), port, talk)
 
@@ -214,7 +214,7 @@ def merge(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the result does not depend on them.")] = 1,
 ) -> None:
     """Merge weight files into one, streamed from disk to disk."""
-    from time_ray.report.merging import merge_with_progress
+    from time_ray.report.merge_progress import merge_with_progress
 
     recipe = merge_with_progress(base, experts, output, technique, settings or (), threads, talk)
     talk.print(f"{recipe['technique']} of {len(experts)} experts: {output}")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from time_ray import merging
+from time_ray.clip import mini, models
+from time_ray.clip.cost import step_cost
 from time_ray.core.budget import Budget
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
@@ -16,12 +18,10 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
 from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task, cut
-from time_ray.learn import mini, models
-from time_ray.learn.cost import step_cost
-from time_ray.learn.sampling import Data
-from time_ray.learn.sources import MINI, Role, Source, find
-from time_ray.learn.streamfile import in_terms_of, read_stream
-from time_ray.learn.subset import PROMPTS
+from time_ray.data.batches import Data
+from time_ray.data.sources import MINI, Role, Source, find
+from time_ray.data.stream_file import in_terms_of, read_stream
+from time_ray.data.subset import PROMPTS
 from time_ray.store.files import Files
 
 Fault = tuple[tuple[str | int, ...], str]  # a path in the experiment, and what is wrong there

@@ -31,14 +31,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from time_ray.clip.evaluate import evaluate
+from time_ray.clip.models import create
+from time_ray.clip.retrieval import Pairs, found, recalls
 from time_ray.core.model import ModelSpec
-from time_ray.learn.dataset import Dataset
-from time_ray.learn.evaluate import evaluate
-from time_ray.learn.imagefolder import import_imagefolder
-from time_ray.learn.images import Decoded
-from time_ray.learn.models import create
-from time_ray.learn.retrieval import Pairs, found, recalls
-from time_ray.learn.squares import Piece, Squares
+from time_ray.data.dataset import Dataset
+from time_ray.data.image_cache import Piece, Squares
+from time_ray.data.images import Decoded
+from time_ray.data.importers.imagefolder import import_imagefolder
 
 MODEL, SIZE = "ViT-B-32", 224
 CLASSES = [f"thing {number}" for number in range(10)]

@@ -16,9 +16,9 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from time_ray.learn.imagefolder import import_imagefolder
-from time_ray.learn.importing import Progress
-from time_ray.learn.verify import verify
+from time_ray.data.importers.imagefolder import import_imagefolder
+from time_ray.data.importers.shard_import import Progress
+from time_ray.data.verify_dataset import verify
 
 CLASSES = 100
 

@@ -21,10 +21,9 @@ from torchvision import datasets, transforms
 
 from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
-from time_ray.learn.dataset import Dataset
-from time_ray.learn.imagefolder import import_imagefolder
-from time_ray.learn.sampling import Augment, Data, batches
-from time_ray.learn.train import Batch
+from time_ray.data.batches import Augment, Batch, Data, batches
+from time_ray.data.dataset import Dataset
+from time_ray.data.importers.imagefolder import import_imagefolder
 
 SIZE, BATCH, CLASSES = 224, 64, 4
 BICUBIC = transforms.InterpolationMode.BICUBIC

@@ -30,17 +30,17 @@ from open_clip_train.train import train_one_epoch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from time_ray.clip.cost import operations
+from time_ray.clip.loss import Contrast
+from time_ray.clip.models import Clip, create
+from time_ray.clip.train import train
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
-from time_ray.learn import mini
-from time_ray.learn.contrast import Contrast
-from time_ray.learn.cost import operations
-from time_ray.learn.dataset import Dataset
-from time_ray.learn.models import Clip, create
-from time_ray.learn.sampling import Data, batches
-from time_ray.learn.train import Batch, train
+from time_ray.data import mini
+from time_ray.data.batches import Batch, Data, batches
+from time_ray.data.dataset import Dataset
 
 LR = 1e-5
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # dense bfloat16, FLOP/s

@@ -9,11 +9,11 @@ import pytest
 
 from time_ray import api
 from time_ray.cluster import sweep
-from time_ray.cluster.board import LocalBoard
+from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
+from time_ray.cluster.coordinator import LocalBoard
 from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job, Scratch
-from time_ray.cluster.world import SweepWorld
 from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
 from time_ray.store.files import Files

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from time_ray import api
-from time_ray.cluster.board import Event, LocalBoard
+from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.claims import Claims
-from time_ray.cluster.world import SweepWorld
+from time_ray.cluster.coordinator import Event, LocalBoard
+from time_ray.cluster.leases import Claims
 
 
 def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callable[..., Path], tmp_path: Path) -> None:

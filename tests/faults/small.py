@@ -12,9 +12,9 @@ from faulty import Point
 
 from time_ray import api
 from time_ray.api import Opened
-from time_ray.learn.dataset import write_dataset
-from time_ray.learn.mini.draw.canvas import encode
-from time_ray.learn.shards import Row
+from time_ray.data.dataset import write_dataset
+from time_ray.data.mini.draw.canvas import encode
+from time_ray.data.shards import Row
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 

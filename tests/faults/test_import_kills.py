@@ -7,8 +7,8 @@ from faulty import Crash, Faulty, Point, disk_full
 from PIL import Image
 
 from time_ray.core.errors import UserError
-from time_ray.learn.dataset import Dataset
-from time_ray.learn.sources import Source, find
+from time_ray.data.dataset import Dataset
+from time_ray.data.sources import Source, find
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from time_ray.store.gc import collect
 from time_ray.store.inventory import Inventory, rows
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
-from time_ray.store.verify import verify
+from time_ray.store.verify_store import verify
 
 KEY, OTHER = "ab" * 16, "cd" * 16
 

@@ -16,7 +16,7 @@ from time_ray.store.inventory import YOUNG_SECONDS, Inventory, Reach, rows
 from time_ray.store.lease import lease
 from time_ray.store.sealed import sealed
 from time_ray.store.store import Store
-from time_ray.store.verify import verify
+from time_ray.store.verify_store import verify
 
 KEEP, DROP, OTHER = "ab" * 16, "cd" * 16, "ef" * 16
 

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from time_ray.cluster.board import Board
+from time_ray.cluster.backend import SweepWorld
+from time_ray.cluster.coordinator import Board
 from time_ray.cluster.packing import by_trajectory
-from time_ray.cluster.world import SweepWorld
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run

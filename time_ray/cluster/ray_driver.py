@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn, TextIO
 
-from time_ray.cluster.board import Event
+from time_ray.cluster.coordinator import Event
 from time_ray.cluster.leaks import watch_for_leaks
 from time_ray.cluster.ray_cluster import Room, connected, lost_part, room
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
@@ -124,7 +124,7 @@ def _round(order: Mapping[str, Any], space: Room, orders: Orders, voice: Voice) 
     """Every bundle was given to a trial, and all trials ended; why some of them did so early."""
     import ray
 
-    from time_ray.cluster.actor import BoardActor, RemoteBoard
+    from time_ray.cluster.coordinator_actor import BoardActor, RemoteBoard
 
     actor = BoardActor.options(name=order["board"]).remote()
     try:

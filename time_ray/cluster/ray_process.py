@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import time_ray
-from time_ray.cluster.board import Event
+from time_ray.cluster.coordinator import Event
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run

@@ -12,25 +12,25 @@ from pathlib import Path
 
 import torch
 
-from time_ray.cluster.board import Event, LocalBoard
+from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.history import owners
-from time_ray.cluster.mirror import Mirror
+from time_ray.cluster.coordinator import Event, LocalBoard
 from time_ray.cluster.packing import pack
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
-from time_ray.cluster.tracking import is_tracked, note_tracked, tracking_uri
 from time_ray.cluster.trial import Job, Scratch
-from time_ray.cluster.world import SweepWorld
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
-from time_ray.learn.sources import prepare
+from time_ray.data.sources import prepare
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
+from time_ray.tracking.history import owners
+from time_ray.tracking.mlflow_sync import Mirror
+from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
 
 POLL_SECONDS = 0.25
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells

@@ -81,9 +81,9 @@ def train_worker(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    from time_ray.cluster.actor import RemoteBoard
+    from time_ray.cluster.backend import SweepWorld
     from time_ray.cluster.bundle import work
-    from time_ray.cluster.world import SweepWorld
+    from time_ray.cluster.coordinator_actor import RemoteBoard
     from time_ray.store.files import Files
     from time_ray.store.store import Store
     from time_ray.study import resolve

@@ -54,8 +54,8 @@ def inspect(dataset: Reference, form: Form = "table") -> None:
 @app.command()
 def verify(dataset: Reference, jobs: Jobs = None, form: Form = "table") -> None:
     """Read a dataset again: every image is decoded, and the digest is made anew."""
-    from time_ray.learn.verify import verify as read_again
-    from time_ray.report.importing import watched
+    from time_ray.data.verify_dataset import verify as read_again
+    from time_ray.report.import_progress import watched
 
     with _folder(dataset) as folder, watched(dataset, talk) as progress:
         start = time.perf_counter()
@@ -80,8 +80,8 @@ def sheet(
     ] = None,
 ) -> None:
     """Write a contact sheet of a dataset: a PNG with captions."""
-    from time_ray.learn.dataset import Dataset
-    from time_ray.learn.sheet import contact_sheet
+    from time_ray.data.contact_sheet import contact_sheet
+    from time_ray.data.dataset import Dataset
 
     with _folder(dataset) as folder:
         opened = Dataset.open(folder)
@@ -92,8 +92,8 @@ def sheet(
 @contextmanager
 def _folder(reference: str) -> Iterator[Path]:
     """The folder of a dataset; one of the mini world is drawn for the occasion."""
-    from time_ray.learn import mini
-    from time_ray.learn.mini.world import WORLD
+    from time_ray.data import mini
+    from time_ray.data.mini.world import WORLD
 
     start, _, name = reference.partition(":")
     if start != "mini" or not name:

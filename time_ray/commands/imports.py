@@ -28,7 +28,7 @@ def fomo(
     jobs: Jobs = None,
 ) -> None:
     """Import datasets of FoMo-in-Flux, each into a folder named by its handle."""
-    from time_ray.learn.fomo_import import entries, import_fomo
+    from time_ray.data.importers.fomo import entries, import_fomo
 
     failed: list[str] = []
     for entry in entries(dataset):
@@ -48,7 +48,7 @@ def imagefolder(
     jobs: Jobs = None,
 ) -> None:
     """Import a folder of images with one folder for each class."""
-    from time_ray.learn.imagefolder import import_imagefolder
+    from time_ray.data.importers.imagefolder import import_imagefolder
 
     _imported(root.name, partial(import_imagefolder, root), output, strict, jobs)
 
@@ -63,7 +63,7 @@ def webdataset(
     jobs: Jobs = None,
 ) -> None:
     """Import webdataset shards (images with .txt or .json captions) as a pretraining pool."""
-    from time_ray.learn.webdataset import import_webdataset
+    from time_ray.data.importers.webdataset import import_webdataset
 
     _imported(shards, partial(import_webdataset, shards), output, strict, jobs)
 
@@ -78,16 +78,16 @@ def parquet(
     jobs: Jobs = None,
 ) -> None:
     """Import Parquet files, as saved from the Hugging Face hub."""
-    from time_ray.learn.parquet import import_parquet
+    from time_ray.data.importers.parquet import import_parquet
 
     _imported(root.name, partial(import_parquet, root), output, strict, jobs)
 
 
 def _imported(name: str, work: Callable[..., object], output: Path, strict: bool, jobs: int | None) -> None:
     """The dataset is in the output folder, whose path is on stdout; stderr says what it is and what was left out."""
-    from time_ray.learn.dataset import Dataset
-    from time_ray.learn.faults import REPORT, read_report
-    from time_ray.report.importing import summary, watched
+    from time_ray.data.dataset import Dataset
+    from time_ray.data.importers.sample_faults import REPORT, read_report
+    from time_ray.report.import_progress import summary, watched
 
     with watched(name, talk) as progress:
         work(output, strict=strict, jobs=jobs or len(os.sched_getaffinity(0)), progress=progress)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from time_ray.clip.cost import size, step_cost
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
-from time_ray.learn.cost import size, step_cost
 from time_ray.report import tables
 from time_ray.report.tables import Format
 

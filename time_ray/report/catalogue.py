@@ -24,8 +24,8 @@ def model_rows() -> list[dict[str, object]]:
 
     A pair of image and text goes forward through both towers; a step is forward and backward on 512 pairs.
     """
-    from time_ray.learn import mini
-    from time_ray.learn.cost import operations, size
+    from time_ray.clip import mini
+    from time_ray.clip.cost import operations, size
 
     names = (*mini.MODELS, *("ViT-S-16", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"))
     return [
@@ -45,7 +45,7 @@ def model_rows() -> list[dict[str, object]]:
 
 def dataset_rows() -> list[dict[str, object]]:
     """The datasets of the mini world and their roles."""
-    from time_ray.learn.mini.world import ADAPTATION, EVALUATION
+    from time_ray.data.mini.world import ADAPTATION, EVALUATION
 
     roles = {"adaptation": ADAPTATION, "evaluation": EVALUATION}
     return [

@@ -1,0 +1,195 @@
+import pickle
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from time_ray.clip.models import Clip, base_weights, create, num_bytes, weights_digest
+from time_ray.core.errors import UserError
+from time_ray.core.model import ModelSpec
+
+
+def test_an_unknown_architecture_gets_a_suggestion() -> None:
+    with pytest.raises(UserError, match="did you mean ViT-B-32"):
+        create(ModelSpec(name="ViT-B32"))
+
+
+def test_a_missing_package_is_told(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch):
+    def fail(_: str) -> None:
+        msg = "No module named 'transformers'"
+        raise ModuleNotFoundError(msg)
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", fail)
+    with pytest.raises(UserError, match=r"test-small: needs a package that is not installed \(No module named"):
+        create(spec)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "checkpoint"])
+def test_a_weights_file_is_read_into_float32(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, kind: str):
+    half = {name: tensor.half() for name, tensor in weights.items()}
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        save_file(half, path)
+    else:
+        wrapped = {"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in half.items()}}
+        torch.save(half if kind == "torch" else wrapped, path)
+    found = base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    assert list(found) == list(weights)
+    assert all(torch.equal(found[name], half[name].float()) for name in weights)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+class Trap:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("trapped"),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickled_code_is_refused_in_one_line(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, legacy: bool
+):
+    monkeypatch.chdir(tmp_path)
+    if legacy:
+        Path("weights.pt").write_bytes(pickle.dumps({"w": Trap()}))
+    else:
+        torch.save({"w": Trap()}, "weights.pt")
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights="weights.pt"))
+    assert len(caught.value.faults) == 1
+    assert "weights.pt: holds more than tensors" in caught.value.faults[0]
+    assert not Path("trapped").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 broken"])
+def test_an_unreadable_file_is_named(spec: ModelSpec, tmp_path: Path, content: bytes):
+    path = tmp_path / "weights"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=str(path)):
+        base_weights(ModelSpec(name=spec.name, weights=str(path)))
+
+
+def test_every_tensor_of_another_architecture_is_listed(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    other = dict(weights)
+    del other["visual.proj"]
+    other["ln_final.weight"] = torch.zeros(7)
+    other["extra"] = torch.zeros(1)
+    save_file(other, path)
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    assert caught.value.faults == (
+        f"{path}: visual.proj: missing; test-small has [32, 32]",
+        f"{path}: ln_final.weight: shape [7], but test-small has [32]",
+        f"{path}: extra: test-small has no such tensor",
+    )
+
+
+def test_weights_must_come_from_somewhere(spec: ModelSpec):
+    with pytest.raises(UserError, match="no weights are shipped"):
+        base_weights(spec)
+    with pytest.raises(UserError, match=r"weights nowhere\.pt: no such file, and no tag of this model; its tags: none"):
+        base_weights(ModelSpec(name=spec.name, weights="nowhere.pt"))
+
+
+def test_a_mistyped_tag_gets_a_suggestion_and_no_network(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(open_clip, "download_pretrained", None)
+    with pytest.raises(UserError) as caught:
+        weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88"))
+    (fault,) = caught.value.faults
+    assert fault.endswith("no such file, and no tag of this model; did you mean laion2b_s34b_b88k?")
+    assert weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88k"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("ViT-B-16-SigLIP", "SigLIP's sigmoid loss is not supported"),
+        ("coca_ViT-B-32", "CoCa's caption decoder is not supported"),
+        ("roberta-ViT-B-32", "text towers of the Hugging Face hub are not supported"),
+    ],
+)
+def test_what_is_no_plain_clip_is_refused_in_a_line(name: str, reason: str):
+    for use in (create, weights_digest, num_bytes):
+        with pytest.raises(UserError) as caught:
+            use(ModelSpec(name=name, weights="openai"))
+        (fault,) = caught.value.faults
+        assert fault.startswith(f"model {name}: {reason}; choose")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", ["ViT-S-16", "ViT-B-32"])
+def test_local_weights_of_a_full_size_load(tmp_path: Path, name: str):
+    module = open_clip.create_model(name, load_weights=False, pretrained_text=False)
+    save_file(module.state_dict(), tmp_path / "w.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in module.state_dict().items()}}, tmp_path / "w.pt")
+    for file in ("w.safetensors", "w.pt"):
+        found = base_weights(ModelSpec(name=name, weights=str(tmp_path / file)))
+        assert all(torch.equal(found[k], v) for k, v in module.state_dict().items())
+
+
+def test_a_tag_without_a_network_is_one_line(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch):
+    def fail(_: object) -> str:
+        msg = "no route to host\nmore of it"
+        raise OSError(msg)
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, spec.name, {"tag": {}})
+    with pytest.raises(UserError) as caught:
+        base_weights(ModelSpec(name=spec.name, weights="tag"))
+    (fault,) = caught.value.faults
+    assert fault.startswith("model test-small: weights tag: cannot be downloaded here (no route to host)")
+
+
+def test_a_tag_is_read_through_open_clip(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save_file(weights, tmp_path / "w.safetensors")
+    tag = {"file": str(tmp_path / "w.safetensors"), "mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, spec.name, {"tag": tag})
+    tagged = ModelSpec(name=spec.name, weights="tag")
+    assert torch.equal(base_weights(tagged)["visual.proj"], weights["visual.proj"])
+    assert create(tagged).mean == (0.1, 0.2, 0.3)
+
+
+def test_the_digest_follows_the_bytes(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path):
+    path = tmp_path / "weights.safetensors"
+    here = ModelSpec(name=spec.name, weights=str(path))
+    save_file(weights, path)
+    before = weights_digest(here)
+    assert weights_digest(here) == before
+    save_file(weights | {"visual.proj": torch.zeros(32, 32)}, path)
+    assert weights_digest(here) != before
+    assert weights_digest(ModelSpec(name="RN50", weights="yfcc15m")) != weights_digest(
+        ModelSpec(name="RN50", weights="cc12m")
+    )
+
+
+def test_tokens_and_pixels_are_open_clips(spec: ModelSpec, clip: Clip):
+    texts = ["a cat", "an owl that is far too long for the context of this model, which holds sixteen", "a cat"]
+    assert torch.equal(clip.tokenize(texts), open_clip.get_tokenizer(spec.name)(texts))
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (clip.mean, clip.std))
+    torch.testing.assert_close(clip.pixels(images), (images / 255 - mean) / std)
+
+
+def test_models_beside_each_other_hold_their_own_weights(spec: ModelSpec, weights: dict[str, Tensor]):
+    working = create(spec)
+    before = {name: tensor.clone() for name, tensor in working.module.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in weights.items()}
+    first, second = working.holding(weights), working.holding(other)
+    for held, given in ((first, weights), (second, other), (working, before)):
+        state = held.module.state_dict()
+        assert list(state) == list(before)
+        assert all(torch.equal(state[name], given[name]) for name in state)
+    assert first.module.visual.proj.data_ptr() == weights["visual.proj"].data_ptr()
+    assert not first.module.training
+    odd = torch.cat([torch.zeros(1), weights["visual.proj"].flatten()])[1:].view_as(weights["visual.proj"])
+    third = working.holding({**weights, "visual.proj": odd})
+    assert odd.data_ptr() % 64  # a matrix product may round otherwise from there, so this one is copied
+    assert third.module.visual.proj.data_ptr() % 64 == 0
+    assert torch.equal(third.module.visual.proj, odd)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        working.holding({name: tensor for name, tensor in weights.items() if name != "visual.proj"})

@@ -1,0 +1,61 @@
+"""The board: one maker an expert, as long as it lives."""
+
+import pytest
+
+from time_ray.cluster import coordinator
+from time_ray.cluster.coordinator import LEASE_SECONDS, LocalBoard
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(coordinator, "time", found)
+    return found
+
+
+def test_an_expert_has_one_maker(clock: Clock) -> None:
+    shared = LocalBoard()
+    assert shared.claim("expert", "one")
+    assert not shared.claim("expert", "other")
+    assert shared.claim("expert", "one")
+    assert shared.claim("another", "other")
+    shared.release("expert", "other")  # not theirs to release
+    assert not shared.claim("expert", "other")
+    shared.release("expert", "one")
+    assert shared.claim("expert", "other")
+
+
+def test_a_maker_that_died_holds_nothing_for_long(clock: Clock) -> None:
+    shared = LocalBoard()
+    assert shared.claim("expert", "one")
+    clock.now = LEASE_SECONDS - 1
+    shared.renew("one")
+    clock.now = 2 * LEASE_SECONDS - 2
+    assert not shared.claim("expert", "other")
+    clock.now = 2 * LEASE_SECONDS
+    assert shared.claim("expert", "other")
+
+
+def test_events_are_told_once(clock: Clock) -> None:
+    shared = LocalBoard()
+    shared.tell({"kind": "a"})
+    shared.tell({"kind": "b"})
+    assert [event["kind"] for event in shared.events()] == ["a", "b"]
+    assert shared.events() == []
+
+
+def test_draining_stays(clock: Clock) -> None:
+    shared = LocalBoard()
+    assert not shared.draining()
+    shared.drain()
+    assert shared.draining()

@@ -1,0 +1,110 @@
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from time_ray.data import mini
+from time_ray.data.dataset import Dataset
+from time_ray.data.mini.digits import digit_images
+from time_ray.data.mini.draw.shapes import HELD_OUT
+from time_ray.data.mini.pool import pool_sample
+from time_ray.data.mini.world import ADAPTATION, EVALUATION, samples, splits
+
+LEARNED_ELSEWHERE = ("digits_real", "clocks")  # number words are in the pool too
+
+
+def digest() -> str:
+    """A hash over the first pictures and captions of every dataset and of the pool."""
+    found = hashlib.sha256()
+    for name in (*mini.NAMES_ADAPTATION, *mini.NAMES_EVALUATION):
+        for split in splits(name):
+            for sample, _ in zip(samples(name, split), range(40), strict=False):
+                found.update(sample.pixels.tobytes() + repr(sample[1:]).encode())
+    for sample in map(pool_sample, range(100)):
+        found.update(sample.pixels.tobytes() + repr(sample[1:]).encode())
+    return found.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    mini.write(folder, (*mini.NAMES_ADAPTATION, *mini.NAMES_EVALUATION))
+    return folder
+
+
+def test_pictures_depend_on_nothing_but_their_index() -> None:
+    here = Path(__file__)
+    script = f"import sys; sys.path.insert(0, {str(here.parent)!r}); import {here.stem} as t; print(t.digest())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert found == {digest()}
+
+
+def test_datasets_are_as_specified(world: Path) -> None:
+    sizes = {name: len(Dataset.open(world / name).card.classes) for name in (*ADAPTATION, *EVALUATION)}
+    assert len(ADAPTATION) == 11
+    assert len(EVALUATION) == 9
+    assert sum(sizes[name] for name in ADAPTATION) == 118
+    assert sum(sizes[name] for name in EVALUATION) == 123
+
+
+@pytest.mark.parametrize("name", [*ADAPTATION, *EVALUATION])
+def test_every_class_has_enough_images(world: Path, name: str) -> None:
+    dataset = Dataset.open(world / name)
+    tests = np.bincount(dataset.split("test").labels, minlength=len(dataset.card.classes))
+    assert set(dataset.card.splits) == set(splits(name))
+    assert tests.min() >= 30
+    if name in ADAPTATION:
+        assert np.bincount(dataset.split("train").labels).tolist() == [40] * len(dataset.card.classes)
+
+
+def test_captions_are_the_prompts_of_the_class(world: Path) -> None:
+    dataset = Dataset.open(world / "flags")
+    captions = dataset.split("train").captions([3])[0]
+    assert captions == tuple(template.format("belgium") for template in dataset.card.templates)
+
+
+def test_real_digits_are_never_tested_on_what_was_learned() -> None:
+    seen = {pixels.tobytes() for pixels, _ in digit_images("train", 40)}
+    assert not any(pixels.tobytes() in seen for pixels, _ in digit_images("test", 40))
+
+
+def test_pool_knows_nothing_of_what_is_learned_later() -> None:
+    words = {word for index in range(3000) for caption in pool_sample(index).captions for word in caption.split()}
+    later = {word for name in set(ADAPTATION) - set(LEARNED_ELSEWHERE) for word in ADAPTATION[name].classes}
+    assert not words & later
+
+
+def test_pool_never_shows_the_held_out_pairs() -> None:
+    said = {caption for index in range(3000) for caption in pool_sample(index).captions}
+    assert not [caption for caption in said for pair in HELD_OUT if pair in caption]
+
+
+def test_pool_samples_are_pictures_with_three_captions() -> None:
+    pool = [pool_sample(index) for index in range(200)]
+    assert {len(set(sample.captions)) for sample in pool} == {3}
+    assert {(sample.pixels.shape, sample.pixels.dtype, sample.label) for sample in pool} == {
+        ((32, 32, 3), np.dtype(np.uint8), -1)
+    }
+
+
+def test_writing_again_makes_only_what_is_missing(tmp_path: Path) -> None:
+    mini.write(tmp_path, ("chess", "counting"))
+    whole = Dataset.open(tmp_path / "counting").card
+    digest_before = Dataset.open(tmp_path / "chess").card.digest
+    (tmp_path / "chess" / "card.json").unlink()
+    mini.write(tmp_path, ("chess", "counting"))
+    assert Dataset.open(tmp_path / "chess").card.digest == digest_before
+    assert Dataset.open(tmp_path / "counting").card == whole

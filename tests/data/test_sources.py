@@ -1,0 +1,91 @@
+"""Names and paths in an experiment become datasets: imported once, by the code of `time-ray data import`."""
+
+import os
+from pathlib import Path
+
+import pytest
+from archives import tar
+from pictures import picture
+from pyarrow import fs
+
+from time_ray.core.errors import UserError
+from time_ray.data.sources import find
+
+LOCAL = fs.LocalFileSystem()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> str:
+    return str(tmp_path / "cache")
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    for number in range(10):
+        path = tmp_path / f"pets/{('ant', 'bee')[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        members = {f"{number}.png": picture(number), f"{number}.txt": b"a picture"}
+        (tmp_path / f"pool/{number:03}.tar").write_bytes(tar(members))
+    return tmp_path / "pool"
+
+
+def test_a_folder_is_imported_once(pets: Path, cache: str) -> None:
+    (first,) = find(str(pets), "adaptation", cache, LOCAL)
+    card = Path(first.folder, "card.json")
+    written = card.stat().st_mtime_ns
+    assert find(str(pets), "adaptation", cache, LOCAL) == [first]
+    assert card.stat().st_mtime_ns == written
+    assert (first.name, first.classes, first.num_scored) == ("pets", ("ant", "bee"), 2)
+
+
+def test_an_import_goes_on_in_the_folder_where_it_was_interrupted(pets: Path, cache: str) -> None:
+    (first,) = find(str(pets), "adaptation", cache, LOCAL)
+    for path in Path(first.folder).glob("*"):
+        path.unlink()
+    Path(first.folder, "train-00000-0123456789abcdef.parquet").write_text("the rest of an import that was killed")
+    assert find(str(pets), "adaptation", cache, LOCAL) == [first]
+    assert not Path(first.folder, "train-00000-0123456789abcdef.parquet").exists()
+
+
+def test_a_file_that_changes_is_imported_again(pets: Path, cache: str) -> None:
+    (first,) = find(str(pets), "adaptation", cache, LOCAL)
+    (pets / "ant/0.png").write_bytes(picture(99))
+    os.utime(pets / "ant/0.png", (1, 1))
+    (second,) = find(str(pets), "adaptation", cache, LOCAL)
+    assert second.key != first.key
+    assert second.folder != first.folder
+
+
+def test_nothing_is_left_out_of_an_experiment(pets: Path, cache: str) -> None:
+    for name in ("ant/0.png", "bee/1.png"):
+        (pets / name).write_bytes(picture(0)[:-3])
+    with pytest.raises(UserError) as caught:
+        find(str(pets), "adaptation", cache, LOCAL)
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == [f"{pets}/ant/0.png", f"{pets}/bee/1.png"]
+
+
+def test_webdataset_shards_are_a_pool_by_folder_and_by_pattern(pool: Path, cache: str) -> None:
+    (by_folder,) = find(str(pool), "pretraining", cache, LOCAL)
+    (by_pattern,) = find(f"{pool}/{{000..002}}.tar", "pretraining", cache, LOCAL)
+    (some,) = find(f"{pool}/{{000..001}}.tar", "pretraining", cache, LOCAL)
+    assert (by_folder.name, by_folder.classes, len(by_folder.open().split("train"))) == ("pool", (), 3)
+    assert by_pattern.key == by_folder.key != some.key
+    assert len(some.open().split("train")) == 2
+    with pytest.raises(UserError, match=r"003\.tar: no such file"):
+        find(f"{pool}/{{002..003}}.tar", "pretraining", cache, LOCAL)
+
+
+def test_other_storage_gets_a_copy(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    bucket = fs.SubTreeFileSystem(str(tmp_path / "bucket"), LOCAL)
+    (found,) = find(str(pets), "adaptation", "data", bucket)
+    assert len(found.open().split("train")) == 8
+    assert (tmp_path / "bucket" / found.folder / "report.jsonl").is_file()

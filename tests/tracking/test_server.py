@@ -1,0 +1,102 @@
+"""A real MLflow server on loopback, down, killed five times, and back: in the end it has every run once."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from test_tracker import tracked
+
+from time_ray import api
+from time_ray.tracking import mlflow_sync
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
+
+Make = Callable[..., Path]
+KILLS = 5
+START_SECONDS = 120
+
+
+class Server:
+    """An MLflow server with a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """It answers."""
+        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"]
+        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                words, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=dict(os.environ)
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(URLError, ConnectionError), urlopen(f"{self.uri}/health", timeout=5):  # noqa: S310
+                return
+            time.sleep(0.1)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self) -> None:
+        """It is gone, with all of its processes."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path, drawn: Path) -> Iterator[Server]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    shutil.copy(drawn / "mlflow.db", folder)
+    made = Server(folder)
+    yield made
+    made.kill()
+
+
+def test_a_server_that_is_down_and_killed_and_comes_back(
+    server: Server, new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = api.open_experiment(new_experiment(tmp_path))
+    assert api.sweep(opened).tracking_error is None
+    before = tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    lag = api.sync(opened)  # it is down
+    assert lag is not None
+    assert lag.startswith("24 of 24 cells are not there yet (")
+
+    monkeypatch.setattr(mlflow_sync, "LAST_TRIES", 10_000)
+    monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.2)
+    chance = random.Random(0)
+    with ThreadPoolExecutor(1) as pool:
+        synced = pool.submit(api.sync, opened)
+        for _ in range(KILLS):
+            server.start()
+            time.sleep(chance.uniform(0.1, 1.5))
+            assert not synced.done()
+            server.kill()
+        server.start()
+        assert synced.result(300) is None
+    assert tracked(server.uri) == before
+    assert api.sync(opened) is None
+    assert tracked(server.uri) == before

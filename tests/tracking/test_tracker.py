@@ -1,0 +1,291 @@
+"""MLflow loses nothing and doubles nothing, whatever becomes of its server and of who writes to it."""
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from time_ray import api
+from time_ray.tracking import history, mlflow_sync, tracker
+from time_ray.tracking.mlflow_sync import Mirror
+from time_ray.tracking.tracker import Tracker
+
+Make = Callable[..., Path]
+SMALL = {"init": "ft", "deploy": ["ft", "all"], "technique": "average"}
+VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.")
+
+
+def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
+    """All that MLflow holds of an experiment, but for ids and times."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], max_results=5000)
+    names = {run.info.run_id: run.info.run_name for run in found}
+    models = client.search_logged_models([experiment.experiment_id], max_results=50)
+    digests = {model.model_id: model.tags["time_ray.digest"] for model in models}
+    return {
+        "experiment": {k: v for k, v in experiment.tags.items() if "experimentKind" not in k},
+        "runs": sorted((described(client, run, names, digests) for run in found), key=str),
+        "models": sorted(
+            [
+                (model.name, str(model.status), sorted(model.tags.items()), sorted(model.params.items()))
+                for model in models
+                if names[model.source_run_id]
+            ]
+        ),
+    }
+
+
+def described(client: MlflowClient, run: Any, names: dict[str, str], digests: dict[str, str]) -> dict[str, Any]:
+    parent = run.data.tags.get("mlflow.parentRunId")
+    points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+    return {
+        "name": run.info.run_name,
+        "status": run.info.status,
+        "parent": parent and names[parent],
+        "params": run.data.params,
+        "tags": {k: v for k, v in run.data.tags.items() if not k.startswith(VOLATILE)},
+        "metrics": {key: [(point.step, point.value) for point in found] for key, found in points.items()},
+        "models": [digests[output.model_id] for output in run.outputs.model_outputs],
+        "artifacts": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
+    }
+
+
+class Swept:
+    """A finished sweep of two cells, and all that MLflow holds of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.opened = api.open_experiment(path)
+        assert api.sweep(self.opened).tracking_error is None
+        self.tracked = tracked(f"sqlite:///{path.parent / 'runs' / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Swept:
+    return Swept(new_experiment(tmp_path_factory.mktemp("swept"), **SMALL))
+
+
+@pytest.fixture
+def empty(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An MLflow store that has nothing yet; results are tracked there."""
+    shutil.copy(drawn / "mlflow.db", tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
+    monkeypatch.chdir(tmp_path)  # a server's artifacts lie where it was started
+    return uri
+
+
+def test_what_was_tracked_is_whole(swept: Swept) -> None:
+    runs = swept.tracked["runs"]
+    assert sorted(run["name"].split(",")[0] for run in runs) == ["ft/all average", "ft/ft average", "sweep of 2 cells"]
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    cells = [run for run in runs if run["parent"]]
+    assert len(cells) == len(swept.tracked["models"]) == 2
+    for run in cells:
+        assert [step for step, _ in run["metrics"]["KA"]] == [0, 1, 2, 3]
+        assert len(run["models"]) == 1
+
+
+def test_sync_fills_an_empty_store_with_the_same_runs(swept: Swept, empty: str, time_ray: Callable[..., Any]) -> None:
+    path = swept.opened.path
+    done = time_ray("sync", path)
+    assert (done.status, done.out) == (0, "")
+    assert done.err.endswith(f"MLflow at {empty} holds every result of {path}\n")
+    assert tracked(empty) == swept.tracked
+    assert time_ray("sync", path).status == 0
+    assert tracked(empty) == swept.tracked
+
+
+def test_sync_keeps_cells_under_the_sweep_that_had_them_first(
+    new_experiment: Make, tmp_path: Path, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "grown").mkdir()
+    path = new_experiment(tmp_path / "grown", **SMALL)
+    with monkeypatch.context() as context:
+        context.delenv("MLFLOW_TRACKING_URI")
+        api.sweep(api.open_experiment(path, ["deploy=ft"]))
+        api.sweep(api.open_experiment(path, ["seed=[0,1]"]))
+    before = tracked(f"sqlite:///{path.parent / 'runs' / 'mlflow.db'}")
+    assert sorted(run["parent"].split(",")[0] for run in before["runs"] if run["parent"]) == [
+        "sweep of 1 cells",
+        *["sweep of 4 cells"] * 3,
+    ]
+    assert api.sync(api.open_experiment(path, ["seed=[0,1]"])) is None
+    assert tracked(empty) == before
+
+
+class Unlucky:
+    """A client whose answer to the first call of a method is lost, after the call was carried out or long before."""
+
+    def __init__(self, client: Any, method: str, *, late: bool = False) -> None:
+        self._client = client
+        self._method = method
+        self._late = late
+        self.lost = 0
+        self.delayed: list[Callable[[], Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        whole = getattr(self._client, name)
+        if name == "set_terminated":
+            while self.delayed:
+                self.delayed.pop()()
+        if name != self._method or self.lost:
+            return whole
+
+        def lose(*args: Any, **kwargs: Any) -> None:
+            self.lost += 1
+            if self._late:
+                self.delayed.append(lambda: whole(*args, **kwargs))
+            else:
+                whole(*args, **kwargs)
+            raise ConnectionError("the answer was lost")
+
+        return lose
+
+
+WRITES = [
+    "create_experiment",
+    "create_run",
+    "log_text",
+    "log_dict",
+    "set_tag",
+    "log_batch",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "log_outputs",
+    "set_terminated",
+]
+
+
+@pytest.mark.parametrize(("method", "late"), [*((name, False) for name in WRITES), ("create_run", True)])
+def test_a_lost_answer_doubles_nothing(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
+) -> None:
+    unlucky = Unlucky(tracker._client(empty), method, late=late)
+    monkeypatch.setattr(tracker, "_client", lambda _: unlucky)
+    assert api.sync(swept.opened) is None
+    assert unlucky.lost == 1
+    assert not unlucky.delayed
+    assert tracked(empty) == swept.tracked
+
+
+def test_a_writer_that_dies_between_points_and_their_sign_doubles_nothing(swept: Swept, empty: str) -> None:
+    """Not even where a value that is written again would differ: what is there is read first."""
+    assert api.sync(swept.opened) is None
+    client = MlflowClient(empty)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    run = next(r for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "ft/all average")
+    client.set_tag(run.info.run_id, "time_ray.rows", "1")
+    client.set_terminated(run.info.run_id, "FAILED")
+    results = api.status(swept.opened)
+    slower = [
+        replace(
+            result,
+            rows=tuple(row._replace(seconds={k: v + 1 for k, v in row.seconds.items()}) for row in result.rows),
+        )
+        for result in results
+    ]
+    tracker = Tracker(swept.opened.study, swept.opened.files)
+    tracker.sync(slower)
+    tracker.finish(slower)
+    assert tracked(empty) == swept.tracked
+
+
+class Down:
+    """A tracker that fails so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, *args: Any) -> Tracker:
+        if self.left:
+            self.left -= 1
+            raise ConnectionError("http://me:secret@127.0.0.1:1 refused")
+        return Tracker(*args)
+
+
+def test_an_outage_is_over_when_it_is_over(swept: Swept, empty: str) -> None:
+    follower = Mirror(swept.opened.study, swept.opened.files, Down(mlflow_sync.LAST_TRIES - 1))
+    follower.finish()
+    assert follower.lag is None
+    assert tracked(empty) == swept.tracked
+
+
+def test_what_is_outstanding_is_said_without_secrets(swept: Swept, empty: str) -> None:
+    follower = Mirror(swept.opened.study, swept.opened.files, Down(1000))
+    follower.finish()
+    assert follower.lag == "2 of 2 cells are not there yet (http://127.0.0.1:1 refused)"
+
+
+def test_giving_up_says_what_is_left(swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 60.0)
+    follower = Mirror(swept.opened.study, swept.opened.files)
+    follower.changed(swept.opened.study.cells[0])
+    follower.give_up()
+    assert follower.lag == "1 of 2 cells are not there yet (stopped before they were copied)"
+
+
+def test_a_cell_that_cannot_be_copied_holds_up_no_other(swept: Swept, empty: str) -> None:
+    bad = swept.opened.study.cells[0].key
+
+    class Picky(Tracker):
+        def _sync_cell(self, result: Any) -> None:
+            if result.cell.key == bad:
+                raise ValueError("cannot be copied")
+            super()._sync_cell(result)
+
+    follower = Mirror(swept.opened.study, swept.opened.files, Picky)
+    follower.finish()
+    assert follower.lag == "1 of 2 cells are not there yet (cannot be copied)"
+    assert [run["name"] for run in tracked(empty)["runs"] if run["parent"]] != []
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A server that takes requests and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield server.getsockname()[1]
+
+
+def test_no_cell_waits_for_a_server_that_does_not_answer(
+    new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_ray: Callable[..., Any]
+) -> None:
+    """All cells are done while the first request still waits; the sweep then says what is outstanding."""
+    path = new_experiment(tmp_path, **SMALL)
+    monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(mlflow_sync, "LAST_TRIES", 1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with silent_server() as port:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://someone:pa55word@127.0.0.1:{port}")
+        done = time_ray("sweep", path)
+        assert done.status == 0
+        assert "MLflow: 2 of 2 cells are not there yet (" in done.err
+        assert "pa55word" not in done.out + done.err
+        again = time_ray("sync", path)
+    assert again.status == 1
+    assert again.err.startswith(f"error: MLflow at http://127.0.0.1:{port}: 2 of 2 cells are not there yet (")
+    assert "pa55word" not in again.out + again.err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert time_ray("sweep", path).status == 0
+    assert len(tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")["models"]) == 2
+
+
+def test_what_is_noted_of_a_sweep_holds_no_secret(swept: Swept) -> None:
+    storage = "s3://key:pa55word@bucket/runs?token=t0ken"
+    experiment = swept.opened.study.experiment.model_copy(update={"storage": storage})
+    text = str(history._record(replace(swept.opened.study, experiment=experiment)))
+    assert "s3://bucket/runs" in text
+    assert "pa55word" not in text
+    assert "t0ken" not in text

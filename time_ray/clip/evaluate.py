@@ -1,0 +1,191 @@
+"""Evaluation: several models on the test split of each dataset, in one pass over the images."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn.functional import normalize
+
+from time_ray.clip.features import image_features, text_features
+from time_ray.clip.models import Clip
+from time_ray.clip.retrieval import Pairs, found, recalls
+from time_ray.core.errors import UserError
+from time_ray.core.scoring import WHOLE, Scoring
+from time_ray.data.dataset import Card, Dataset
+from time_ray.data.image_cache import Piece, Squares
+from time_ray.data.images import Decoded, ahead, fits_in_memory
+from time_ray.data.subset import lacks, scored_rows
+
+Rows = NDArray[np.int64]
+
+
+def evaluate(
+    clip: Clip,
+    models: Sequence[Mapping[str, Tensor]],
+    datasets: Sequence[Dataset],
+    *,
+    scoring: Scoring = WHOLE,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    shard: tuple[int, int] = (0, 1),
+    loaders: int = 0,
+    squares: Squares | None = None,
+) -> list[dict[str, float]]:
+    """For each model its scores in percent on the split "test" of each dataset, by the dataset's name.
+
+    Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: the
+    mean of text-to-image and image-to-text R@5, and under `NAME/r1`, `NAME/r5_text_to_image` and so on what else
+    there is. A model's scores do not depend on those beside it. `seed` chooses the images if `scoring` asks for a
+    subset. With `shard` = (rank, workers) each worker scores its part of every test split, and all get the whole
+    result by torch.distributed. `loaders` threads decode the next images while models look at some; `squares` keeps
+    those that are too large for memory. Raises UserError for datasets that cannot be scored.
+    """
+    UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
+    if not models or not datasets:
+        return [{} for _ in models]
+    clips = [clip.holding(weights, device) for weights in models]
+    with torch.inference_mode():
+        width = text_features(clips[0], clip.tokenize([""])).shape[1]
+        one = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, squares)
+        parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
+        if squares is not None:
+            squares.expect(piece for part in parts if one.keeps(part[0]) for piece in one.pieces(*part))
+        heads = one.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
+        counts = [one.retrieved(*part) if _retrieves(part[0]) else one.correct(*part, next(heads)) for part in parts]
+        together = torch.cat(counts, dim=1)
+        if shard[1] > 1:
+            dist.all_reduce(together)
+    summed = torch.split(together.cpu(), [part.shape[1] for part in counts], dim=1)
+    return [_scores(datasets, [part[number].tolist() for part in summed]) for number in range(len(models))]
+
+
+def _retrieves(dataset: Dataset) -> bool:
+    return dataset.card.kind == "retrieval"
+
+
+def _faults(dataset: Dataset, scoring: Scoring) -> Iterator[str]:
+    missing = lacks(dataset.card, scoring)
+    if not missing and _retrieves(dataset):
+        split = dataset.split("test")
+        missing = "" if any(split.captions(range(len(split)))) else "captions"
+    if missing:
+        yield f"dataset {dataset.card.name}: no {missing}, so it cannot be scored; leave it out or import it with some"
+
+
+def _scores(datasets: Sequence[Dataset], counts: Sequence[Sequence[int]]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for dataset, numbers in zip(datasets, counts, strict=True):
+        name = dataset.card.name
+        scores |= recalls(name, numbers) if _retrieves(dataset) else {name: 100 * numbers[0] / numbers[1]}
+    return scores
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass of some models over images; what it counts is int64 [models, counts], of this worker's part."""
+
+    clips: Sequence[Clip]
+    width: int  # of their vectors
+    device: torch.device
+    batch_size: int
+    rank: int
+    workers: int
+    loaders: int
+    squares: Squares | None
+
+    def class_heads(self, cards: Sequence[Card], scoring: Scoring) -> Iterator[list[Tensor]]:
+        """For each dataset, for each model, the unit vectors of its classes [C, D]; all prompts go through together."""
+        prompts = (
+            (number, template.format(name))
+            for number, (name, templates) in enumerate(
+                (name, scoring.templates or card.templates) for card in cards for name in card.classes
+            )
+            for template in templates
+        )
+        classes = [len(card.classes) for card in cards]
+        sums = [torch.zeros(sum(classes), self.width) for _ in self.clips]
+        while some := list(islice(prompts, self.batch_size)):
+            numbers = torch.tensor([number for number, _ in some])
+            for total, vectors in zip(sums, self._texts([prompt for _, prompt in some]), strict=True):
+                total.index_add_(0, numbers, vectors.cpu())  # on the CPU, where the order of a sum is fixed
+        for heads in zip(*(torch.split(normalize(total, dim=-1), classes) for total in sums), strict=True):
+            yield [head.to(self.device) for head in heads]
+
+    def correct(self, dataset: Dataset, rows: Rows, heads: Sequence[Tensor]) -> Tensor:
+        """How many images are nearest to their own class, and how many there are."""
+        counts = torch.zeros((len(self.clips), 2), dtype=torch.int64, device=self.device)
+        labels_of = dataset.split("test").labels
+        for some, pixels in self._images(dataset, rows):
+            labels = torch.tensor(labels_of[some]).to(self.device)
+            counts[:, 1] += len(labels)
+            for number, (vectors, head) in enumerate(zip(self._pictures(pixels), heads, strict=True)):
+                counts[number, 0] += ((vectors @ head.T).argmax(dim=1) == labels).sum()
+        return counts
+
+    def retrieved(self, dataset: Dataset, rows: Rows) -> Tensor:
+        """What captions find among images and images among captions: the counts of `retrieval.found`."""
+        captions = dataset.split("test").captions(rows)
+        edges = self._edges(len(rows))
+        sizes = [(stop - start, sum(map(len, captions[start:stop]))) for start, stop in pairwise(edges)]
+        start, stop = edges[self.rank : self.rank + 2]
+        texts = [text for some in captions[start:stop] for text in some]
+        numbers = torch.arange(start, stop)
+        of_texts = numbers.repeat_interleave(torch.tensor([len(some) for some in captions[start:stop]]))
+        chunks = (texts[first : first + self.batch_size] for first in range(0, len(texts), self.batch_size))
+        of_captions = self._whole(self._texts(chunk) for chunk in chunks)
+        of_images = self._whole(self._pictures(pixels) for _, pixels in self._images(dataset, rows))
+        pairs = (
+            Pairs(images, numbers.to(self.device), words, of_texts.to(self.device))
+            for images, words in zip(of_images, of_captions, strict=True)
+        )
+        return torch.stack([found(each, sizes, self.rank) for each in pairs])
+
+    def keeps(self, dataset: Dataset) -> bool:
+        """Whether the dataset's images are for the disk, since they are too large to be kept in memory."""
+        return not fits_in_memory(len(dataset.split("test")), self.clips[0].image_size)
+
+    def pieces(self, dataset: Dataset, rows: Rows) -> Iterator[Piece]:
+        """The rows of this worker's part, batch by batch; inner batches are the same for any number of workers."""
+        start, stop = self._edges(len(rows))[self.rank : self.rank + 2]
+        following = range(start - start % self.batch_size + self.batch_size, stop, self.batch_size)
+        for first, last in pairwise((start, *following, stop)):
+            if first < last:
+                yield Piece(dataset.card.digest, "test", self.clips[0].image_size, rows[first:last])
+
+    def _images(self, dataset: Dataset, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """The rows of this worker's part, batch by batch, with their images [B, size, size, 3] on the device."""
+        images = Decoded(dataset.split("test"), self.clips[0].image_size, threads=max(1, self.loaders))
+        read = partial(self.squares.block, decode=images.block) if self.squares and self.keeps(dataset) else None
+        blocks = (
+            (piece.rows, read(piece) if read else images.block(piece.rows)) for piece in self.pieces(dataset, rows)
+        )
+        for some, pixels in ahead(blocks) if self.loaders else blocks:
+            yield some, torch.from_numpy(pixels).to(self.device)
+
+    def _edges(self, count: int) -> list[int]:
+        """Where each worker's part of so many rows starts, and where the last one's ends."""
+        return [count * edge // self.workers for edge in range(self.workers + 1)]
+
+    def _pictures(self, pixels: Tensor) -> list[Tensor]:
+        """Each model's unit vectors of the images."""
+        return [image_features(clip, pixels) for clip in self.clips]
+
+    def _texts(self, texts: Sequence[str]) -> list[Tensor]:
+        """Each model's unit vectors of the texts."""
+        tokens = self.clips[0].tokenize(texts)
+        return [text_features(clip, tokens) for clip in self.clips]
+
+    def _whole(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
+        """Each model's vectors [N, D] of all batches, of which there may be none."""
+        parts = [[torch.empty(0, self.width, device=self.device)] for _ in self.clips]
+        for batch in batches:
+            for mine, vectors in zip(parts, batch, strict=True):
+                mine.append(vectors)
+        return [torch.cat(mine) for mine in parts]

@@ -1,0 +1,102 @@
+"""The contrastive step: gradients of the symmetric loss over the global batch (CLIP, arXiv:2103.00020)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from time_ray.clip.features import image_features, sent, text_features
+from time_ray.clip.models import Clip
+from time_ray.core.training import Training
+from time_ray.data.randomness import Randomness
+
+Features = tuple[Tensor, Tensor, Tensor]  # of images and of texts [B, D], and the temperature, all float32
+_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Contrast:
+    """Gradients of open_clip's loss, whole or in micro-batches that agree with the whole up to rounding.
+
+    Under torch.distributed every worker passes its slice of the global batch; features are gathered with their
+    gradients. Features are float32 before they meet, whatever the precision. A step's random numbers (of models that
+    drop patches or paths) come from the seed and the step alone.
+    """
+
+    def __init__(self, clip: Clip, how: Training, *, device: torch.device, accumulate: int, seed: int) -> None:
+        self._clip = clip
+        self._device = device
+        self._dtype = _AUTOCAST[how.precision]
+        self._accumulate = accumulate
+        self._features = _Features(clip)
+        is_shared = dist.is_initialized()
+        self._rank, self._workers = (dist.get_rank(), dist.get_world_size()) if is_shared else (0, 1)
+        self._model: nn.Module = self._features
+        self._loss: Callable[..., Tensor] = open_clip.ClipLoss()
+        if is_shared:
+            self._model = DistributedDataParallel(self._features, broadcast_buffers=False)
+            self._loss = open_clip.ClipLoss(
+                local_loss=True, gather_with_grad=True, rank=self._rank, world_size=self._workers
+            )
+        self._noise = Randomness(seed, 0, "noise")
+
+    def backward(self, step: int, images: Tensor, texts: list[str], scaled: Callable[[Tensor], Tensor]) -> Tensor:
+        """The loss; the gradients of `scaled` of it are in the parameters. Images are uint8 [B, 3, H, W]."""
+        tokens = self._clip.tokenize(texts)
+        count = min(self._accumulate, len(texts))
+        parts = list(zip(images.tensor_split(count), tokens.tensor_split(count), strict=True))
+        seeds = self._noise.block(step, self._workers * count)[self._rank * count :].tolist()
+        if count == 1:
+            loss = self._loss(*self._run(self._model, *parts[0], seeds[0]))
+            torch.autograd.backward(scaled(loss))
+            return loss.detach()
+        # Gradient caching (arXiv:2101.06983): the loss of all features first, then each part again with a graph,
+        # pulled by the gradients of its own features. One part's activations are in memory at a time.
+        with torch.no_grad():
+            found = [self._run(self._features, *part, seed) for part, seed in zip(parts, seeds, strict=False)]
+        pictures, sentences = (torch.cat(side).requires_grad_() for side in list(zip(*found, strict=True))[:2])
+        scale = found[0][2].requires_grad_()
+        loss = self._loss(pictures, sentences, scale)
+        pulls = torch.autograd.grad(scaled(loss), (pictures, sentences, scale))
+        sides = zip(pulls[0].tensor_split(count), pulls[1].tensor_split(count), strict=True)
+        for index, (part, side) in enumerate(zip(parts, sides, strict=True)):
+            is_last = index == count - 1
+            with nullcontext() if is_last else self._no_sync():
+                outcome = self._run(self._model, *part, seeds[index])
+                pull = (*side, pulls[2] if is_last else torch.zeros_like(pulls[2]))
+                torch.autograd.backward(outcome, pull)
+        return loss.detach()
+
+    def _run(self, model: nn.Module, images: Tensor, tokens: Tensor, seed: int) -> Features:
+        torch.manual_seed(seed)
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            found: Features = model(sent(images, self._device), tokens)
+        return found
+
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """Gradients stay with this worker: only the last part's backward pass sums them over the workers."""
+        return self._model.no_sync() if isinstance(self._model, DistributedDataParallel) else nullcontext()
+
+
+class _Features(nn.Module):
+    """Features of a batch and the temperature, as the one call that DistributedDataParallel watches."""
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self.module: Any = clip.module
+        self._clip = clip
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Features:
+        pictures = image_features(self._clip, images.permute(0, 2, 3, 1))
+        return pictures, text_features(self._clip, tokens), self.module.logit_scale.exp()
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """What is drawn within leaves torch's generators as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

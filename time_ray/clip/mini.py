@@ -1,0 +1,74 @@
+"""The three mini models: open_clip architectures with a base that is shipped in the package."""
+
+import gzip
+import hashlib
+import json
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CONTEXT = 12  # the world's longest text has ten tokens
+WEIGHTS = Path(__file__).parent / "mini_weights"
+MERGES_FILE = WEIGHTS / "merges.txt.gz"
+
+
+class MiniModel(NamedTuple):
+    """An architecture as open_clip's configuration, its shipped base, and its learning rate on a task."""
+
+    config: dict[str, Any]
+    weights: Path
+    finetune_lr: float
+
+
+def vocab_size() -> int:
+    """How many tokens the merges file makes: bytes, bytes that end a word, merges, and two marks."""
+    header_and_merges = gzip.decompress(MERGES_FILE.read_bytes()).decode().split("\n")
+    return 256 + 256 + (len(header_and_merges) - 1) + 2
+
+
+def _model(name: str, *, image: tuple[int, int], text: tuple[int, int], finetune_lr: float) -> MiniModel:
+    """A model whose towers have these widths and numbers of layers."""
+    config = {
+        "embed_dim": 64,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": image[0], "layers": image[1], "head_width": 32},
+        "text_cfg": {
+            "context_length": CONTEXT,
+            "vocab_size": vocab_size(),
+            "width": text[0],
+            "heads": text[0] // 32,
+            "layers": text[1],
+            "tokenizer_kwargs": {"bpe_path": str(MERGES_FILE)},
+        },
+    }
+    return MiniModel(config, WEIGHTS / f"{name}.safetensors", finetune_lr)
+
+
+MODELS: dict[str, MiniModel] = {
+    "mini-tiny": _model("mini-tiny", image=(64, 3), text=(64, 2), finetune_lr=6e-4),
+    "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4),
+    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4),
+}
+
+
+@cache
+def model_config_dir() -> Path:
+    """A folder of open_clip configurations, for `open_clip.add_model_config`; named by its content.
+
+    It lies among the temporary files, as open_clip wants the tokenizer's absolute path, which a package cannot ship.
+    """
+    files = {f"{name}.json": json.dumps(model.config, indent=2) for name, model in MODELS.items()}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"time_ray-mini-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for name, content in files.items():
+        _write_whole(folder / name, content)
+    return folder
+
+
+def _write_whole(path: Path, content: str) -> None:
+    """Write a file that another process may be reading or writing now: it is always whole."""
+    draft = path.with_suffix(f".{os.getpid()}")
+    draft.write_text(content)
+    draft.replace(path)

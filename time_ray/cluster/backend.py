@@ -1,0 +1,251 @@
+"""The real World: experts and scores in the store, training and evaluation on this trial's workers."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from time_ray.clip import models
+from time_ray.clip.evaluate import evaluate
+from time_ray.clip.train import train
+from time_ray.cluster.checkpoints import StepCheckpoints
+from time_ray.cluster.coordinator import Board
+from time_ray.cluster.leases import Claims
+from time_ray.cluster.ranks import Ranks
+from time_ray.core.errors import CellError
+from time_ray.core.grid import Setting
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
+from time_ray.data.batches import batches
+from time_ray.data.image_cache import Squares
+from time_ray.loop import Accuracy, MissingExpertError, Weights
+from time_ray.merges import Merges, WeightCache, num_bytes
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+from time_ray.study import Study
+from time_ray.version import provenance
+
+MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
+_EVALUATION = "evaluation"
+
+
+class SweepWorld:
+    """See loop.World. With several workers every method is called on all of them, and all return the same."""
+
+    def __init__(self, study: Study, store: Store, board: Board, *, device: str = "cpu") -> None:
+        self.store = store
+        self.board = board
+        self.device = device
+        self.ranks = Ranks()
+        self.holder = uuid.uuid4().hex
+        self._claims = Claims(board, self.holder)
+        self._run = study.experiment.run
+        self._data = study.datasets.open()
+        self._models = {setting.base.key: setting.model for setting in study.settings}
+        self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
+        self._bases: dict[str, Weights] = {}
+        self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
+        self._merges = Merges(self._realize, self._cache)
+        self._share = study.experiment.run.checkpoint_share
+        folder = _pixels_folder(store.files)
+        self._squares = Squares(folder, lambda text: self._tell(kind="note", text=text)) if folder else None
+        self._seconds: dict[str, float] = {}
+        self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
+
+    def load(self, base: Base) -> Weights:
+        """See World."""
+        if base.key not in self._bases:
+            self._bases[base.key] = models.base_weights(self._models[base.key])
+        return self._bases[base.key]
+
+    def train(self, expert: Trained, start: Weights) -> Weights:
+        """See World."""
+        if expert.key in self._failed:
+            raise self._failed[expert.key]
+        try:
+            return self._trained(expert, start)
+        except CellError as error:
+            self._failed[expert.key] = error
+            raise
+
+    def _trained(self, expert: Trained, start: Weights) -> Weights:
+        how = expert.how
+        base = _base_of(expert)
+        clip = self._clip(self._models[base.key])
+        started = time.perf_counter()
+        self._tell(kind="training", task=how.task.number, expert=expert.key)
+        weights = train(
+            clip,
+            start,
+            partial(
+                batches,
+                how.task,
+                how.earlier,
+                self._data,
+                how.mixture,
+                batch_size=how.training.batch_size,
+                steps=how.steps,
+                seed=how.seed,
+                image_size=clip.image_size,
+                augment=how.training.augment,
+                rank=self.ranks.rank,
+                world_size=self.ranks.size,
+                loaders=self._run.loaders,
+            ),
+            how.training,
+            steps=how.steps,
+            device=self.device,
+            seed=how.seed,
+            progress=self._checkpoints(expert, start),
+            accumulate=self._run.accumulate,
+            recompute=self._run.recompute,
+        )
+        self._seconds[expert.key] = time.perf_counter() - started
+        return weights
+
+    def _checkpoints(self, expert: Trained, start: Weights) -> StepCheckpoints:
+        with_moments = 3 * num_bytes(start)
+        return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
+
+    def merge(self, merge: Merged | Running) -> Weights:
+        """See World."""
+        started = time.perf_counter()
+        weights = cast("Weights", self._shared(lambda: self._merges(merge), merge))  # a merge is made, or raises
+        self._seconds[merge.key] = time.perf_counter() - started
+        return weights
+
+    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
+        """See World."""
+        datasets = (*self._data.adaptation, *self._data.evaluation)
+        shard = (self.ranks.rank, self.ranks.size)
+        left = iter(models)
+        while together := list(islice(left, self._in_a_pass(setting))):
+            started = time.perf_counter()
+            accuracies = evaluate(
+                self._clip(setting.model),
+                together,
+                datasets,
+                scoring=setting.scoring,
+                seed=setting.seed,
+                device=self.device,
+                shard=shard,
+                loaders=self._run.loaders,
+                squares=self._squares,
+            )
+            self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
+            yield from accuracies
+
+    def _in_a_pass(self, setting: Setting) -> int:
+        """How many models one pass over the images may hold: as many as the cache of weights may."""
+        size = num_bytes(self.load(setting.base))
+        return max(1, min(MOST_IN_A_PASS, self._cache.limit // size))
+
+    def has(self, recipe: Recipe) -> bool:
+        """See World."""
+        return self.ranks.agree(lambda: self.store.entry("weights", recipe.key) is not None)
+
+    def get(self, recipe: Recipe) -> Weights | None:
+        """See World."""
+        return self._shared(lambda: self._cached(recipe), recipe)
+
+    def put(self, recipe: Recipe, weights: Weights) -> None:
+        """See World."""
+        self._cache.put(recipe.key, weights)
+        self.ranks.agree(lambda: self._put(recipe, weights))
+
+    def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
+        """See World."""
+        entry = self.ranks.agree(lambda: self.store.entry("scores", setting.scores_key(recipe)))
+        return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
+
+    def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
+        """See World."""
+        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
+        about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
+        self.ranks.agree(lambda: self.store.record("scores", setting.scores_key(recipe), about))
+        self._tell(kind="evaluated", seconds=spent["eval"])
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """See World."""
+        ours = self.ranks.agree(lambda: self._claims.take(name))
+        try:
+            yield ours
+        finally:
+            if ours and self.ranks.rank == 0:
+                self._claims.release(name)
+
+    def _put(self, recipe: Recipe, weights: Weights) -> None:
+        seconds = {"deploy": self._merge_seconds(recipe)}
+        if isinstance(recipe, Trained):
+            seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
+        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
+        self.store.put(recipe.key, weights, about)
+        if isinstance(recipe, Trained):
+            self.store.drop_progress(recipe.key)
+            self._tell(kind="trained", expert=recipe.key, steps=recipe.how.steps, seconds=seconds["train"])
+
+    def _merge_seconds(self, recipe: Recipe) -> float:
+        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
+
+    def _cached(self, recipe: Recipe) -> Weights | None:
+        held = self._cache.get(recipe.key)
+        if held is None:
+            held = self.store.get(recipe.key)
+            if held is not None:
+                self._cache.put(recipe.key, held)
+        return held
+
+    def _realize(self, recipe: Recipe) -> Weights:
+        """A part of a merge, on rank 0 alone: it may not train, so a lost expert is reported to all ranks."""
+        if isinstance(recipe, Base):
+            return self.load(recipe)
+        found = self._cached(recipe)
+        if found is not None:
+            return found
+        if isinstance(recipe, Trained):
+            raise MissingExpertError(recipe.key)
+        return self._merges(recipe)
+
+    def _shared(self, make: Callable[[], Weights | None], recipe: Recipe) -> Weights | None:
+        """What rank 0 makes or finds, on every rank; its None and its errors, too."""
+        made: list[Weights | None] = []
+
+        def on_first() -> bool:
+            made.append(make())
+            return made[0] is not None
+
+        if not self.ranks.agree(on_first):
+            return None
+        weights = made[0] if made else None
+        if self.ranks.size == 1:
+            return weights
+        return self.ranks.share(weights, self.load(_base_of(recipe)))
+
+    def _clip(self, spec: ModelSpec) -> models.Clip:
+        if spec not in self._clips:
+            self._clips[spec] = models.create(spec)
+        return self._clips[spec]
+
+    def _tell(self, **event: Any) -> None:
+        if self.ranks.rank == 0:
+            self.board.tell(event)
+
+
+def _pixels_folder(files: Files) -> Path | None:
+    """Where decoded images are kept: TIME_RAY_CACHE, else beside the weights if they lie on a disk; empty: nowhere."""
+    named = os.environ.get("TIME_RAY_CACHE")
+    if named is None:
+        return Path(files.path("pixels")) if files.is_local else None
+    return Path(named).expanduser().absolute() if named else None
+
+
+def _base_of(recipe: Recipe) -> Base:
+    while not isinstance(recipe, Base):
+        recipe = recipe.start if isinstance(recipe, Trained) else recipe.base
+    return recipe

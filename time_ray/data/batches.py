@@ -1,0 +1,214 @@
+"""The batches of a task: which samples, which of their captions, which crop, all from (seed, task, step) alone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from time_ray.core.errors import UserError
+from time_ray.core.mixture import Mixture
+from time_ray.core.stream import Concept, Task
+from time_ray.data.batch import Batch
+from time_ray.data.crop import CROP_DRAWS, crop
+from time_ray.data.dataset import Dataset, Split
+from time_ray.data.images import Decoded
+from time_ray.data.prefetch import Draft, made
+from time_ray.data.randomness import Randomness, unit
+
+Integers = NDArray[np.int64]
+Augment = Literal["none", "crop"]
+PART = 16  # images that one thread reads and decodes at a time
+
+
+@dataclass(frozen=True)
+class Data:
+    """The datasets of an experiment: learned from, only evaluated on, and the pretraining pool for replay."""
+
+    adaptation: tuple[Dataset, ...]
+    evaluation: tuple[Dataset, ...]
+    pretraining: Dataset | None
+
+
+class _Sample(NamedTuple):
+    split: Split
+    row: int
+
+
+def batches(
+    task: Task,
+    earlier: Sequence[Task],
+    data: Data,
+    mixture: Mixture,
+    start_step: int = 0,
+    *,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    image_size: int,
+    augment: Augment,
+    rank: int = 0,
+    world_size: int = 1,
+    loaders: int = 0,
+) -> Iterator[Batch]:
+    """A worker's slice of each global batch of a task, from `start_step` to `steps`.
+
+    Update samples cycle through shuffles of the task's training images; buffer samples are drawn with replacement
+    from those of all earlier tasks, or from a uniform sample of `mixture.buffer_size` of them; pretraining samples
+    pass through shuffles of the pool. The workers' slices in order of rank are the batch of a single worker.
+    `loaders` threads make the coming batches while one is in use. Raises UserError where there is nothing to draw
+    from, or if the batch cannot be split evenly, and CellError, naming the row, when it comes to a broken image.
+    """
+    counts = mixture.counts(batch_size, first_task=not earlier)
+    before = [concept for past in earlier for concept in past.concepts]
+    sources = []
+    if counts.pretraining:
+        sources.append(_Source("pretraining", counts.pretraining, _cycling, _pool(data.pretraining)))
+    if counts.update:
+        sources.append(_Source("update", counts.update, _cycling, _rows(task.concepts, data.adaptation)))
+    if counts.buffer:
+        remembered = _remembered(_rows(before, data.adaptation), data.adaptation, mixture.buffer_size, seed)
+        sources.append(_Source("buffer", counts.buffer, _uniform, remembered))
+    UserError.unless_none(_faults(task, sources, batch_size, world_size))
+    picks = [source.picks(seed, task.number) for source in sources]
+    details = Randomness(seed, task.number, "details")
+    share = batch_size // world_size
+    mine = slice(rank * share, (rank + 1) * share)
+
+    def draft(step: int) -> Draft[Batch]:
+        samples = [sample for pick in picks for sample in pick(step)]
+        draws = details.block(step, batch_size * (1 + CROP_DRAWS)).reshape(batch_size, -1)
+        return _draft(samples[mine], draws[mine], image_size, augment)
+
+    return made(draft, range(start_step, steps), loaders)
+
+
+class _Rows(NamedTuple):
+    """Training samples: the splits they are in, and for each its split and its row there."""
+
+    splits: Sequence[Split]
+    split: Integers
+    row: Integers
+
+    def take(self, positions: Integers) -> list[_Sample]:
+        places = zip(self.split[positions].tolist(), self.row[positions].tolist(), strict=True)
+        return [_Sample(self.splits[split], row) for split, row in places]
+
+
+class _Source(NamedTuple):
+    """A part of every batch: its size, in which order, of which rows."""
+
+    name: str
+    size: int
+    order: Callable[[int, int, Randomness], Callable[[int], Integers]]
+    rows: _Rows
+
+    def picks(self, seed: int, task: int) -> Callable[[int], list[_Sample]]:
+        positions = self.order(len(self.rows.row), self.size, Randomness(seed, task, self.name))
+        return lambda step: self.rows.take(positions(step))
+
+
+def _faults(task: Task, sources: Sequence[_Source], batch_size: int, world_size: int) -> Iterator[str]:
+    for source in sources:
+        if not len(source.rows.row):
+            yield f"task {task.number}: {source.name}: no training images to draw from; change data or mixture"
+    if batch_size % world_size:
+        yield f"training.batch_size: {batch_size} cannot be split over {world_size} workers; use a multiple of that"
+
+
+def _cycling(total: int, count: int, randomness: Randomness) -> Callable[[int], Integers]:
+    """At each step the next positions of an endless row of shuffles."""
+    shuffle = lru_cache(maxsize=2)(lambda number: randomness.shuffle(number, total))
+
+    def positions(step: int) -> Integers:
+        passes, places = np.divmod(np.arange(step * count, (step + 1) * count), total)
+        return np.concatenate([shuffle(number)[places[passes == number]] for number in np.unique(passes).tolist()])
+
+    return positions
+
+
+def _uniform(total: int, count: int, randomness: Randomness) -> Callable[[int], Integers]:
+    """At each step positions drawn with replacement."""
+    return lambda step: (randomness.block(step, count) % np.uint64(total)).astype(np.int64)
+
+
+def _pool(dataset: Dataset | None) -> _Rows:
+    if dataset is None:
+        return _joined([])
+    split = dataset.split("train")
+    return _joined([(split, np.arange(len(split)))])
+
+
+def _rows(concepts: Sequence[Concept], datasets: Sequence[Dataset]) -> _Rows:
+    """The training samples of the concepts, concept after concept."""
+    by_name = {dataset.card.name: dataset for dataset in datasets}
+    names = {name for name, _ in concepts}
+    label = {name: {text: i for i, text in enumerate(by_name[name].card.classes)} for name in names}
+    parts = []
+    for name, classname in concepts:
+        split = by_name[name].split("train")
+        parts.append((split, split.rows_of(label[name][classname])))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[tuple[Split, Integers]]) -> _Rows:
+    splits = list(dict.fromkeys(split for split, _ in parts))
+    number = {split: i for i, split in enumerate(splits)}
+    none = np.empty(0, dtype=np.int64)
+    which = np.concatenate([none, *(np.full(len(rows), number[split]) for split, rows in parts)])
+    return _Rows(splits, which, np.concatenate([none, *(rows for _, rows in parts)]))
+
+
+def _remembered(rows: _Rows, datasets: Sequence[Dataset], size: int | None, seed: int) -> _Rows:
+    """A uniform sample of that many rows: those with the smallest ranks, which a row has from the seed alone.
+
+    So it is a reservoir that needs no memory of its own: what once fell out of it never comes back.
+    """
+    if size is None or size >= len(rows.row):
+        return rows
+    name = {dataset.split("train"): dataset.card.name for dataset in datasets if "train" in dataset.card.splits}
+    ranks = [Randomness(seed, 0, f"reservoir {name[split]}").block(0, len(split)) for split in rows.splits]
+    firsts = np.cumsum([0, *map(len, ranks)])
+    rank = np.concatenate(ranks)[firsts[rows.split] + rows.row]
+    kept = np.sort(np.argsort(rank, kind="stable")[:size])
+    return _Rows(rows.splits, rows.split[kept], rows.row[kept])
+
+
+def _draft(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: int, augment: Augment) -> Draft[Batch]:
+    """An empty batch; its parts fill it in, a few neighbours on disk at a time."""
+    pixels = torch.empty((len(samples), image_size, image_size, 3), dtype=torch.uint8)
+    batch = Batch(pixels.permute(0, 3, 1, 2), [""] * len(samples))
+    places: dict[Split, list[int]] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(sample.split, []).append(place)
+    parts = []
+    for split, here in places.items():
+        here.sort(key=lambda place: samples[place].row)
+        for first in range(0, len(here), PART):
+            some = here[first : first + PART]
+            rows = [samples[place].row for place in some]
+            parts.append(partial(_fill, batch, some, split, rows, draws[some], augment))
+    return Draft(batch, parts)
+
+
+def _fill(
+    batch: Batch,
+    places: Sequence[int],
+    split: Split,
+    rows: Sequence[int],
+    draws: NDArray[np.uint64],
+    augment: Augment,
+) -> None:
+    """Those rows are in their places: each with the caption that its first number draws, cropped by the others."""
+    size = batch.images.shape[-1]
+    for place, captions, drawn in zip(places, split.captions(rows), draws, strict=True):
+        batch.texts[place] = captions[int(drawn[0] % np.uint64(len(captions)))]
+    pixels = Decoded(split, size if augment == "none" else None).take(rows)
+    if augment == "none":
+        batch.images[places] = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return
+    for place, image, drawn in zip(places, pixels, unit(draws[:, 1:]), strict=True):
+        batch.images[place] = crop(image, size, drawn)

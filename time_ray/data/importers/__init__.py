@@ -1,0 +1,1 @@
+"""Importers: other forms of data become datasets of our own, once."""

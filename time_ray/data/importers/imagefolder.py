@@ -1,0 +1,97 @@
+"""Import of image folders: one folder for each class."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from time_ray.core.errors import UserError
+from time_ray.data.dataset import Card
+from time_ray.data.importers.sample_faults import Fault
+from time_ray.data.importers.samples import Place, Sample, sample_parts, text
+from time_ray.data.importers.shard_import import PROMPT, About, Progress, import_parts, is_held_out, unseen
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class _File(NamedTuple):
+    path: Path
+    classname: str
+
+
+def import_imagefolder(
+    root: str | Path,
+    folder: str | Path,
+    *,
+    strict: bool = True,
+    jobs: int = 1,
+    progress: Callable[[Progress], None] = unseen,
+) -> Card:
+    """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
+
+    Without a test folder every fifth image of a class is for testing. Underscores in class names become spaces, and
+    captions are the class prompt. Every image is decoded once. Broken ones are left out, and named in the report;
+    if `strict`, UserError names them all and there is no dataset.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        msg = f"{root}: no such folder; correct the path"
+        raise UserError(msg)
+    splits = _splits(root)
+    classes = sorted({file.classname for file in splits["train"]})
+    if not classes:
+        msg = f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
+        raise UserError(msg)
+    label = {name: number for number, name in enumerate(classes)}
+    faults: list[Fault] = []
+    samples = {split: list(_samples(root, split, files, label, faults)) for split, files in splits.items()}
+    return import_parts(
+        folder,
+        About(text(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
+        [part for split, found in samples.items() for part in sample_parts(split, found)],
+        faults,
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _splits(root: Path) -> dict[str, list[_File]]:
+    if (root / "train").is_dir():
+        return {name: _files(root / name) for name in ("train", "test")}
+    splits: dict[str, list[_File]] = {"train": [], "test": []}
+    for folder in _subfolders(root):
+        for position, path in enumerate(_images(folder)):
+            splits["test" if is_held_out(position) else "train"].append(_File(path, _classname(folder)))
+    return splits
+
+
+def _files(folder: Path) -> list[_File]:
+    return [_File(path, _classname(inner)) for inner in _subfolders(folder) for path in _images(inner)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _classname(folder: Path) -> str:
+    return text(folder.name).replace("_", " ")
+
+
+def _samples(
+    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int], faults: list[Fault]
+) -> Iterator[Sample]:
+    for file in files:
+        where = text(str(file.path))
+        place = Place.of_file(file.path)
+        if file.classname not in label:
+            detail = f"class {file.classname} has no training images; add some, or leave it out"
+            faults.append(Fault("label outside the classes", split, where, detail))
+        elif place is None:
+            faults.append(Fault("missing file", split, where, "no plain file, or a link to none; replace or remove it"))
+        else:
+            key = text(file.path.relative_to(root).as_posix())
+            yield Sample(place, (PROMPT.format(file.classname),), label[file.classname], key, where)

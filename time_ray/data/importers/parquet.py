@@ -1,0 +1,259 @@
+"""Import of Parquet folders as others write them, such as a data set saved from the Hugging Face hub."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from time_ray.core.errors import UserError
+from time_ray.data.dataset import Card
+from time_ray.data.importers.captions import captions_of
+from time_ray.data.importers.sample_faults import Fault
+from time_ray.data.importers.samples import PART_SAMPLES, text
+from time_ray.data.importers.shard_import import PROMPT, About, Progress, import_parts, is_held_out, unseen
+from time_ray.data.shards import Row
+
+CLASSES = "classes.json"
+BATCH = 64  # rows in memory at a time
+TEST_WORDS = frozenset({"test", "val", "valid", "validation"})
+
+
+@dataclass(frozen=True)
+class _Source:
+    root: Path
+    splits: Mapping[str, Sequence[Path]]
+    classes: tuple[str, ...] | None
+
+    def number(self, label: Any) -> int | None:
+        """The class of a label: -1 for none, None if it is outside the class list."""
+        if label is None:
+            return -1
+        classes = self.classes or ()
+        if isinstance(label, str):
+            return classes.index(label) if label in classes else None
+        return label if isinstance(label, int) and -1 <= label < len(classes) else None
+
+
+class _Run(NamedTuple):
+    """Consecutive row groups of a file."""
+
+    path: str
+    groups: tuple[int, ...]
+    first: int  # row of the file
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a run that belong to a split."""
+
+    split: str
+    key: str
+    source: _Source
+    run: _Run
+    for_test: bytes | None  # for each row, in a split made here; None: all rows are of this split
+
+    @property
+    def weight(self) -> int:
+        """How many rows are read."""
+        return self.run.rows
+
+    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+        """Each row, or what is wrong with it."""
+        try:
+            for number, row in enumerate(_rows(self.run)):
+                if self.for_test is None or self.for_test[number] == (self.split == "test"):
+                    yield from self._sample(self.run.first + number, row)
+        except (pa.ArrowException, OSError) as error:
+            where = f"{text(self.run.path)}: rows from {self.run.first} on"
+            yield Fault("unreadable rows", self.split, where, f"damaged ({error}); replace the file")
+
+    def _sample(self, position: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Row] | Fault]:
+        where = f"{text(self.run.path)}: row {position}"
+        number, classes = self.source.number(row.get("label")), self.source.classes or ()
+        captions, odd = captions_of(row.get("captions", row.get("caption")))
+        faults = [Fault(kind, self.split, where, detail) for kind, detail in self._faults(row, captions)]
+        yield from faults
+        if not faults and number is not None:
+            if odd:
+                detail = "a caption is empty or no text; the class prompt or the others stand for it; correct it"
+                yield Fault("odd caption", self.split, where, detail, kept=True)
+            key = text(f"{Path(self.run.path).relative_to(self.source.root).as_posix()}:{position}")
+            yield where, Row(_image(row), captions or (PROMPT.format(classes[number]),), number, key)
+
+    def _faults(self, row: Mapping[str, Any], captions: Sequence[str]) -> Iterator[tuple[str, str]]:
+        label, classes = row.get("label"), self.source.classes or ()
+        number = self.source.number(label)
+        if not isinstance(_image(row), bytes):
+            yield "no image", "not a readable image (there is none); replace or remove the row"
+        if self.source.classes is None and label is not None:
+            detail = f"label {label}, but there are no class names; add {CLASSES}, a list of them"
+            yield "label outside the classes", detail
+        elif number is None:
+            yield "label outside the classes", f"label {label} is outside the {len(classes)} classes; correct it"
+        elif classes and number == -1:
+            yield "no label", "no label, though there are classes; add it, or remove the row"
+        if not classes and not captions:
+            yield "no caption", "neither a caption nor a label; add one, or remove the row"
+
+
+def import_parquet(
+    root: str | Path,
+    folder: str | Path,
+    *,
+    strict: bool = True,
+    jobs: int = 1,
+    progress: Callable[[Progress], None] = unseen,
+) -> Card:
+    """Write the Parquet files under root as a dataset named after it.
+
+    Columns: `image` (bytes, or a struct with `bytes`), `captions` or `caption`, and `label` (a number or a name);
+    captions or labels may be missing. Class names come from classes.json (a list), from Hugging Face metadata, or
+    from labels that are names. Files whose path says test or val are for testing; without any, every fifth row of a
+    class is. Every image is decoded once. Bad rows are left out, and named in the report; if `strict`, UserError
+    names them all and there is no dataset.
+    """
+    source = _source(Path(root))
+    classes = source.classes or ()
+    return import_parts(
+        folder,
+        About(
+            text(source.root.resolve().name),
+            "classification" if classes else "captions",
+            classes,
+            (PROMPT,) if classes else (),
+            ("train", "test") if classes or source.splits["test"] else ("train",),
+        ),
+        list(_parts(source)),
+        [],
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def _source(root: Path) -> _Source:
+    paths = sorted(root.rglob("*.parquet"))
+    if not paths:
+        msg = f"{root}: no Parquet files here; correct the path"
+        raise UserError(msg)
+    UserError.unless_none(fault for path in paths for fault in _file_faults(path))
+    splits: dict[str, list[Path]] = {"train": [], "test": []}
+    for path in paths:
+        words = re.split("[^a-z]+", path.relative_to(root).as_posix().lower())
+        splits["train" if TEST_WORDS.isdisjoint(words) else "test"].append(path)
+    classes = _classes(root, paths)
+    if not splits["train"]:
+        msg = f"{root}: only test files, no training files; add some"
+        raise UserError(msg)
+    UserError.unless_none(
+        f"{root}: class {name} is listed {count} times; list each class once"
+        for name, count in Counter(classes or ()).items()
+        if count > 1
+    )
+    return _Source(root, splits, None if classes is None else tuple(classes))
+
+
+def _file_faults(path: Path) -> Iterator[str]:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError):
+        yield f"{path}: not a readable Parquet file; replace or remove it"
+        return
+    if "image" not in schema.names:
+        yield f"{path}: no column image, only {', '.join(schema.names)}; rename the column that holds the images"
+    if not {"label", "captions", "caption"} & set(schema.names):
+        yield f"{path}: no column label, captions or caption; add one"
+
+
+def _classes(root: Path, paths: Sequence[Path]) -> list[str] | None:
+    listed = root / CLASSES
+    if listed.is_file():
+        return _listed(listed)
+    names = _hub_names(paths[0])
+    if names is None:
+        labels = (row.get("label") for path in paths for run in _runs(path) for row in _rows(run, images=False))
+        names = sorted({label for label in labels if isinstance(label, str)})
+    return names or None
+
+
+def _hub_names(path: Path) -> list[str] | None:
+    """The class names that the Hugging Face library writes into a file's metadata."""
+    try:
+        metadata = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+        return [str(name) for name in metadata["info"]["features"]["label"]["names"]]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        classes = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        msg = f"{path}: not valid JSON ({error}); write a list of class names"
+        raise UserError(msg) from error
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
+        msg = f"{path}: not a list of class names; write one, in the order of the labels"
+        raise UserError(msg)
+    return classes
+
+
+def _parts(source: _Source) -> Iterator[_Part]:
+    if source.splits["test"] or not source.classes:
+        for split, paths in source.splits.items():
+            yield from (_part(source, split, run, None) for path in paths for run in _runs(path))
+        return
+    runs = [run for path in source.splits["train"] for run in _runs(path)]
+    seen: Counter[int] = Counter()
+    for_test = [_for_test(source, run, seen) for run in runs]
+    for split in ("train", "test"):
+        yield from (_part(source, split, run, rows) for run, rows in zip(runs, for_test, strict=True))
+
+
+def _part(source: _Source, split: str, run: _Run, for_test: bytes | None) -> _Part:
+    stamp = Path(run.path).stat()
+    identity = f"{run} {stamp.st_mtime_ns} {stamp.st_size} {for_test!r} {source.classes}"
+    return _Part(split, hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(), source, run, for_test)
+
+
+def _runs(path: Path) -> Iterator[_Run]:
+    """The row groups of a file, as many together as make a shard."""
+    metadata = pq.read_metadata(path)
+    first, groups, rows = 0, [], 0
+    for group in range(metadata.num_row_groups):
+        groups.append(group)
+        rows += metadata.row_group(group).num_rows
+        if rows >= PART_SAMPLES or group == metadata.num_row_groups - 1:
+            yield _Run(str(path), tuple(groups), first, rows)
+            first, groups, rows = first + rows, [], 0
+
+
+def _for_test(source: _Source, run: _Run, seen: Counter[int]) -> bytes:
+    """For each row of the run whether it is held out, given how many of each class came before."""
+    chosen = bytearray()
+    for row in _rows(run, images=False):
+        label = source.number(row.get("label"))
+        chosen.append(label is not None and is_held_out(seen[label]))
+        if label is not None:
+            seen[label] += 1
+    return bytes(chosen)
+
+
+def _rows(run: _Run, *, images: bool = True) -> Iterator[Mapping[str, Any]]:
+    with pq.ParquetFile(run.path) as file:
+        wanted = {"captions", "caption", "label", "image"} if images else {"label"}
+        columns = [name for name in file.schema_arrow.names if name in wanted]
+        for batch in file.iter_batches(BATCH, run.groups, columns, use_threads=False):
+            yield from batch.to_pylist()
+
+
+def _image(row: Mapping[str, Any]) -> Any:
+    image = row.get("image")
+    return image.get("bytes") if isinstance(image, dict) else image

@@ -1,0 +1,84 @@
+"""Samples that a source can list: where each image lies, and what is said of it."""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from time_ray.data.importers.image_checks import MAX_BYTES
+from time_ray.data.importers.sample_faults import Fault
+from time_ray.data.shards import Row
+
+PART_SAMPLES = 2048
+
+
+class Place(NamedTuple):
+    """Where bytes lie: a whole file, or a run of one. `stamp` changes when the file is written."""
+
+    path: str
+    stamp: int
+    size: int
+    offset: int = 0
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Place | None":
+        """The place of that file; None if there is no plain file."""
+        try:
+            found = path.stat()
+        except (OSError, ValueError):  # a name with a null character is a ValueError
+            return None
+        return cls(str(path), found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+    def read(self) -> bytes:
+        """The bytes, or as many as show that there are too many."""
+        with open(self.path, "rb") as file:  # noqa: PTH123 - a Path takes longer than the read
+            file.seek(self.offset)
+            return file.read(min(self.size, MAX_BYTES + 1))
+
+
+class Sample(NamedTuple):
+    """One sample by reference."""
+
+    place: Place
+    captions: tuple[str, ...]
+    label: int
+    key: str
+    where: str  # for people
+
+
+@dataclass(frozen=True)
+class SamplePart:
+    """Samples that become one shard."""
+
+    split: str
+    key: str
+    samples: tuple[Sample, ...]
+
+    @property
+    def weight(self) -> int:
+        """How many samples."""
+        return len(self.samples)
+
+    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+        """Each sample, or why it cannot be read."""
+        for sample in self.samples:
+            try:
+                data = sample.place.read()
+            except OSError as error:
+                yield Fault("unreadable file", self.split, sample.where, f"cannot be read ({error}); see to it")
+            else:
+                yield sample.where, Row(data, sample.captions, sample.label, sample.key)
+
+
+def sample_parts(split: str, samples: Sequence[Sample]) -> list[SamplePart]:
+    """The samples in runs of one shard each, in order."""
+    runs = [tuple(samples[start : start + PART_SAMPLES]) for start in range(0, len(samples), PART_SAMPLES)]
+    return [SamplePart(split, hashlib.sha256(json.dumps(run).encode()).hexdigest(), run) for run in runs]
+
+
+def text(name: str) -> str:
+    """The name of a file as text that any reader takes, whatever bytes it is made of."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,268 @@
+"""Importing: parts of a source become shards, in processes of their own; a killed import goes on where it was.
+
+Every finished shard has a note in the folder `.import`, with its digest and what was left out. The card comes last.
+"""
+
+import fcntl
+import glob
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+import pyarrow as pa
+from pyarrow.fs import LocalFileSystem
+
+from time_ray.core.errors import StoreError, UserError
+from time_ray.data.dataset import CARD, Card, Dataset, Kind, SplitInfo, content_digest, sealed
+from time_ray.data.importers.image_checks import image_flaw, quiet
+from time_ray.data.importers.sample_faults import REPORT, Fault, read_report, write_report
+from time_ray.data.importers.worker_processes import spread
+from time_ray.data.shards import DIGEST_BYTES, Row, write_shard
+
+PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
+EVERY = 5
+RULES = 1  # raise it when the same source becomes other rows
+WORK = ".import"
+
+
+class About(NamedTuple):
+    """What a dataset will be."""
+
+    name: str
+    kind: Kind
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    splits: tuple[str, ...]
+
+
+class Part(Protocol):
+    """What becomes one shard. It goes to another process, so it holds no data, only where the data lies."""
+
+    @property
+    def split(self) -> str:
+        """The split that it belongs to."""
+
+    @property
+    def key(self) -> str:
+        """A hex digest that changes when what it will read does."""
+
+    @property
+    def weight(self) -> int:
+        """Its share of the work, in units of its own kind."""
+
+    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+        """Each sample with the place it comes from, or why there is none; images are not looked at yet."""
+
+
+class Note(NamedTuple):
+    """A finished part: its file (None: not one good sample), the file's digest, and those of its rows."""
+
+    file: str | None
+    sha256: str
+    digests: bytes
+    faults: tuple[Fault, ...]
+
+
+class Progress(NamedTuple):
+    """How far an import is: samples taken so far, and the share of all work that is done."""
+
+    samples: int
+    share: float
+
+
+def unseen(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+def is_held_out(position: int) -> bool:
+    """Whether the sample at that position of its class is for testing, where a source has no test split: 20 %."""
+    return position % EVERY == 1
+
+
+def import_parts(
+    folder: str | Path,
+    about: About,
+    parts: Sequence[Part],
+    faults: Sequence[Fault],
+    *,
+    strict: bool,
+    jobs: int,
+    progress: Callable[[Progress], None],
+) -> Card:
+    """The folder holds the dataset and a report of all faults, which came with the parts or are found in them.
+
+    Raises UserError with every fault if `strict`; what is done by then stays, for an import that leaves them out.
+    The same import again finishes what is not finished, and returns at once if nothing is left to do.
+    """
+    folder = Path(folder).absolute()
+    source = _source(about, parts, faults)
+    _check_free(folder)
+    if not (folder / CARD).is_file():
+        with _alone(folder):
+            if not (folder / CARD).is_file():  # another process may have been faster
+                _finish(folder, about, source, parts, faults, strict, jobs, progress)
+    card = Dataset.open(folder).card
+    if card.source != source:
+        msg = f"{folder}: holds another dataset already ({card.name}); give another folder, or remove it"
+        raise UserError(msg)
+    if strict:
+        UserError.unless_none(fault.line for fault in read_report(folder))
+    return card
+
+
+def _finish(
+    folder: Path,
+    about: About,
+    source: str,
+    parts: Sequence[Part],
+    faults: Sequence[Fault],
+    strict: bool,
+    jobs: int,
+    progress: Callable[[Progress], None],
+) -> None:
+    notes = _shards(folder, parts, jobs, progress)
+    found = [*faults, *(fault for note in notes for fault in note.faults)]
+    write_report(folder, found)
+    if strict:
+        UserError.unless_none(fault.line for fault in found)
+    splits: dict[str, SplitInfo] = {}
+    digests: dict[str, list[bytes]] = {}
+    for split in about.splits:
+        of_split = [note for part, note in zip(parts, notes, strict=True) if part.split == split]
+        digests[split] = [note.digests for note in of_split]
+        rows = sum(map(len, digests[split])) // DIGEST_BYTES
+        splits[split] = SplitInfo(shards=tuple(note.file for note in of_split if note.file), rows=rows)
+    UserError.unless_none(
+        f"{folder}: not one sample of split {split} could be imported; {REPORT} there names the reasons"
+        for split, info in splits.items()
+        if not info.rows and any(fault.split == split for fault in found)
+    )
+    card = Card(
+        name=about.name,
+        kind=about.kind,
+        classes=about.classes,
+        templates=about.templates,
+        splits=splits,
+        digest=content_digest(about.kind, about.classes, about.templates, digests),
+        source=source,
+    )
+    _remove_strangers(folder, splits)
+    _write(folder / CARD, sealed(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
+    shutil.rmtree(folder / WORK)
+
+
+def _source(about: About, parts: Sequence[Part], faults: Sequence[Fault]) -> str:
+    whole = [RULES, about, [(part.split, part.key) for part in parts], faults]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def _check_free(folder: Path) -> None:
+    is_ours = (folder / CARD).is_file() or (folder / WORK).is_dir()
+    if not is_ours and folder.is_dir() and any(folder.iterdir()):
+        msg = f"{folder}: holds other files; give a new or an empty folder"
+        raise UserError(msg)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other process imports into the folder; waits for one that does. Ends with the process, however that ends."""
+    try:
+        (folder / WORK).mkdir(parents=True, exist_ok=True)
+        lock = (folder / WORK / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error}); give another folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _shards(folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[Progress], None]) -> Sequence[Note]:
+    """The note of each part, whose shard is there."""
+    work = [(folder, f"{part.split}-{number:05d}-{part.key[:16]}", part) for number, part in enumerate(parts)]
+    notes: dict[int, Note] = {}
+    samples, weight, all_weight = 0, 0, max(1, sum(part.weight for part in parts))
+    for number, note in spread(_shard, work, jobs):
+        notes[number] = note
+        samples += len(note.digests) // DIGEST_BYTES + sum(not fault.kept for fault in note.faults)
+        weight += parts[number].weight
+        progress(Progress(samples, weight / all_weight))
+    return [notes[number] for number in range(len(parts))]
+
+
+def _shard(job: tuple[Path, str, Part]) -> Note:
+    """The shard of the part is there, and so is its note: found whole from an earlier import, or made now."""
+    folder, stem, part = job
+    try:
+        return _read_note(folder, stem) or _make(folder, stem, part)
+    except OSError as error:
+        msg = f"{folder}: cannot be written: {error}; free space or rights, then run it again"
+        raise StoreError(msg) from error
+
+
+def _read_note(folder: Path, stem: str) -> Note | None:
+    """The note of a shard whose bytes are those it was finished with."""
+    try:
+        raw: dict[str, Any] = json.loads((folder / WORK / f"{stem}.json").read_bytes())
+        faults = tuple(Fault(**fault) for fault in raw["faults"])
+        note = Note(raw["file"], raw["sha256"], bytes.fromhex(raw["digests"]), faults)
+        whole = note.file is None or _sha256(folder / note.file) == note.sha256
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return note if whole else None
+
+
+def _make(folder: Path, stem: str, part: Part) -> Note:
+    faults: list[Fault] = []
+    started = folder / WORK / f"{stem}-{uuid4().hex}"
+    with pa.OSFile(str(started), "wb") as stream, quiet():
+        digests = write_shard(stream, _whole_rows(part, faults))
+    sha256 = _sha256(started)
+    if digests:
+        started.replace(folder / f"{stem}.parquet")
+    else:
+        started.unlink()
+    note = Note(f"{stem}.parquet" if digests else None, sha256, digests, tuple(faults))
+    raw = note._asdict() | {"digests": digests.hex(), "faults": [fault._asdict() for fault in faults]}
+    _write(folder / WORK / f"{stem}.json", json.dumps(raw).encode())
+    return note
+
+
+def _whole_rows(part: Part, faults: list[Fault]) -> Iterator[Row]:
+    """The rows of the part with a whole image; why the others are not is added to the faults."""
+    for found in part.read():
+        if isinstance(found, Fault):
+            faults.append(found)
+            continue
+        where, row = found
+        flaw = image_flaw(row.image)
+        if flaw is None:
+            yield row
+        else:
+            detail = f"not a readable image ({flaw.detail}); replace or remove it"
+            faults.append(Fault(flaw.kind, part.split, where, detail))
+
+
+def _remove_strangers(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
+    """Shards that an import of another state of the source has left behind are gone."""
+    for split, info in splits.items():
+        for path in folder.glob(f"{glob.escape(split)}-{'[0-9]' * 5}-{'[0-9a-f]' * 16}.parquet"):
+            if path.name not in info.shards:
+                path.unlink()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The file holds the data, and never less than that."""
+    started = path.parent / WORK if path.name == CARD else path.parent
+    started = started / f"{path.name}-{uuid4().hex}"
+    started.write_bytes(data)
+    started.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

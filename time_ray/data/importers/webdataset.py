@@ -1,0 +1,168 @@
+"""Import of webdataset shards: tars in which files of one name, apart from their ending, are one sample."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, product, zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from time_ray.core.errors import UserError
+from time_ray.data.dataset import Card
+from time_ray.data.importers import tars
+from time_ray.data.importers.captions import captions_of
+from time_ray.data.importers.imagefolder import SUFFIXES
+from time_ray.data.importers.sample_faults import Fault
+from time_ray.data.importers.samples import text
+from time_ray.data.importers.shard_import import About, Progress, import_parts, unseen
+from time_ray.data.shards import Row
+
+ENDINGS = (".tar", ".tar.gz", ".tgz")
+BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MAX_SHARDS = 1_000_000
+MAX_TEXT = 1024**2  # bytes of a text that are looked at
+IMAGE, TEXT, DATA = "image", ".txt", ".json"
+
+
+def import_webdataset(
+    shards: str | Path,
+    folder: str | Path,
+    *,
+    strict: bool = True,
+    jobs: int = 1,
+    progress: Callable[[Progress], None] = unseen,
+) -> Card:
+    """Write webdataset shards as a pool of images with captions.
+
+    `shards` is a folder of tars, one tar, or a pattern as in `pool/{00000..00010}.tar`. A sample is an image with a
+    .txt, or a .json that has `caption` or `captions`. Each shard becomes one, read in order. Bad samples and what a
+    tar must not hold are left out, and named in the report; if `strict`, UserError names them all and there is
+    no dataset.
+    """
+    paths = shard_paths(str(shards))
+    name = text(re.sub(r"[{}]", "", paths[0].parent.resolve().name if len(paths) > 1 else paths[0].name.split(".")[0]))
+    return import_parts(
+        folder,
+        About(name, "captions", (), (), ("train",)),
+        [_part(path) for path in paths],
+        [],
+        strict=strict,
+        jobs=jobs,
+        progress=progress,
+    )
+
+
+def is_shards(reference: str) -> bool:
+    """Whether that is how webdataset shards are named: a pattern or a tar."""
+    return reference.endswith(ENDINGS)
+
+
+def shard_paths(reference: str) -> list[Path]:
+    """The tars that a folder, a path or a pattern with {first..last} names. Raises UserError if one is missing."""
+    if Path(reference).is_dir():
+        found = sorted(path for path in Path(reference).iterdir() if path.name.endswith(ENDINGS))
+        if not found:
+            msg = f"{reference}: no tars here; correct the path"
+            raise UserError(msg)
+        return found
+    paths = [Path(name) for name in _unfolded(reference)]
+    UserError.unless_none(f"{path}: no such file; correct the path" for path in paths if not path.is_file())
+    return paths
+
+
+def _unfolded(pattern: str) -> Iterator[str]:
+    ranges = [(int(first), int(last), len(first)) for first, last in BRACES.findall(pattern)]
+    count = math.prod(max(0, last - first + 1) for first, last, _ in ranges)
+    if not 0 < count <= MAX_SHARDS:
+        msg = f"{pattern}: names {count} shards; write {{first..last}}, first to last"
+        raise UserError(msg)
+    between = re.split(r"\{\d+\.\.\d+\}", pattern)
+    for numbers in product(*([f"{n:0{width}}" for n in range(first, last + 1)] for first, last, width in ranges)):
+        yield "".join(chain.from_iterable(zip_longest(between, numbers, fillvalue="")))
+
+
+def _part(path: Path) -> "_Part":
+    found = path.stat()
+    identity = f"{path.absolute()} {found.st_size} {found.st_mtime_ns}"
+    return _Part(str(path), hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(), found.st_size)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The samples of one tar."""
+
+    path: str
+    key: str
+    weight: int  # bytes
+    split: str = "train"
+
+    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+        """Each sample, or what is wrong with it or with the tar."""
+        name, files = "", dict[str, bytes]()
+        for found in tars.contents(Path(self.path)):
+            if isinstance(found, tars.Unfit):
+                yield self._fault(found.name, found.kind, found.detail)
+                continue
+            member, data = found
+            place, ending = _divided(member)
+            if place != name:
+                yield from self._sample(name, files)
+                name, files = place, {}
+            if ending in SUFFIXES and IMAGE in files:
+                yield self._fault(member, "second image", "its sample has an image already; name it otherwise")
+            elif ending in SUFFIXES:
+                files[IMAGE] = data
+            elif ending in {TEXT, DATA}:
+                files[ending] = data
+        yield from self._sample(name, files)
+
+    def _sample(self, name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Row] | Fault]:
+        captions, odd = _captions(files)
+        if files and IMAGE not in files:
+            yield self._fault(name, "no image", "no image, only text; add one, or remove it")
+        if files and not captions:
+            kind = "odd caption" if odd else "no caption"
+            yield self._fault(name, kind, f"no caption in a {TEXT} or {DATA}; add one, or remove the sample")
+        if captions and IMAGE in files:
+            if odd:
+                yield self._fault(name, "odd caption", "a caption is empty or no text; left out; correct it", kept=True)
+            where = f"{text(self.path)}: {name}"
+            yield where, Row(files[IMAGE], captions, -1, text(f"{Path(self.path).name}/{name}"))
+
+    def _fault(self, name: str, kind: str, detail: str, *, kept: bool = False) -> Fault:
+        where = f"{text(self.path)}: {name}" if name else text(self.path)
+        return Fault(kind, self.split, where, detail, kept)
+
+
+def _divided(member: str) -> tuple[str, str]:
+    """What names the sample, and the ending that says which part of it this is: all from the first dot on."""
+    path = PurePosixPath(member)
+    stem, dot, ending = path.name.partition(".")
+    return str(path.with_name(stem)) if stem else member, (dot + ending).lower()
+
+
+def _captions(files: Mapping[str, bytes]) -> tuple[tuple[str, ...], bool]:
+    """The captions in the text, or else in the data; and whether something in either is none."""
+    odd = False
+    for ending, read in ((TEXT, _of_text), (DATA, _of_data)):
+        if ending in files:
+            try:
+                captions, is_odd = captions_of(read(files[ending][:MAX_TEXT]))
+            except (ValueError, RecursionError):
+                captions, is_odd = (), True
+            odd |= is_odd
+            if captions:
+                return captions, odd
+    return (), odd
+
+
+def _of_text(data: bytes) -> str:
+    return data.decode().strip()
+
+
+def _of_data(data: bytes) -> Any:
+    fields = json.loads(data)
+    return fields.get("caption", fields.get("captions")) if isinstance(fields, dict) else None

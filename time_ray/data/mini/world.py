@@ -1,0 +1,97 @@
+"""The table of the mini world: eleven datasets to learn, nine that only measure what is kept, and the pool."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from time_ray.data.mini.digits import digit_images
+from time_ray.data.mini.draw.canvas import COLOURS, Draw, finish
+from time_ray.data.mini.draw.cells import CELLS, draw_cell
+from time_ray.data.mini.draw.charts import CHARTS, draw_chart
+from time_ray.data.mini.draw.clocks import HOURS, draw_clock
+from time_ray.data.mini.draw.fabric import FABRICS, draw_fabric
+from time_ray.data.mini.draw.flags import FLAGS, draw_flag
+from time_ray.data.mini.draw.glyphs import (
+    CHESS,
+    DIGITS,
+    GREEK,
+    LETTERS,
+    SYMBOLS,
+    ZODIAC,
+    draw_chess,
+    draw_greek,
+    draw_letter,
+    draw_street_number,
+    draw_symbol,
+    draw_zodiac,
+)
+from time_ray.data.mini.draw.satellite import LANDS, draw_land
+from time_ray.data.mini.draw.scenes import SCENES, draw_blurred
+from time_ray.data.mini.draw.shapes import HELD_OUT, NUMBERS, SHAPES, draw_colour, draw_count, draw_outline, draw_pair
+from time_ray.data.mini.draw.sketch import THINGS, draw_sketch
+from time_ray.data.mini.draw.textures import TEXTURES, draw_texture
+from time_ray.data.mini.sample import Sample, generator
+
+TRAIN_PER_CLASS = 40
+TEST_PER_CLASS = 30
+
+
+class Entry(NamedTuple):
+    """A dataset of the world: its classes, what is said of them, and how they are drawn (None: the real digits)."""
+
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    draw: Draw | None
+
+
+ADAPTATION: dict[str, Entry] = {
+    "digits_real": Entry(DIGITS, ("a handwritten {}", "handwritten digit {}", "the digit {} by hand"), None),
+    "greek": Entry(GREEK, ("greek letter {}", "the greek letter {}", "a picture of greek {}"), draw_greek),
+    "zodiac": Entry(ZODIAC, ("zodiac sign {}", "the sign of {}", "a picture of the {} sign"), draw_zodiac),
+    "chess": Entry(CHESS, ("a chess {}", "chess piece {}", "a {} on a chess board"), draw_chess),
+    "cells": Entry(CELLS, ("{} cell", "a microscope image of {}", "a slide with {} cells"), draw_cell),
+    "charts": Entry(CHARTS, ("{} chart", "a {} chart of data", "a picture of a {} chart"), draw_chart),
+    "satellite": Entry(LANDS, ("a satellite image of {}", "{} from above", "an aerial view of {}"), draw_land),
+    "sketch": Entry(THINGS, ("a sketch of a {}", "a pencil drawing of a {}", "{} sketch"), draw_sketch),
+    "flags": Entry(FLAGS, ("the flag of {}", "flag of {}", "a picture of the flag of {}"), draw_flag),
+    "fabric": Entry(FABRICS, ("{} fabric", "a piece of {} cloth", "a picture of {} fabric"), draw_fabric),
+    "clocks": Entry(HOURS, ("a clock at {}", "{}", "a clock that shows {}"), draw_clock),
+}
+
+EVALUATION: dict[str, Entry] = {
+    "shape_outline": Entry(SHAPES, ("the outline of a {}", "a picture of a {}"), draw_outline),
+    "shape_colour": Entry(HELD_OUT, ("a {}", "a picture of a {}"), draw_pair),
+    "colours": Entry(tuple(COLOURS), ("something {}", "the color {}"), draw_colour),
+    "letters": Entry(LETTERS, ("the letter {}", "a picture of the letter {}"), draw_letter),
+    "textures": Entry(TEXTURES, ("{} texture", "a pattern of {}"), draw_texture),
+    "counting": Entry(NUMBERS, ("{} things", "a picture of {} things"), draw_count),
+    "street_numbers": Entry(DIGITS, ("the number {}", "a picture of the number {}"), draw_street_number),
+    "scenes_blur": Entry(SCENES, ("a {}", "a picture of a {}"), draw_blurred),
+    "symbols_tex": Entry(SYMBOLS, ("a {}", "{} symbol"), draw_symbol),
+}
+
+WORLD: dict[str, Entry] = {**ADAPTATION, **EVALUATION}
+
+
+def splits(name: str) -> tuple[str, ...]:
+    """The splits of a dataset: a dataset that only measures has no training images."""
+    return ("train", "test") if name in ADAPTATION else ("test",)
+
+
+def samples(name: str, split: str) -> Iterator[Sample]:
+    """The images of one split of a dataset, classes taking turns."""
+    entry = WORLD[name]
+    if entry.draw is None:
+        for pixels, label in digit_images(split, TRAIN_PER_CLASS):
+            yield Sample(pixels, captions_of(entry, entry.classes[label]), label)
+        return
+    per_class = TRAIN_PER_CLASS if split == "train" else TEST_PER_CLASS
+    for index in range(per_class * len(entry.classes)):
+        label = index % len(entry.classes)
+        classname = entry.classes[label]
+        rng = generator(name, split, index)
+        yield Sample(finish(rng, entry.draw(rng, classname)), captions_of(entry, classname), label)
+
+
+def captions_of(entry: Entry, classname: str) -> tuple[str, ...]:
+    """What is said of a class."""
+    return tuple(template.format(classname) for template in entry.templates)

@@ -1,0 +1,129 @@
+"""Shards as they are read: no changed byte goes unnoticed. Pages have checksums, and a seal names the footer."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from time_ray.core.errors import CellError
+from time_ray.data.shards import SCHEMA
+
+log = logging.getLogger(__name__)
+
+BLOCK = 1 << 22
+END = b"PAR1"
+
+
+class Shard:
+    """One Parquet file of a dataset. A `copy` can be made again, so it is set aside if it is damaged.
+
+    Raises CellError where the file cannot be read or is not as it was written; an empty seal accepts any footer.
+    """
+
+    def __init__(self, filesystem: pa.fs.FileSystem, path: str, seal: str = "", *, is_copy: bool = False) -> None:
+        self.path = path
+        self._filesystem = filesystem
+        self._seal = seal
+        self._is_copy = is_copy
+
+    @cached_property
+    def footer(self) -> pq.FileMetaData:
+        """Row groups, and where their columns lie."""
+        try:
+            tail = _tail(self._filesystem, self.path)
+            if self._seal and hashlib.sha256(tail).hexdigest() != self._seal:
+                raise pa.ArrowInvalid("its footer is not the one that the card names")
+            return pq.read_metadata(pa.BufferReader(END + tail))
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def tables(self, columns: Sequence[str], groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
+        """Columns of these row groups (of all of them, if none are named), group by group."""
+        numbers = range(self.footer.num_row_groups) if groups is None else groups
+        try:
+            with self._filesystem.open_input_file(self.path) as source:
+                file = pq.ParquetFile(source, metadata=self.footer, page_checksum_verification=True)
+                for number in numbers:
+                    yield self._checked(file.read_row_group(number, columns=columns, use_threads=False), number)
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable(error) from error
+
+    def verify(self) -> int:
+        """Every page was read and compared; the bytes of the file."""
+        for _ in self.tables(SCHEMA.names):
+            pass
+        return int(self._filesystem.get_file_info(self.path).size)
+
+    def _checked(self, table: pa.Table, group: int) -> pa.Table:
+        """The table, if it is all there: the count of values is no part of a page's checksum."""
+        for name in table.column_names:
+            if _num_values(table[name]) != self.footer.row_group(group).column(SCHEMA.get_field_index(name)).num_values:
+                raise pa.ArrowInvalid(f"a page of {name} lacks values")
+        return table
+
+    def _unreadable(self, error: Exception) -> CellError:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        if not _bytes_come(self._filesystem, self.path):
+            return CellError(f"{self.path}: cannot be read ({why}); the same command goes on once it can")
+        if not self._is_copy:
+            return CellError(f"{self.path}: damaged ({why}); import the dataset again")
+        set_aside(self._filesystem, self.path)
+        return CellError(f"{self.path}: damaged ({why}) and set aside; the same command makes it again")
+
+
+def footer_seal(filesystem: pa.fs.FileSystem, path: str) -> str:
+    """The digest of a shard's footer."""
+    return hashlib.sha256(_tail(filesystem, path)).hexdigest()
+
+
+def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
+    """The file is no longer where it is read; it stays beside, for people to look at."""
+    folder, _, name = path.rpartition("/")
+    target = f"{folder}/damaged-{uuid4().hex[:8]}-{name}"
+    try:
+        filesystem.move(path, target)
+    except FileNotFoundError:
+        return  # another process was faster
+    except (OSError, pa.ArrowException):  # a kind of storage that cannot rename
+        filesystem.copy_file(path, target)
+        filesystem.delete_file(path)
+    log.warning("%s is damaged; set aside, to be made again", path)
+
+
+def _tail(filesystem: pa.fs.FileSystem, path: str) -> bytes:
+    """The footer of a Parquet file with its length and the closing mark. ArrowInvalid if there is none."""
+    with filesystem.open_input_file(path) as file:
+        size = file.size()
+        file.seek(max(0, size - 8))
+        end = file.read(8)
+        start = size - 8 - int.from_bytes(end[:4], "little")
+        if end[4:] != END or start < len(END):
+            raise pa.ArrowInvalid("no Parquet footer")
+        file.seek(start)
+        return bytes(file.read(size - start))
+
+
+def _num_values(column: pa.ChunkedArray) -> int:
+    """Values as Parquet counts them: an empty list is one."""
+    if not pa.types.is_list(column.type):
+        return len(column)
+    return sum(max(1, length) for length in pc.list_value_length(column).to_pylist())
+
+
+def _bytes_come(filesystem: pa.fs.FileSystem, path: str) -> bool:
+    """Whether the file's bytes can be had, right or wrong; or never will be, since there is no such file."""
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            while stream.read(BLOCK):
+                pass
+    except FileNotFoundError:
+        return True
+    except (pa.ArrowException, OSError):
+        return False
+    return True

@@ -1,0 +1,185 @@
+"""Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
+
+`mini` is the embedded world, `mini:letters` one of its datasets. A path is a dataset folder (with `card.json`),
+a folder of such folders, a folder of plain Parquet files, of images, or of webdataset shards (or these as a pattern,
+`pool/{00000..00010}.tar`); the last three are imported once.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pyarrow import fs
+
+from time_ray.core.errors import UserError
+from time_ray.core.scoring import WHOLE
+from time_ray.data import mini
+from time_ray.data.dataset import CARD, Dataset
+from time_ray.data.importers.imagefolder import SUFFIXES, import_imagefolder
+from time_ray.data.importers.parquet import import_parquet
+from time_ray.data.importers.samples import text
+from time_ray.data.importers.shard_import import WORK
+from time_ray.data.importers.webdataset import import_webdataset, is_shards, shard_paths
+from time_ray.data.mini.world import WORLD
+from time_ray.data.shard_reader import set_aside
+from time_ray.data.subset import lacks
+
+Role = Literal["adaptation", "evaluation", "pretraining"]
+MINI = "mini"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset by identity, before its bytes are needed: planning asks for no more."""
+
+    name: str
+    classes: tuple[str, ...]
+    key: str  # changes when the data does
+    folder: str
+    filesystem: fs.FileSystem
+    is_copy: bool = False  # drawn or imported: what is damaged can be made again
+    num_scored: int = 0  # images of the split test, once there are any
+    lacks: str = ""  # what it would need to be scored by its own prompts
+    teaches: bool = True  # it has images of the split train
+
+    def open(self) -> Dataset:
+        """The dataset, whose files must be there (see `prepare`)."""
+        return Dataset.open(self.folder, self.filesystem, is_copy=self.is_copy)
+
+
+def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    """The datasets that a reference names. What must be imported first is imported into `cache`.
+
+    Raises UserError where there is no such data or it cannot be read.
+    """
+    if reference == MINI or reference.startswith(f"{MINI}:"):
+        return _find_mini(reference, role, cache, filesystem)
+    return _find_folder(reference, cache, filesystem)
+
+
+def prepare(sources: Sequence[Source], say: Callable[[str], None]) -> None:
+    """All files of the datasets are there: the mini world is drawn where it is not yet."""
+    missing = [s for s in sources if s.key.startswith(f"{MINI}:") and not _is_whole(s.folder, s.filesystem)]
+    if missing:
+        say(f"drawing the mini world: {len(missing)} datasets")
+    for source in missing:
+        _placed(source.folder, source.filesystem, lambda folder: mini.write(folder.parent, [folder.name]))
+
+
+def _placed(target: str, filesystem: fs.FileSystem, make: Callable[[Path], object]) -> None:
+    """The dataset that `make` writes lies at the target: made beside, then copied, the card last.
+
+    So a folder with a card is whole, on any kind of storage.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, target.rpartition("/")[2])
+        make(folder)
+        filesystem.create_dir(target, recursive=True)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
+            fs.copy_files(str(path), f"{target}/{path.name}", fs.LocalFileSystem(), filesystem)
+
+
+def _is_whole(folder: str, filesystem: fs.FileSystem) -> bool:
+    """Whether the folder holds a dataset with all its files; a damaged card, or one of lost files, is set aside."""
+    try:
+        Dataset.open(folder, filesystem)
+    except UserError:
+        if filesystem.get_file_info(f"{folder}/{CARD}").type == fs.FileType.File:
+            set_aside(filesystem, f"{folder}/{CARD}")
+        return False
+    return True
+
+
+def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": (mini.POOL,)}
+    wanted = names[role]
+    if reference != MINI:
+        wanted = (reference.partition(":")[2],)
+    known = {*names["adaptation"], *names["evaluation"], mini.POOL}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
+    folder = f"{cache}/mini-v{mini.VERSION}"
+    return [
+        Source(
+            n,
+            _mini_classes(n),
+            f"mini:{mini.VERSION}:{n}",
+            f"{folder}/{n}",
+            filesystem,
+            is_copy=True,
+            lacks="" if n in WORLD else "test images",
+            teaches=n not in mini.NAMES_EVALUATION,
+        )
+        for n in wanted
+    ]
+
+
+def _mini_classes(name: str) -> tuple[str, ...]:
+    return WORLD[name].classes if name in WORLD else ()  # the pool has captions only
+
+
+def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+    root = Path(reference).expanduser().absolute()
+    if is_shards(reference):
+        return [_imported(root, root.parent.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
+    if not root.is_dir():
+        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
+    local = fs.LocalFileSystem()
+    cards = [root] if (root / CARD).is_file() else sorted(p.parent for p in root.glob(f"*/{CARD}"))
+    if cards:
+        return [_from_card(folder.as_posix(), local) for folder in cards]
+    if any(is_shards(path.name) for path in root.iterdir()):
+        return [_imported(root, root.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in {*SUFFIXES, ".parquet", ".json"}]
+    load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
+    return [_imported(root, root.name, files, load, cache, filesystem)]
+
+
+def _imported(
+    root: Path,
+    name: str,
+    files: Sequence[Path],
+    load: Callable[[Path, Path], object],
+    cache: str,
+    filesystem: fs.FileSystem,
+) -> Source:
+    """What `load` makes of the root, imported now or earlier. Nothing is left out: bad samples are faults."""
+    target = f"{cache}/{text(name)}-{_listing_key(root, files)}"
+    if not _is_whole(target, filesystem):
+        if isinstance(filesystem, fs.LocalFileSystem):
+            Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
+            load(root, Path(target))
+        else:
+            _placed(target, filesystem, lambda folder: load(root, folder))
+    return _from_card(target, filesystem, is_copy=True)
+
+
+def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
+    card = Dataset.open(folder, filesystem).card
+    rows = {name: split.rows for name, split in card.splits.items()}
+    return Source(
+        card.name,
+        card.classes,
+        card.digest,
+        folder,
+        filesystem,
+        is_copy,
+        rows.get("test", 0),
+        lacks(card, WHOLE),
+        rows.get("train", 0) > 0,
+    )
+
+
+def _listing_key(root: Path, files: Sequence[Path]) -> str:
+    """Changes when a file is added, removed or written: an import is reused while it stands."""
+    listing = hashlib.sha256()
+    for path in files:
+        stat = path.lstat()
+        name = text(os.path.relpath(path, root))
+        listing.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return listing.hexdigest()[:16]

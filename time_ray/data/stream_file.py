@@ -1,0 +1,86 @@
+"""Stream files: JSON lists of `DATASET+++class`, the benchmark's form; its folder names stand for handles."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+from time_ray.core.errors import UserError
+from time_ray.core.stream import Concept
+from time_ray.data.fomo_table import HANDLE_OF
+
+SEPARATOR = "+++"
+_SHOWN = 3  # of many faults of a kind, so many are named
+
+
+def read_stream(path: str | Path) -> tuple[Concept, ...]:
+    """The concepts of a stream file, as listed. Raises UserError for what is no such file."""
+    try:
+        entries = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        msg = f"'{path}': no such file; give a JSON list of DATASET{SEPARATOR}class, or make one by time-ray stream"
+        raise UserError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"'{path}': no readable JSON ({str(error).splitlines()[0]}); make it anew by time-ray stream"
+        raise UserError(msg) from error
+    if not isinstance(entries, list) or not entries:
+        msg = f"'{path}': no list with entries; a stream is a JSON list of DATASET{SEPARATOR}class"
+        raise UserError(msg)
+    odd = [(i, entry) for i, entry in enumerate(entries, 1) if not isinstance(entry, str) or SEPARATOR not in entry]
+    if odd:
+        msg = f"'{path}': {_some(f'entry {i} is {entry!r}' for i, entry in odd)}; write DATASET{SEPARATOR}class"
+        raise UserError(msg)
+    return tuple(Concept(*entry.split(SEPARATOR, 1)) for entry in entries)
+
+
+def write_stream(path: str | Path, concepts: Sequence[Concept]) -> None:
+    """The file holds the concepts in the benchmark's form."""
+    text = json.dumps([SEPARATOR.join(concept) for concept in concepts], ensure_ascii=False, indent=0)
+    Path(path).write_text(text + "\n", encoding="utf-8")
+
+
+def in_terms_of(
+    known: Mapping[str, Sequence[str]], listed: Sequence[Concept], path: str
+) -> tuple[tuple[Concept, ...], list[str]]:
+    """The concepts under the names of the known datasets, and what is wrong with them, a line for each kind.
+
+    `known` maps datasets to their classes. A name that is none of them may be the benchmark's folder name of one.
+    """
+    concepts = tuple(
+        c if c.dataset in known else c._replace(dataset=HANDLE_OF.get(c.dataset, c.dataset)) for c in listed
+    )
+    return concepts, [f"'{path}': {fault}" for fault in (*_strangers(known, concepts), *_repeats(concepts))]
+
+
+def _strangers(known: Mapping[str, Sequence[str]], concepts: Sequence[Concept]) -> Iterator[str]:
+    wanted: dict[str, list[str]] = {}
+    for dataset, classname in concepts:
+        wanted.setdefault(dataset, []).append(classname)
+    for dataset, names in wanted.items():
+        if dataset not in known:
+            yield f"dataset '{dataset}' ({len(names)} entries) is not in data.adaptation; add it, or leave it out here"
+            continue
+        classes = set(known[dataset])
+        if missing := [name for name in names if name not in classes]:
+            close = get_close_matches(missing[0], known[dataset], n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "correct the entries, or import the dataset again"
+            yield f"dataset '{dataset}' has no class {_some(map(repr, missing))}; {hint}"
+
+
+def _repeats(concepts: Sequence[Concept]) -> Iterator[str]:
+    first: dict[Concept, int] = {}
+    twice = []
+    for number, concept in enumerate(concepts, 1):
+        if first.setdefault(concept, number) != number:
+            twice.append(f"entry {number} '{SEPARATOR.join(concept)}' repeats entry {first[concept]}")
+    if twice:
+        yield f"{_some(twice)}; a class arrives once"
+
+
+def _some(texts: Iterable[str]) -> str:
+    """The first few, and how many more there are."""
+    each = iter(texts)
+    shown = ", ".join(islice(each, _SHOWN))
+    rest = sum(1 for _ in each)
+    return f"{shown} and {rest} more" if rest else shown

@@ -1,1 +1,0 @@
-"""Learning: data, the embedded mini world, open_clip models, training and evaluation. Knows no store and no Ray."""

@@ -1,0 +1,47 @@
+"""How far an import or a verification is, and what it left out. All on stderr."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from time_ray.data.importers import shard_import
+from time_ray.data.importers.sample_faults import Fault, counted
+
+LINE_SECONDS = 5.0
+
+
+@contextmanager
+def watched(name: str, talk: Console) -> Iterator[Callable[[shard_import.Progress], None]]:
+    """Takes how far it is: a bar on a terminal, a line every few seconds where stderr is piped."""
+    columns = (
+        TextColumn(name),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as bar:
+        task = bar.add_task(name, total=1.0, said="")
+        start = last = time.monotonic()
+
+        def take(progress: shard_import.Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            said = f"{progress.samples:,} images, {progress.samples / max(now - start, 1e-9):,.0f}/s"
+            bar.update(task, completed=progress.share, said=said)
+            if not talk.is_terminal and now - last >= LINE_SECONDS:
+                last = now
+                talk.print(f"{name}: {progress.share:.0%}, {said}")
+
+        yield take
+
+
+def summary(faults: Sequence[Fault]) -> list[str]:
+    """One line for each kind of fault: how many, and what became of them."""
+    return [
+        f"{count:,} × {kind}: {'imported nevertheless' if kept else 'left out'}"
+        for (kind, kept), count in counted(faults).items()
+    ]

@@ -1,0 +1,220 @@
+"""Makes a base model: `python -m time_ray.tools.pretrain_mini --model mini-tiny -o FOLDER`.
+
+Learns from fresh pictures of the pool's kinds. What is kept is the moving average of the weights over the last tenth
+of the steps, which lies in a flatter place than the last weights do. A usable base is in FOLDER from early on.
+"""
+
+import argparse
+import hashlib
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from time_ray.clip.evaluate import evaluate
+from time_ray.clip.mini import MODELS
+from time_ray.clip.models import Clip, create
+from time_ray.clip.train import train
+from time_ray.core.model import ModelSpec
+from time_ray.core.training import Training
+from time_ray.data import mini
+from time_ray.data.batch import Batch
+from time_ray.data.dataset import Dataset
+from time_ray.data.mini.pool import ROWS, pool_sample
+
+HOW = Training(
+    batch_size=128,
+    lr=2e-3,
+    decay="matrices",
+    weight_decay=0.1,
+    beta2=0.98,
+    warmup=0.05,
+    max_logit_scale=100.0,
+    augment="none",
+)
+_SHIFT = 2  # pictures move by up to this many pixels in either direction
+_SAVE_EVERY = 1000
+
+
+class Pictures(NamedTuple):
+    """Rendered samples in memory: uint8 [N, 3, 32, 32] and the captions of each."""
+
+    pixels: NDArray[np.uint8]
+    captions: list[tuple[str, ...]]
+
+
+def render(number: int) -> Pictures:
+    """The `number` pictures that follow those of the pool, so that replayed pictures are new to the base."""
+    samples = [pool_sample(index) for index in range(ROWS, ROWS + number)]
+    pixels = np.stack([sample.pixels.transpose(2, 0, 1) for sample in samples])
+    return Pictures(pixels, [sample.captions for sample in samples])
+
+
+def batches(pictures: Pictures, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Endless passes over the pictures, each shuffled, moved a little, and with any one of its captions."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    total = len(pictures.captions)
+    while True:
+        order = rng.permutation(total)
+        for start in range(0, total - batch_size + 1, batch_size):
+            chosen = order[start : start + batch_size]
+            texts = [pictures.captions[i][rng.integers(len(pictures.captions[i]))] for i in chosen]
+            yield Batch(torch.from_numpy(_moved(pictures.pixels[chosen], rng)), texts)
+
+
+def _moved(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    side = images.shape[-1]
+    room = np.pad(images, ((0, 0), (0, 0), (_SHIFT, _SHIFT), (_SHIFT, _SHIFT)), mode="edge")
+    corners = rng.integers(0, 2 * _SHIFT + 1, (len(images), 2))
+    return np.stack([image[:, y : y + side, x : x + side] for image, (y, x) in zip(room, corners, strict=True)])
+
+
+class Average:
+    """The moving average of a module's weights over about the last tenth of the steps so far."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._live = list(module.state_dict().values())  # what training changes in place
+        self._seen = 0
+        self.weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+    def update(self) -> None:
+        """Take in the module's weights as they are now."""
+        self._seen += 1
+        for mean, now in zip(self.weights.values(), self._live, strict=True):
+            mean.lerp_(now, 10 / (10 + self._seen))
+
+
+def pretrain(
+    name: str, how: Training, *, steps: int, stop: int, num_pictures: int, seed: int, folder: Path
+) -> dict[str, Tensor]:
+    """The averaged weights after the first `stop` of `steps` steps from scratch.
+
+    They are in the folder, in half precision, every 1000 steps.
+    """
+    torch.manual_seed(seed)
+    clip = create(ModelSpec(name=name))
+    start = {key: tensor.clone() for key, tensor in clip.module.state_dict().items()}
+    average = Average(clip.module)
+    path = folder / f"{name}.safetensors"
+    pictures = render(num_pictures)
+    progress = _progress(name, steps)
+
+    def on_step(step: int, loss: float) -> None:
+        average.update()
+        progress(step, loss)
+        if step % _SAVE_EVERY == 0:
+            save_half(average.weights, path)
+
+    def data(first: int) -> Iterator[Batch]:
+        return islice(batches(pictures, how.batch_size, seed), first, stop)
+
+    train(clip, start, data, how, steps=steps, on_step=on_step)
+    save_half(average.weights, path)
+    return average.weights
+
+
+def _progress(name: str, steps: int) -> Callable[[int, float], None]:
+    began, recent = time.monotonic(), [0.0] * 100
+
+    def show(step: int, loss: float) -> None:
+        recent[step % 100] = loss
+        if step % 100 == 0:
+            seconds = (time.monotonic() - began) / step
+            print(
+                f"{name} {step}/{steps} loss {sum(recent) / 100:.3f} {seconds:.3f} s a step",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return show
+
+
+def save_half(weights: Mapping[str, Tensor], path: Path) -> None:
+    """The weights are in the file, as float16. A reader never sees half a file."""
+    draft = path.with_suffix(".draft")
+    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, draft)
+    draft.replace(path)
+
+
+def scores(clip: Clip, weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """Zero-shot accuracy (%) on every dataset of the mini world."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = (*mini.NAMES_EVALUATION, *mini.NAMES_ADAPTATION)
+        mini.write(folder, names)
+        return evaluate(clip, [weights], [Dataset.open(Path(folder) / name) for name in names])[0]
+
+
+def _mean(found: Mapping[str, float], names: tuple[str, ...]) -> float:
+    return round(sum(found[name] for name in names) / len(names), 2)
+
+
+def card(name: str, full: Mapping[str, Tensor], path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a base: how it was made, and how well it does (in half precision, as shipped)."""
+    clip = create(ModelSpec(name=name))
+    found = scores(clip, {key: tensor.float() for key, tensor in load_file(path).items()})
+    mean = _mean(found, mini.NAMES_EVALUATION)
+    return {
+        "model": name,
+        "parameters": sum(tensor.numel() for tensor in full.values()),
+        "world_version": mini.VERSION,
+        **facts,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "zero_shot": {key: round(value, 2) for key, value in found.items()},
+        "zero_shot_mean_evaluation": mean,
+        "change_by_half_precision": round(mean - _mean(scores(clip, full), mini.NAMES_EVALUATION), 2),
+        "zero_shot_mean_adaptation": _mean(found, mini.NAMES_ADAPTATION),
+    }
+
+
+def main() -> None:
+    """Train one base; write its weights and its card."""
+    parser = argparse.ArgumentParser(description="Train a base model of the mini world from scratch.")
+    parser.add_argument("--model", choices=tuple(MODELS), required=True)
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--stop", type=int, help="end after so many steps of the schedule; the average needs no more")
+    parser.add_argument("--lr", type=float, default=HOW.lr)
+    parser.add_argument("--pictures", type=int, default=200_000, help="how many are rendered, and seen again and again")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    wall, cpu = time.monotonic(), time.process_time()
+    stop = given.stop or given.steps
+    how = HOW.model_copy(update={"lr": given.lr})
+    full = pretrain(
+        given.model,
+        how,
+        steps=given.steps,
+        stop=stop,
+        num_pictures=given.pictures,
+        seed=given.seed,
+        folder=given.output,
+    )
+    facts = {
+        "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *sys.argv[1:]]),
+        "seed": given.seed,
+        "steps": stop,
+        "samples": stop * how.batch_size,
+        "pictures": given.pictures,
+        "training": how.model_dump(),
+        "wall_seconds": round(time.monotonic() - wall),
+        "cpu_seconds": round(time.process_time() - cpu),
+    }
+    path = given.output / f"{given.model}.safetensors"
+    (given.output / f"{given.model}.json").write_text(json.dumps(card(given.model, full, path, facts), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""MLflow: the only files that import it."""

@@ -1,0 +1,130 @@
+"""MLflow is fed beside the sweep: no cell ever waits for it or fails because of it.
+
+The store is its outbox: whatever MLflow lacks, however long it was away, is copied from there.
+"""
+
+import threading
+from collections.abc import Callable
+
+from time_ray.core.grid import Cell
+from time_ray.core.secrets import hidden
+from time_ray.results import read_results
+from time_ray.store.files import Files
+from time_ray.store.lease import lease
+from time_ray.store.store import Store
+from time_ray.study import Study
+from time_ray.tracking.tracker import Tracker, note_tracked
+
+PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0  # for one cell to be copied, once the sweep is over
+LAST_TRIES = 3  # in a row and in vain, once the sweep is over
+
+
+class Mirror:
+    """A thread that copies cells into MLflow soon after they change, and all of them at the end."""
+
+    def __init__(self, study: Study, files: Files, make_tracker: Callable[[Study, Files], Tracker] = Tracker) -> None:
+        self.lag: str | None = None  # once it is over: what MLflow lacks, and why
+        self._study = study
+        self._files = files
+        self._make_tracker = make_tracker
+        self._tracker: Tracker | None = None
+        self._changed: dict[str, Cell] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._given_up = threading.Event()
+        self._failures = 0
+        self._why = "stopped before they were copied"
+        self._thread = threading.Thread(target=self._follow, daemon=True, name="mlflow")
+        self._thread.start()
+
+    def changed(self, cell: Cell) -> None:
+        """The cell has a new row."""
+        with self._lock:
+            self._changed[cell.key] = cell
+
+    def finish(self) -> None:
+        """Everything there is was copied, or `lag` says what was not. Ctrl-C gives up."""
+        for cell in self._study.cells:
+            self.changed(cell)
+        self._over.set()
+        try:
+            left = -1
+            while self._thread.is_alive() and left != len(self._changed):
+                left = len(self._changed)
+                self._thread.join(PATIENCE_SECONDS)
+        except KeyboardInterrupt:
+            pass
+        if self._thread.is_alive():
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Nothing more is copied, and `lag` says what is left."""
+        self._given_up.set()
+        self._over.set()
+        with self._lock:
+            cells = list(self._changed.values())
+        left = sum(bool(result.rows) for result in read_results(cells, Store(self._files)))
+        what = f"{left} of {len(self._study.cells)} cells are not there yet" if left else "its runs are not closed"
+        self.lag = f"{what} ({self._why})"
+
+    def _follow(self) -> None:
+        while not self._given_up.is_set():
+            over = self._over.wait(min(PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            if self._caught_up(over=over) and over:
+                return
+            if over and self._failures >= LAST_TRIES:
+                self.give_up()
+            elif over:
+                self._given_up.wait(PAUSE_SECONDS)
+
+    def _caught_up(self, *, over: bool) -> bool:
+        """Whether MLflow has what it should have; if not, it is asked again later, from the start."""
+        try:
+            tracker = self._tracker = self._tracker or self._make_tracker(self._study, self._files)
+            self._copy(tracker)
+            if over:
+                tracker.finish(read_results(self._study.cells, tracker.store))
+        except Exception as error:  # noqa: BLE001 MLflow may fail in any way; the sweep says so at its end
+            self._tracker = None
+            self._failures += 1
+            self._why = _one_line(error)
+            return False
+        self._failures = 0
+        return True
+
+    def _copy(self, tracker: Tracker) -> None:
+        """Cell by cell, so that each is copied once, even if a later one fails."""
+        while (cell := self._next()) is not None:
+            try:
+                tracker.sync(read_results([cell], tracker.store))
+            except Exception:
+                self.changed(cell)  # last in the queue, so that one bad cell holds up no other
+                raise
+            self._failures = 0
+
+    def _next(self) -> Cell | None:
+        with self._lock:
+            if not self._changed or self._given_up.is_set():
+                return None
+            return self._changed.pop(next(iter(self._changed)))
+
+
+def copy_all(study: Study, files: Files) -> str | None:
+    """MLflow holds all that the store has of this study; what it lacks, and why, if it could not be written.
+
+    UserError while a sweep of it runs: that one copies its cells by itself.
+    """
+    with lease(files, study.experiment.name):
+        mirror = Mirror(study, files)
+        mirror.finish()
+        results = read_results(study.cells, Store(files))
+        if mirror.lag is None and all(result.done for result in results):
+            note_tracked(study, files)
+    return mirror.lag
+
+
+def _one_line(error: Exception) -> str:
+    text = hidden(" ".join(str(error).split()) or type(error).__name__)
+    return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,0 +1,50 @@
+"""The MLflow UI on the store that sweeps write to."""
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from time_ray import config
+from time_ray.core.errors import UserError
+from time_ray.store.files import Files, default_root
+from time_ray.tracking.tracker import VIEW, experiment_id, tracking_uri
+
+
+def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> None:
+    """Become the MLflow server on loopback; return if results are tracked elsewhere. UserError if the port is taken."""
+    experiment = config.load(exp, overrides)[0] if exp else None
+    uri = tracking_uri(Files((experiment.storage if experiment else None) or default_root()))
+    remote = uri.startswith(("http://", "https://"))
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise UserError(
+            f"{uri.removeprefix('sqlite:///')}: no results here yet; run a sweep first, or name its experiment"
+        )
+    if not remote:
+        _check_free(port)
+    address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    page = _page(uri, experiment.name if experiment else None)
+    talk.print(f"MLflow UI: {address}/{page}{'' if remote else ' (Ctrl-C ends it)'}")
+    if remote:
+        return
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
+    os.execv(sys.executable, [*command, "--port", str(port), "--workers", "1"])  # noqa: S606 whatever ends us ends it
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            msg = f"--port {port}: taken ({error.strerror}); choose another, as in --port {port + 1}"
+            raise UserError(msg) from None
+
+
+def _page(uri: str, experiment: str | None) -> str:
+    """The page that compares the cells of an experiment; the front page if it has no runs yet."""
+    found = experiment_id(uri, experiment) if experiment else None
+    return f"#/experiments/{found}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}" if found else ""
