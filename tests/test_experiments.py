@@ -67,20 +67,20 @@ def opened(path: Path) -> api.Opened:
 def test_every_experiment_loads_and_its_header_says_what_it_costs(path: Path) -> None:
     header = path.read_text()
     experiment = opened(path)
-    plan = api.plan_of(experiment)
+    plan = api.plan(experiment)
     cost = COST.search(header)
     assert cost is not None
-    assert plan["cells"] == int(cost["cells"].replace(",", ""))
-    assert plan["trainings"]["distinct"] == int(cost["trainings"].replace(",", ""))
+    assert plan.cells == int(cost["cells"].replace(",", ""))
+    assert plan.trainings.distinct == int(cost["trainings"].replace(",", ""))
     assert f"experiments/{path.name}" in header
     assert experiment.study.experiment.name == path.stem
     assert experiment.study.experiment.about.endswith("?")
 
 
 def test_the_paper_grid_asks_1920_trainings_and_needs_at_most_343() -> None:
-    trainings = api.plan_of(opened(FOLDER / "paper_grid.yaml"))["trainings"]
-    assert trainings["asked"] == 1920
-    assert trainings["distinct"] <= 343
+    trainings = api.plan(opened(FOLDER / "paper_grid.yaml")).trainings
+    assert trainings.asked == 1920
+    assert trainings.distinct <= 343
 
 
 def test_recency_schedules_share_their_experts() -> None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_grid import full_grid, setting, strategies, technique
 
-from time_ray.cluster.packing import by_trajectory
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
 from time_ray.loop import Accuracy, MissingExpertError, Row, Weights, realize, run
+from time_ray.packing import by_trajectory
 
 
 class Interrupted(Exception):  # noqa: N818 what happens to a process is no error of its code

@@ -21,12 +21,12 @@ from time_ray.api import Opened
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalBoard
-from time_ray.cluster.packing import pack
 from time_ray.core.errors import CellError
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
 from time_ray.loop import Weights
+from time_ray.packing import pack
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.tracking.tracker import Tracker

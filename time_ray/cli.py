@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from time_ray import __version__
 from time_ray.commands import data, lists, store
@@ -72,6 +71,8 @@ def show(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
 
     values = api.show(exp, overrides or ())
     if form == "table":
+        import yaml
+
         print(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=100), end="")
     else:
         tables.print_mapping(values, form)
@@ -90,7 +91,7 @@ def plan(
     from time_ray import api
     from time_ray.report.summary import print_plan
 
-    print_plan(api.plan_of(api.open_experiment(exp, overrides or ()), tflops), form)
+    print_plan(api.plan(api.open_experiment(exp, overrides or ()), tflops), form)
 
 
 @app.command()

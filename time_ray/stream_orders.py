@@ -13,7 +13,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.order import ascending, by_dataset, chained
 from time_ray.core.stream import Concept, Order, random_order
-from time_ray.data.batches import Data
+from time_ray.data.dataset import Data
 from time_ray.data.sources import prepare
 from time_ray.data.stream_file import write_stream
 from time_ray.study import Datasets

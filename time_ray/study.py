@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from time_ray import merging
-from time_ray.clip import mini, models
+from time_ray.clip import mini
 from time_ray.clip.cost import step_cost
-from time_ray.core.budget import Budget
+from time_ray.clip.weights import weights_digest
+from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.grid import Cell, Setting, grid
@@ -18,7 +19,7 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
 from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task, cut
-from time_ray.data.batches import Data
+from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, Role, Source, find
 from time_ray.data.stream_file import in_terms_of, read_stream
 from time_ray.data.subset import PROMPTS
@@ -111,10 +112,12 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
 
 def check_weights(study: Study) -> None:
     """Every model's base weights can be read and fit its architecture. UserError names each tensor that does not."""
+    from time_ray.clip.models import base_weights
+
     faults: list[str] = []
     for spec in study.experiment.model:
         try:
-            models.base_weights(spec)
+            base_weights(spec)
         except UserError as error:
             faults += error.faults
     UserError.unless_none(faults)
@@ -218,7 +221,7 @@ def _sources(
 
 def _base(spec: ModelSpec, index: int, faults: list[Fault]) -> Base:
     try:
-        return Base(spec.name, models.weights_digest(spec))
+        return Base(spec.name, weights_digest(spec))
     except UserError as error:
         faults += [(("model", index), fault) for fault in error.faults]
         return Base(spec.name, "")
@@ -265,7 +268,7 @@ def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budge
     batch_size, faults = experiment.training.batch_size, list[Fault]()
     steps: dict[tuple[ModelSpec, Budget], int] = {}
     for place, spec in enumerate(experiment.model):
-        cost = partial(step_cost, spec.name, batch_size)
+        cost = partial(_step_cost, spec.name, batch_size)
         for index, budget in enumerate(experiment.budget):
             try:
                 steps[spec, budget] = budget.steps(batch_size, num_tasks, cost)
@@ -278,6 +281,11 @@ def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budge
     if faults:
         raise StudyError(faults)
     return steps
+
+
+def _step_cost(name: str, batch_size: int) -> Cost:
+
+    return step_cost(name, batch_size)
 
 
 def _setting(

@@ -21,8 +21,9 @@ from torchvision import datasets, transforms
 
 from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
-from time_ray.data.batches import Augment, Batch, Data, batches
-from time_ray.data.dataset import Dataset
+from time_ray.data.batch import Batch
+from time_ray.data.batches import Augment, batches
+from time_ray.data.dataset import Data, Dataset
 from time_ray.data.importers.imagefolder import import_imagefolder
 
 SIZE, BATCH, CLASSES = 224, 64, 4

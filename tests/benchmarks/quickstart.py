@@ -100,7 +100,7 @@ def main() -> None:
         clock, memory = Clock(), PeakMemory()
         memory.start()
         opened = api.open_experiment(arguments[0], arguments[1:])
-        plan = api.plan_of(opened)
+        plan = api.plan(opened)
         outcome = api.sweep(opened, clock.watch)
         clock.mark("end")
         memory.over.set()
@@ -112,7 +112,7 @@ def main() -> None:
     for stage, seconds in stage_seconds(outcome.results).items():
         print(f"{'stage ' + stage + ', over all workers':45} {seconds:8.1f}")
     print(f"\ncells done {sum(r.done for r in outcome.results)} of {len(outcome.results)}, exit {outcome.exit_code}")
-    print(f"trainings: {trained} done, {plan['trainings']['distinct']} planned, {plan['trainings']['asked']} asked for")
+    print(f"trainings: {trained} done, {plan.trainings.distinct} planned, {plan.trainings.asked} asked for")
     print(f"peak memory of all processes: {memory.peak / 1e9:.2f} GB")
 
 

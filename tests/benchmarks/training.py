@@ -39,8 +39,9 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
 from time_ray.data import mini
-from time_ray.data.batches import Batch, Data, batches
-from time_ray.data.dataset import Dataset
+from time_ray.data.batch import Batch
+from time_ray.data.batches import batches
+from time_ray.data.dataset import Data, Dataset
 
 LR = 1e-5
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}  # dense bfloat16, FLOP/s

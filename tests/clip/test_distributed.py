@@ -20,8 +20,8 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
-from time_ray.data.batches import Data, batches
-from time_ray.data.dataset import Dataset
+from time_ray.data.batches import batches
+from time_ray.data.dataset import Data, Dataset
 
 # A usual eps would blow rounding up where a gradient is zero in theory.
 HOW = Training(lr=1e-2, eps=1e-3, batch_size=16)

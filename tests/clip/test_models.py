@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from time_ray.clip.models import Clip, base_weights, create, num_bytes, weights_digest
+from time_ray.clip.models import Clip, base_weights, create, num_bytes
+from time_ray.clip.weights import weights_digest
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 

@@ -18,8 +18,9 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
-from time_ray.data.batches import Batch, Data, batches
-from time_ray.data.dataset import Dataset
+from time_ray.data.batch import Batch
+from time_ray.data.batches import batches
+from time_ray.data.dataset import Data, Dataset
 
 STEPS = 6
 

@@ -8,8 +8,9 @@ from pictures import picture, rows
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
-from time_ray.data.batches import Batch, Data, batches
-from time_ray.data.dataset import Dataset, Row
+from time_ray.data.batch import Batch
+from time_ray.data.batches import batches
+from time_ray.data.dataset import Data, Dataset, Row
 
 Make = Callable[..., Dataset]
 TASKS = (

@@ -1,9 +1,6 @@
 """open_clip models: built by name, filled from local files or open_clip tags. Nothing is ever unpickled."""
 
 import copy
-import difflib
-import hashlib
-import json
 import logging
 import pickle
 import warnings
@@ -19,6 +16,7 @@ from open_clip.convert import convert_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from time_ray.clip.weights import first_line, is_tag, known_name, open_clip_with_mini, weights_file
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 
@@ -89,8 +87,8 @@ def create(spec: ModelSpec) -> Clip:
 
     Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
     """
-    _add_mini_models()
-    name = _known(spec.name)
+    name = known_name(spec.name)
+    open_clip_with_mini()
     try:
         with _open_clip_quiet():
             module = open_clip.create_model(
@@ -108,10 +106,10 @@ def outline(name: str) -> nn.Module:
 
     Raises UserError for a name that open_clip does not know or that is not supported here.
     """
-    _add_mini_models()
+    open_clip_with_mini()
     with _open_clip_quiet(), torch.device("meta"):
         module: nn.Module = open_clip.create_model(
-            _known(name), load_weights=False, pretrained_text=False, device="meta"
+            known_name(name), load_weights=False, pretrained_text=False, device="meta"
         )
     return module
 
@@ -129,52 +127,11 @@ def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
     fit: then every tensor that differs is listed.
     """
     module = create(spec).module
-    path = _weights_file(spec)
+    path = weights_file(spec)
     found = _converted(module, _read(path), path)
     wanted = module.state_dict()
     UserError.unless_none(_mismatches(spec.name, path, found, wanted))
     return {name: _float32(found[name]) for name in wanted}
-
-
-def weights_digest(spec: ModelSpec) -> str:
-    """A name for the base weights that changes when they do: of a file's bytes, or of an open_clip tag as written.
-
-    A file is read once in a process for as long as its size and time stand; a tag is never downloaded for this.
-    Raises UserError for shipped weights that are not as they were shipped.
-    """
-    _add_mini_models()
-    _known(spec.name)
-    if _is_tag(spec):
-        return hashlib.sha256(f"open_clip {spec.name} {spec.weights}".encode()).hexdigest()
-    path = _weights_file(spec)
-    stat = path.stat()
-    digest = _file_digest(path, stat.st_size, stat.st_mtime_ns)
-    if spec.weights is None and digest != _shipped_digest(path):
-        msg = f"model {spec.name}: {path}: not as it was shipped; install time_ray again"
-        raise UserError(msg)
-    return digest
-
-
-def _shipped_digest(weights: Path) -> str | None:
-    """What the card beside shipped weights says of them; None if it cannot be read."""
-    try:
-        found = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return str(found)
-
-
-@lru_cache(maxsize=256)
-def _file_digest(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def _add_mini_models() -> None:
-    from time_ray.clip import mini
-
-    open_clip.add_model_config(mini.model_config_dir())
 
 
 @contextmanager
@@ -188,75 +145,10 @@ def _open_clip_quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _known(name: str) -> str:
-    names = open_clip.list_models()
-    if name in names:
-        UserError.unless_none(_unsupported(name))
-        return name
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else "open_clip.list_models() names them all"
-    msg = f"model {name}: open_clip has no such architecture; {hint}"
-    raise UserError(msg)
-
-
-def _unsupported(name: str) -> Iterator[str]:
-    """What open_clip knows and the contrastive softmax loss of TIME does not fit."""
-    config = open_clip.get_model_config(name)
-    if config.get("init_logit_bias") is not None:
-        yield f"model {name}: SigLIP's sigmoid loss is not supported; choose a CLIP architecture, such as ViT-B-16"
-    elif "multimodal_cfg" in config:
-        yield f"model {name}: CoCa's caption decoder is not supported; choose a CLIP architecture, such as ViT-B-16"
-    elif "hf_model_name" in config["text_cfg"]:
-        yield f"model {name}: text towers of the Hugging Face hub are not supported; choose one such as ViT-B-16"
-
-
 def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
     """The mean and standard deviation that a tag's weights were trained with."""
-    config = open_clip.get_pretrained_cfg(spec.name, spec.weights) if _is_tag(spec) else {}
+    config = open_clip.get_pretrained_cfg(spec.name, spec.weights) if is_tag(spec) else {}
     return {key: config[key] for key in ("mean", "std") if key in config}
-
-
-def _is_tag(spec: ModelSpec) -> bool:
-    """Whether the weights are an open_clip tag; a file of that name goes first."""
-    return (
-        spec.weights is not None
-        and not Path(spec.weights).is_file()
-        and open_clip.is_pretrained_cfg(spec.name, spec.weights)
-    )
-
-
-def _weights_file(spec: ModelSpec) -> Path:
-    if spec.weights is None:
-        return _shipped(spec.name)
-    if Path(spec.weights).is_file():
-        return Path(spec.weights).resolve()
-    if _is_tag(spec):
-        return _downloaded(spec.name, spec.weights)
-    tags = open_clip.list_pretrained_tags_by_model(spec.name)
-    close = difflib.get_close_matches(spec.weights, tags, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"its tags: {', '.join(tags) or 'none'}"
-    msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model; {hint}"
-    raise UserError(msg)
-
-
-def _shipped(name: str) -> Path:
-    from time_ray.clip import mini
-
-    if name not in mini.MODELS:
-        msg = f"model {name}: no weights are shipped for it; set weights to a safetensors or torch file, or a tag"
-        raise UserError(msg)
-    return mini.MODELS[name].weights
-
-
-def _downloaded(name: str, tag: str) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
-    except (OSError, RuntimeError) as error:
-        msg = (
-            f"model {name}: weights {tag}: cannot be downloaded here ({_first_line(error)}); "
-            "download them elsewhere and set weights to the file"
-        )
-        raise UserError(msg) from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -270,7 +162,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         msg = f"{path}: holds more than tensors, and pickled code is never run; save its state dict as safetensors"
         raise UserError(msg) from error
     except Exception as error:  # what is no such file breaks its reader in many ways
-        msg = f"{path}: not a readable safetensors or torch file ({_first_line(error)})"
+        msg = f"{path}: not a readable safetensors or torch file ({first_line(error)})"
         raise UserError(msg) from error
     return _state_dict(content, path)
 
@@ -312,8 +204,3 @@ def _mismatches(model: str, path: Path, found: Mapping[str, Tensor], wanted: Map
 
 def _float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

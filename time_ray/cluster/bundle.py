@@ -8,10 +8,10 @@ from typing import Literal
 
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.coordinator import Board
-from time_ray.cluster.packing import by_trajectory
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run
+from time_ray.packing import by_trajectory
 
 Moved = Literal["on", "waiting", "over"]
 

@@ -15,13 +15,13 @@ import torch
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import Event, LocalBoard
-from time_ray.cluster.packing import pack
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.data.sources import prepare
+from time_ray.packing import pack
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files

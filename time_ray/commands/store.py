@@ -1,13 +1,18 @@
 """`time-ray store`: what lies on a storage, whether it is whole, and what of it is not needed."""
 
 import time
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from time_ray.commands.options import Form, talk
+from time_ray.core.errors import UserError
 from time_ray.report import tables
+
+if TYPE_CHECKING:
+    from time_ray.opened import Opened
 
 app = typer.Typer(help="Look after a storage: a root, or that of an experiment.", no_args_is_help=True)
 
@@ -34,6 +39,8 @@ def show(
 
     found = api.store_show(where, key)
     if form == "table":
+        import yaml
+
         print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), end="")
     else:
         tables.print_mapping(found, form)
@@ -102,7 +109,7 @@ def gc(
 
     reasons: dict[tuple[str, str], dict[str, object]] = {}
     size = 0
-    for item in api.store_gc(words, young=young, dry=dry_run):
+    for item in api.store_gc(_where(words), young=young, dry=dry_run):
         kind = item.path.partition("/")[0]
         row = reasons.setdefault((kind, item.why), {"kind": kind, "why": item.why, "files": 0, "bytes": 0})
         row["files"], row["bytes"] = int(str(row["files"])) + 1, int(str(row["bytes"])) + item.size
@@ -110,3 +117,25 @@ def gc(
     if reasons or form != "table":
         tables.print_rows(list(reasons.values()), form)
     talk.print(f"{size} bytes {'would be freed' if dry_run else 'freed'}")
+
+
+def _where(words: Sequence[str]) -> "str | list[Opened]":
+    """A storage root, or the experiments that the words name, each followed by its overrides."""
+    from time_ray import api
+
+    experiments = _with_overrides(words)
+    if [path for path, _ in experiments if not path.endswith((".yaml", ".yml"))]:
+        if len(experiments) > 1:
+            raise UserError("gc: name experiment files (YAML) of one storage, or one storage root alone")
+        return words[0]
+    return [api.open_experiment(path, overrides) for path, overrides in experiments]
+
+
+def _with_overrides(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if "=" in word and found and not Path(word).exists() and "://" not in word:
+            found[-1][1].append(word)
+        else:
+            found.append((word, []))
+    return found

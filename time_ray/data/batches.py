@@ -1,7 +1,6 @@
 """The batches of a task: which samples, which of their captions, which crop, all from (seed, task, step) alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Literal, NamedTuple
 
@@ -14,7 +13,7 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.crop import CROP_DRAWS, crop
-from time_ray.data.dataset import Dataset, Split
+from time_ray.data.dataset import Data, Dataset, Split
 from time_ray.data.images import Decoded
 from time_ray.data.prefetch import Draft, made
 from time_ray.data.randomness import Randomness, unit
@@ -22,15 +21,6 @@ from time_ray.data.randomness import Randomness, unit
 Integers = NDArray[np.int64]
 Augment = Literal["none", "crop"]
 PART = 16  # images that one thread reads and decodes at a time
-
-
-@dataclass(frozen=True)
-class Data:
-    """The datasets of an experiment: learned from, only evaluated on, and the pretraining pool for replay."""
-
-    adaptation: tuple[Dataset, ...]
-    evaluation: tuple[Dataset, ...]
-    pretraining: Dataset | None
 
 
 class _Sample(NamedTuple):

@@ -7,6 +7,7 @@ The card is sealed and names the footer of every shard by its digest: what is re
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -187,6 +188,15 @@ class Dataset:
             msg = f"dataset {self.card.name}: no split {name}; it has {has}"
             raise UserError(msg)
         return self._splits[name]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The datasets of an experiment: learned from, only evaluated on, and the pretraining pool for replay."""
+
+    adaptation: tuple[Dataset, ...]
+    evaluation: tuple[Dataset, ...]
+    pretraining: Dataset | None
 
 
 def write_dataset(

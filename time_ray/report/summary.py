@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from time_ray.core.experiment import AXES
+from time_ray.planning import PlanReport
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
 from time_ray.report.tables import Format
@@ -50,42 +51,33 @@ def _spread(value: float | None, sd: float | None) -> str:
     return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
 
 
-def print_plan(plan: Mapping[str, Any], form: Format) -> None:
+def print_plan(plan: PlanReport, form: Format) -> None:
     """The plan is on stdout."""
     if form != "table":
-        tables.print_mapping(plan, form)
+        tables.print_mapping(plan.as_dict(), form)
         return
-    trainings, evaluations = plan["trainings"], plan["evaluations"]
-    seconds = plan["seconds"]
-    stream = plan["stream"]
-    never = stream["datasets_never_learned"]
-    rows: list[dict[str, object]] = [
-        {
-            "what": "tasks",
-            "count": stream["tasks"],
-            "": f"of {stream['classes']} classes" + (f"; {never} datasets scored, never learned" if never else ""),
-        },
+    never = plan.stream.datasets_never_learned
+    scored = f"; {never} datasets scored, never learned" if never else ""
+    trainings, evaluations = plan.trainings, plan.evaluations
+    lines: list[tuple[str, object, str]] = [
+        ("tasks", plan.stream.tasks, f"of {plan.stream.classes} classes{scored}"),
         *(
-            {"what": "steps", "count": count, "": f"a task: {model}, {budget}"}
-            for model, budgets in plan["steps"].items()
+            ("steps", count, f"a task: {model}, {budget}")
+            for model, budgets in plan.steps.items()
             for budget, count in budgets.items()
         ),
-        {"what": "cells", "count": plan["cells"], "": f"in {plan['trials']} trials on this machine"},
-        {
-            "what": "trainings",
-            "count": trainings["distinct"],
-            "": f"distinct, of {trainings['asked']} asked for; {trainings['to_do']} to do",
-        },
-        {"what": "merges", "count": plan["merges"]["distinct"], "": "distinct"},
-        {"what": "evaluations", "count": evaluations["distinct"], "": f"distinct; {evaluations['to_do']} to do"},
-        {"what": "to be stored", "count": _size(plan["bytes"]), "": "weights of experts and final models"},
-        {"what": "time", "count": _time(seconds), "": "" if seconds else "measured by the first sweep on this storage"},
+        ("cells", plan.cells, f"in {plan.trials} trials on this machine"),
+        ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
+        ("merges", plan.merges.distinct, "distinct"),
+        ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
+        ("to be stored", _size(plan.bytes), "weights of experts and final models"),
+        ("time", _time(plan.seconds), "" if plan.seconds else "measured by the first sweep on this storage"),
     ]
-    if hours := plan["gpu_hours"]:
-        parts = f"{hours['training']:.2f} training, {hours['evaluation']:.2f} evaluation"
-        about = f"{parts}, at {hours['tflops']:g} TFLOP/s sustained by a GPU (--tflops)"
-        rows.append({"what": "GPU-hours", "count": f"{hours['training'] + hours['evaluation']:.2f}", "": about})
-    tables.print_rows(rows, "table")
+    if hours := plan.gpu_hours:
+        parts = f"{hours.training:.2f} training, {hours.evaluation:.2f} evaluation"
+        about = f"{parts}, at {hours.tflops:g} TFLOP/s sustained by a GPU (--tflops)"
+        lines.append(("GPU-hours", f"{hours.training + hours.evaluation:.2f}", about))
+    tables.print_rows([{"what": what, "count": count, "": about} for what, count, about in lines], "table")
 
 
 def _size(num_bytes: int) -> str:

@@ -10,15 +10,16 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import safetensors.torch
 from pyarrow.fs import FileInfo
-from torch import Tensor
 
 from time_ray.core.errors import StoreError
 from time_ray.store.files import Files
 from time_ray.store.sealed import sealed, unsealed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -78,20 +79,20 @@ class Store:
             raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
         return found
 
-    def put(self, key: str, weights: Mapping[str, Tensor], about: Mapping[str, object]) -> Entry:
+    def put(self, key: str, weights: "Mapping[str, Tensor]", about: Mapping[str, object]) -> Entry:
         """The weights lie in the store, and the entry written after them says so."""
         data = _as_bytes(weights)
         digest = hashlib.sha256(data).hexdigest()
         payload = self._payload(digest, len(data)) or self._write_payload(digest, data)
         return self.record("weights", key, {**about, "digest": digest, "bytes": len(data), "payload": payload})
 
-    def get(self, key: str) -> dict[str, Tensor] | None:
+    def get(self, key: str) -> "dict[str, Tensor] | None":
         """The weights under a key, verified; None if they are not there or were damaged (and are now set aside)."""
         entry = self.entry("weights", key)
         if entry is None:
             return None
         data = self.payload(key, entry)
-        return None if data is None else safetensors.torch.load(data)
+        return None if data is None else _tensors(data)
 
     def payload(self, key: str, entry: Entry) -> bytes | None:
         """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
@@ -111,7 +112,7 @@ class Store:
             if entry["payload"] == payload:
                 self.files.delete("weights", key[:2], key, name)
 
-    def put_progress(self, key: str, step: int, tensors: Mapping[str, Tensor]) -> None:
+    def put_progress(self, key: str, step: int, tensors: "Mapping[str, Tensor]") -> None:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""
         data = _as_bytes(tensors)
         older = [at for at in self.checkpoints(key) if at.step <= step]
@@ -120,14 +121,14 @@ class Store:
         for at in older:
             self.files.delete(PROGRESS, key[:2], key, at.name)
 
-    def progress(self, key: str) -> tuple[int, dict[str, Tensor]] | None:
+    def progress(self, key: str) -> "tuple[int, dict[str, Tensor]] | None":
         """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
         for at in reversed(self.checkpoints(key)):
             data = self.files.find(PROGRESS, key[:2], key, at.name)
             if data is None:
                 return self.progress(key)  # it was superseded just now
             if hashlib.sha256(data).hexdigest() == at.digest:
-                return at.step, safetensors.torch.load(data)
+                return at.step, _tensors(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
             self.files.set_aside(PROGRESS, key[:2], key, at.name)
         return None
@@ -167,5 +168,13 @@ def checkpoint(name: str) -> Checkpoint:
     return Checkpoint(int(step), digest, int(size), name)
 
 
-def _as_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    return safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+def _as_bytes(tensors: "Mapping[str, Tensor]") -> bytes:
+    from safetensors.torch import save  # imports torch, which only those who read or write weights need
+
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def _tensors(data: bytes) -> "dict[str, Tensor]":
+    from safetensors.torch import load
+
+    return load(data)

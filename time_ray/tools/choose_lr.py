@@ -25,8 +25,8 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.stream import Concept, chunk, random_order
 from time_ray.core.training import Training
 from time_ray.data import mini
-from time_ray.data.batches import Data, batches
-from time_ray.data.dataset import Dataset
+from time_ray.data.batches import batches
+from time_ray.data.dataset import Data, Dataset
 
 HELD_OUT_SEED = 1000
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3)

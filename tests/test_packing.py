@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_grid import full_grid, setting, technique
 
-from time_ray.cluster.packing import OVERHEAD_SECONDS, WORTH, pack
+from time_ray.packing import OVERHEAD_SECONDS, WORTH, pack
 
 CELLS = full_grid([technique(), technique("sum", weighted=False, alone=False)], setting(3), setting(3, seed=1))
 TRAJECTORIES = sorted({cell.trajectory for cell in CELLS})

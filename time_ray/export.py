@@ -1,0 +1,94 @@
+"""A cell's final weights as files that open_clip loads by itself."""
+
+import copy
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from time_ray.clip.mini import MODELS
+from time_ray.core.errors import UserError
+from time_ray.opened import Opened
+from time_ray.results import CellResult
+
+VOCABULARY_NOTICE = "merges.LICENSE.txt"  # wherever the vocabulary goes, it goes
+
+
+def export_cell(opened: Opened, result: CellResult, folder: Path) -> Path:
+    """The folder holds the cell's weights, its recipe and, for a mini model, its architecture.
+
+    Returns:
+        The safetensors file.
+
+    Raises:
+        UserError: the cell's weights are not in the store, or not whole.
+
+    """
+    entry = result.weights
+    data = opened.store.payload(result.final_key, entry) if entry else None
+    if entry is None or data is None:
+        raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.words}")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = result.cell.setting.model.name
+    (folder / "recipe.json").write_text(json.dumps({**result.cell.axes, **entry}, indent=1), encoding="utf-8")
+    if name in MODELS:
+        _export_architecture(name, folder / "configs")
+    weights = folder / f"{name}.safetensors"
+    weights.write_bytes(data)
+    return weights
+
+
+def _export_architecture(name: str, configs: Path) -> None:
+    """A mini model's architecture and vocabulary go along: open_clip does not know them by itself.
+
+    open_clip wants the vocabulary's absolute path, so after a move `bpe_path` in the configuration must follow.
+    """
+    configs.mkdir(exist_ok=True)
+    config = copy.deepcopy(MODELS[name].config)
+    tokenizer = config["text_cfg"]["tokenizer_kwargs"]
+    vocabulary = Path(tokenizer["bpe_path"])
+    shutil.copyfile(vocabulary, configs / vocabulary.name)
+    shutil.copyfile(vocabulary.with_name(VOCABULARY_NOTICE), configs / VOCABULARY_NOTICE)
+    tokenizer["bpe_path"] = str((configs / vocabulary.name).absolute())
+    (configs / f"{name}.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+
+
+def pick_cell(results: Sequence[CellResult], wanted: str) -> CellResult:
+    """The one finished cell that `init=ema,deploy=ema,technique=ties` singles out.
+
+    Raises:
+        UserError: an axis is unknown, or not exactly one finished cell matches.
+
+    """
+    axes = dict(part.partition("=")[::2] for part in _split(wanted))
+    known = list(results[0].cell.axes)
+    unknown = [name for name in axes if name not in known]
+    if unknown:
+        raise UserError(
+            f"--cell: no axis '{unknown[0]}'; write for example init=ema,deploy=ema; axes: {', '.join(known)}"
+        )
+    done = [result for result in results if result.done]
+    found = [r for r in done if all(_matches(r.cell.axes[k], v) for k, v in axes.items())]
+    exact = [r for r in found if all(r.cell.axes[k] == v for k, v in axes.items())]
+    if len(exact) == 1 or len(found) == 1:
+        return (exact if len(exact) == 1 else found)[0]
+    names = "; ".join(r.cell.name for r in found[:4])
+    raise UserError(
+        f"--cell {wanted}: {len(found)} finished cells match{': ' + names if found else ''}; name more axes"
+    )
+
+
+def _split(wanted: str) -> list[str]:
+    """Commas part the axes, but not the parameters within parentheses."""
+    parts, depth = [""], 0
+    for letter in wanted:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]
+
+
+def _matches(label: str, wanted: str) -> bool:
+    return label == wanted or label.partition("(")[0] == wanted

@@ -1,0 +1,232 @@
+"""What a sweep would do and cost, before it runs: counts, bytes, seconds and GPU-hours."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from time_ray.clip.mini import MODELS
+from time_ray.core.budget import Budget
+from time_ray.core.experiment import Experiment
+from time_ray.core.model import ModelSpec
+from time_ray.core.plan import Plan, Stored, Work, plan
+from time_ray.core.scoring import subset_size
+from time_ray.opened import Opened
+from time_ray.packing import pack
+from time_ray.rates import read_rates, trajectory_seconds, work_seconds
+from time_ray.results import read_results, stored
+from time_ray.store.store import Store
+from time_ray.study import Study
+
+TFLOPS = 400.0  # an H100 in bf16 at about 40 % of its peak: assumed where nobody measured
+CELLS_LOOKED_AT = 2000  # beyond so many, a plan does not read what each has done before it packs them
+
+
+@dataclass(frozen=True)
+class StreamSize:
+    """The stream of the first seed; those of others are as long."""
+
+    tasks: int
+    classes: int
+    datasets_never_learned: int
+
+
+@dataclass(frozen=True)
+class TrainingCounts:
+    """`asked`: what cells on their own would train. `distinct`: what is left when they share. `to_do`: not stored."""
+
+    asked: int
+    distinct: int
+    to_do: int
+
+
+@dataclass(frozen=True)
+class MergeCounts:
+    """Merges that differ; they are cheap, and are made again wherever they are needed."""
+
+    distinct: int
+
+
+@dataclass(frozen=True)
+class EvaluationCounts:
+    """Models to be scored: those that differ, and those that are not scored yet."""
+
+    distinct: int
+    to_do: int
+
+
+@dataclass(frozen=True)
+class GpuHours:
+    """Hours of one GPU that sustains `tflops` TFLOP/s."""
+
+    training: float
+    evaluation: float
+    tflops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport:
+    """What a sweep would do.
+
+    Attributes:
+        steps: Steps of a task, by model and budget.
+        trials: Ray Tune trials on this machine; 0 if nothing is left to do.
+        bytes: Bytes to be stored: experts and final models.
+        seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
+        gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
+
+    """
+
+    stream: StreamSize
+    steps: Mapping[str, Mapping[str, int]]
+    cells: int
+    trials: int
+    trainings: TrainingCounts
+    merges: MergeCounts
+    evaluations: EvaluationCounts
+    bytes: int
+    seconds: float | None
+    gpu_hours: GpuHours | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The mapping that `plan -f json` prints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetReport:
+    """What one model gets from one budget. `steps` and `samples` are a task's, `total_` those of the whole stream.
+
+    GFLOPs are of one training step; `maf` are memory-adjusted: FLOPs times the share of the largest memory.
+    """
+
+    model: str
+    budget: str
+    parameters: int
+    step_gflops: float
+    memory_ratio: float
+    maf: float
+    tasks: int
+    steps: int
+    samples: int
+    total_samples: int
+    total_gflops: float
+
+
+def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
+    """What a sweep of the experiment would do on its storage now.
+
+    Args:
+        opened: The experiment.
+        tflops: TFLOP/s that a GPU sustains, for GPU-hours; None: `TFLOPS`, where a budget is in FLOPs.
+
+    """
+    study, store = opened.study, opened.store
+    experiment = study.experiment
+    have = stored(store)
+    counts = plan(study.cells, have)
+    seconds = work_seconds(counts.work, read_rates(store, study.cells))
+    trials, at_once = _trials(study, counts, store, have)
+    in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
+    return PlanReport(
+        stream=_stream(study),
+        steps=_steps(study),
+        cells=counts.cells,
+        trials=trials,
+        trainings=TrainingCounts(counts.trainings_asked, counts.trainings_distinct, counts.trainings_to_do),
+        merges=MergeCounts(counts.merges_distinct),
+        evaluations=EvaluationCounts(counts.evaluations_distinct, counts.evaluations_to_do),
+        bytes=_bytes(experiment, counts),
+        seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
+        gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
+    )
+
+
+def budget_reports(
+    experiment: Experiment, steps: Mapping[tuple[ModelSpec, Budget], int], num_tasks: int
+) -> list[BudgetReport]:
+    """A row for each model and budget, whose steps of a task are given."""
+    from time_ray.clip.cost import size, step_cost
+
+    batch_size = experiment.training.batch_size
+    costs = {spec: step_cost(spec.name, batch_size) for spec, _ in steps}
+    return [
+        BudgetReport(
+            model=spec.label,
+            budget=budget.label,
+            parameters=size(spec.name).total,
+            step_gflops=costs[spec].gflops,
+            memory_ratio=costs[spec].memory_ratio,
+            maf=costs[spec].maf,
+            tasks=num_tasks,
+            steps=count,
+            samples=count * batch_size,
+            total_samples=count * batch_size * num_tasks,
+            total_gflops=count * num_tasks * costs[spec].maf,
+        )
+        for (spec, budget), count in steps.items()
+    ]
+
+
+def _stream(study: Study) -> StreamSize:
+    trainings = study.settings[0].trainings
+    concepts = [concept for training in trainings for concept in training.task.concepts]
+    unseen = {source.name for source in study.datasets.adaptation} - {concept.dataset for concept in concepts}
+    return StreamSize(len(trainings), len(concepts), len(unseen))
+
+
+def _steps(study: Study) -> dict[str, dict[str, int]]:
+    steps: dict[str, dict[str, int]] = {}
+    for setting in study.settings:
+        steps.setdefault(setting.model.label, {})[setting.budget] = setting.trainings[0].steps
+    return steps
+
+
+def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int, int]:
+    """Trials on this machine, and how many run at once."""
+    run = study.experiment.run
+    at_once = run.trials or max(1, (os.cpu_count() or 1) // max(1, run.workers * run.threads))
+    if not counts.cells_to_do:
+        return 0, at_once
+    if run.workers == 0:
+        return 1, 1
+    todo = (
+        [result.cell for result in read_results(study.cells, store) if not result.done]
+        if counts.cells < CELLS_LOOKED_AT
+        else study.cells
+    )
+    seconds = trajectory_seconds(todo, read_rates(store, study.cells), have)
+    return len(pack(todo, at_once, seconds, have, one_each=run.pack == "cell")), at_once
+
+
+def _bytes(experiment: Experiment, counts: Plan) -> int:
+    sizes = {spec.label: _weight_bytes(spec) for spec in experiment.model if spec.label in counts.work}
+    return sum(work.weights * sizes[model] for model, work in counts.work.items())
+
+
+def _weight_bytes(spec: ModelSpec) -> int:
+    """Bytes of the model's weights in float32."""
+    if spec.name in MODELS:
+        return MODELS[spec.name].num_bytes
+    from time_ray.clip.models import num_bytes
+
+    return num_bytes(spec)
+
+
+def _gpu_hours(study: Study, counts: Plan, tflops: float) -> GpuHours:
+    """Training whole batches, evaluation each scored image and class prompt once a model."""
+    from time_ray.clip.cost import operations
+
+    batch_size, share = study.experiment.training.batch_size, study.experiment.evaluation.subset
+    scored = [
+        (source.num_scored, len(source.classes)) for source in (*study.datasets.adaptation, *study.datasets.evaluation)
+    ]
+    images = sum(subset_size(rows, classes, share) if share and classes else rows for rows, classes in scored)
+    prompts = sum(classes for _, classes in scored)
+    training = evaluation = 0.0
+    for spec in study.experiment.model:
+        work, each = counts.work.get(spec.label, Work(0, 0, 0)), operations(spec.name, batch_size)
+        training += work.steps * each.step
+        evaluation += work.evaluations * (images * each.image + prompts * each.text) / batch_size
+    gflops_an_hour = tflops * 3.6e6
+    return GpuHours(round(training / gflops_an_hour, 3), round(evaluation / gflops_an_hour, 3), tflops)
