@@ -173,6 +173,9 @@ CONFIGURATION = [
         "init.0.weight: input should be greater than or equal to 0, not -0.5",
     ),
     ({"init": [{"name": "ft", "weight": 0.5}]}, "init", "init.0: weight can be set for ema only, not for ft"),
+    ({"deploy": [{"size": 2}]}, "deploy", "deploy.0: 'name' is missing; add it"),
+    ({"init": [3]}, "init", "init.0: a section with keys name, weight, start is needed, not 3"),
+    ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all"),
     ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
     ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
     (

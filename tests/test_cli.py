@@ -12,6 +12,7 @@ import typer
 
 from time_ray import __version__
 from time_ray.cli import app
+from time_ray.core.strategies import STRATEGIES
 from time_ray.merging import TECHNIQUES
 
 GOLDEN = Path(__file__).parent / "golden" / "command_line.json"
@@ -56,7 +57,7 @@ def test_the_version(time_ray: Callable[..., Any]) -> None:
     assert time_ray("--version") == (0, f"time-ray {__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["techniques", "models", "datasets"])
+@pytest.mark.parametrize("name", ["strategies", "techniques", "models", "datasets"])
 def test_lists_speak_every_format(time_ray: Callable[..., Any], name: str) -> None:
     table, as_json, as_csv = (time_ray("list", name, "-f", form) for form in ("table", "json", "csv"))
     assert table.status == as_json.status == as_csv.status == 0
@@ -66,9 +67,11 @@ def test_lists_speak_every_format(time_ray: Callable[..., Any], name: str) -> No
     assert all(str(next(iter(row.values()))) in table.out for row in rows)
 
 
-def test_every_technique_is_listed(time_ray: Callable[..., Any]) -> None:
-    rows = json.loads(time_ray("list", "techniques", "-f", "json").out)
-    assert [row["technique"] for row in rows] == list(TECHNIQUES)
+@pytest.mark.parametrize(("name", "table"), [("technique", TECHNIQUES), ("strategy", STRATEGIES)])
+def test_every_row_of_a_table_is_listed(time_ray: Callable[..., Any], name: str, table: dict[str, Any]) -> None:
+    plural = f"{name.removesuffix('y')}ies" if name.endswith("y") else f"{name}s"
+    rows = json.loads(time_ray("list", plural, "-f", "json").out)
+    assert [row[name] for row in rows] == list(table)
 
 
 def test_an_error_nobody_foresaw_is_one_line_and_a_traceback_on_request(

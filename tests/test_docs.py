@@ -13,6 +13,7 @@ from time_ray import config
 from time_ray.cli import app
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment, TechniqueSpec
+from time_ray.core.strategies import STRATEGIES, Strategy
 from time_ray.ranking import COLUMNS
 
 ROOT = Path(__file__).parent.parent
@@ -32,11 +33,13 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that an experiment file may have, with its default."""
     for name, field in model.model_fields.items():
         inner = [found for found in models_in(field.annotation) if found not in AS_TEXT]
-        if not isinstance(field.default, BaseModel) and prefix + name != "deploy.name":
+        if not isinstance(field.default, BaseModel):
             yield prefix + name, field.default
-        if name != "deploy":  # as init
-            for section in inner:
-                yield from keys(section, f"{prefix}{name}.")
+        for section in inner if name != "deploy" else ():  # as init
+            if section is Strategy:
+                yield f"{prefix}{name}.name", PydanticUndefined
+            for kind in STRATEGIES.values() if section is Strategy else (section,):
+                yield from keys(kind, f"{prefix}{name}.")
 
 
 def shown(default: Any) -> str:

@@ -1,6 +1,5 @@
 """The experiment file: YAML with line numbers, overrides from the command line, every fault at once."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from time_ray.core.errors import UserError
+from time_ray.core import strategies
+from time_ray.core.errors import UserError, nearest, unknown
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.study import Fault, StudyError
 
@@ -104,7 +104,7 @@ def read(path: Path) -> Document:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml"))
-        hint = _suggest(path.name, near) or (f"; there are {', '.join(near)}" if near else "; check the path")
+        hint = nearest(path.name, near) or (f"; there are {', '.join(near)}" if near else "; check the path")
         raise UserError(f"{path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -201,13 +201,12 @@ def _faults(errors: Sequence[ErrorDetails]) -> Iterator[Fault]:
         place = tuple(error["loc"])
         kind, given = error["type"], error["input"]
         if kind == "extra_forbidden":
-            yield place, f"unknown key{_suggest(str(place[-1]), _keys_at(place[:-1]))}"
+            yield place, f"unknown key{nearest(str(place[-1]), _keys_at(place[:-1]))}"
         elif kind == "missing":
             yield place[:-1], f"'{place[-1]}' is missing; add it"
         elif kind == "literal_error":
             known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-            hint = _suggest(str(given), known) or f"; known: {', '.join(known)}"
-            yield place, f"no such value '{given}'{hint}"
+            yield place, unknown("value", str(given), known)
         elif kind == "value_error":
             yield place, str(error["ctx"]["error"])
         elif kind == "model_type":
@@ -226,6 +225,8 @@ def _keys_at(place: Place) -> list[str]:
         if field is None:
             return []
         model = next(iter(_models_in(field.annotation)), None)
+    if model is strategies.Strategy:
+        return list(strategies.keys())
     return list(model.model_fields) if model is not None else []
 
 
@@ -236,8 +237,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
     if hasattr(annotation, "__origin__") and not getattr(annotation, "__args__", ()):
         yield from _models_in(annotation.__origin__)
-
-
-def _suggest(word: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""

@@ -18,6 +18,7 @@ from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
 from time_ray.core.scoring import Scoring
+from time_ray.core.strategies import taken_by
 from time_ray.core.stream import Concept, Task, cut
 from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, Role, Source, find
@@ -144,7 +145,9 @@ def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:
 def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Technique:
     place = ("technique", index)
     if "weight" in spec.params:
-        faults.append((place, "weight belongs to the running merge; write init or deploy as {name: ema, weight: ...}"))
+        owners = " or ".join(taken_by("weight"))
+        text = f"weight belongs to the running merge; write init or deploy as {{name: {owners}, weight: ...}}"
+        faults.append((place, text))
     try:
         params = merging.normalise(spec.name, spec.params, "merge")
         pair_params = merging.normalise(spec.name, spec.params, "pair")

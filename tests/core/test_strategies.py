@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from toy_grid import setting, technique
 
 from time_ray.core.recipe import Experts, Merged, Recipe, Running, Trained
-from time_ray.core.strategies import Strategy
+from time_ray.core.strategies import All, Ema, Ft, Strategy, Zs
 
 BLEND = technique()  # one alone is itself
 SUM = technique("sum", weighted=False, alone=False)
@@ -29,22 +29,22 @@ FIRST, SECOND, THIRD = THREE
 
 
 def test_zs_is_the_base() -> None:
-    assert Strategy(name="zs").weights(BASE, THREE, BLEND).key == BASE.key
+    assert Zs().recipe(BASE, THREE, BLEND).key == BASE.key
 
 
 def test_ft_is_the_newest_expert() -> None:
-    assert Strategy(name="ft").weights(BASE, THREE, BLEND).key == THIRD.key
+    assert Ft().recipe(BASE, THREE, BLEND).key == THIRD.key
 
 
 def test_all_merges_every_expert_oldest_first() -> None:
-    merged = Strategy(name="all").weights(BASE, THREE, BLEND)
+    merged = All().recipe(BASE, THREE, BLEND)
     assert isinstance(merged, Merged)
     assert [e.key for e in merged.experts] == [FIRST.key, SECOND.key, THIRD.key]
     assert merged.base.key == BASE.key
 
 
 def test_ema_folds_the_newest_into_what_was_there() -> None:
-    merged = Strategy(name="ema", weight=0.25).weights(BASE, THREE, BLEND)
+    merged = Ema(weight=0.25).recipe(BASE, THREE, BLEND)
     for newest in (THIRD, SECOND, FIRST):
         assert isinstance(merged, Running)
         assert merged.newer.key == newest.key
@@ -54,41 +54,36 @@ def test_ema_folds_the_newest_into_what_was_there() -> None:
 
 
 def test_ema_from_the_first_expert_has_the_base_as_anchor_only() -> None:
-    merged = Strategy(name="ema", start="expert").weights(BASE, THREE, BLEND)
+    merged = Ema(start="expert").recipe(BASE, THREE, BLEND)
     assert isinstance(merged, Running)
     assert isinstance(merged.older, Running)
     assert merged.older.older.key == FIRST.key
     assert merged.base.key == BASE.key
 
 
-@pytest.mark.parametrize("name", ["zs", "ft", "ema", "all"])
-def test_before_the_first_expert_there_is_the_base(name: str) -> None:
-    assert Strategy(name=name).weights(BASE, None, SUM).key == BASE.key
-
-
 def test_one_expert_alone_is_that_expert_where_the_technique_says_so() -> None:
     one = history(1)
-    assert Strategy(name="all").weights(BASE, one, BLEND).key == one.newest.key
-    assert isinstance(Strategy(name="all").weights(BASE, one, SUM), Merged)
-    assert Strategy(name="ema", start="expert").weights(BASE, one, SUM).key == one.newest.key
+    assert All().recipe(BASE, one, BLEND).key == one.newest.key
+    assert isinstance(All().recipe(BASE, one, SUM), Merged)
+    assert Ema(start="expert").recipe(BASE, one, SUM).key == one.newest.key
 
 
 @pytest.mark.parametrize("start", ["base", "expert"])
 def test_a_weight_of_one_is_ft_and_of_zero_what_was_there_first(start: str) -> None:
-    assert Strategy(name="ema", weight=1, start=start).weights(BASE, THREE, BLEND).key == THIRD.key
+    assert Ema(weight=1, start=start).recipe(BASE, THREE, BLEND).key == THIRD.key
     first = BASE.key if start == "base" else FIRST.key
-    assert Strategy(name="ema", weight=0, start=start).weights(BASE, THREE, BLEND).key == first
+    assert Ema(weight=0, start=start).recipe(BASE, THREE, BLEND).key == first
 
 
 def test_a_weight_does_not_count_where_the_technique_takes_none() -> None:
-    one, other = (Strategy(name="ema", weight=w).weights(BASE, THREE, SUM) for w in (0.2, 0.9))
+    one, other = (Ema(weight=w).recipe(BASE, THREE, SUM) for w in (0.2, 0.9))
     assert one.key == other.key
 
 
 def test_parameters_count_only_where_they_can_change_a_result() -> None:
     plain, listed = technique(), technique(weights=[1.0, 2.0])
     assert plain.key != listed.key
-    pairs = [Strategy(name="ft").weights(BASE, THREE, t).key for t in (plain, listed)]
+    pairs = [Ft().recipe(BASE, THREE, t).key for t in (plain, listed)]
     assert pairs[0] == pairs[1]
 
 
@@ -98,24 +93,22 @@ def test_a_technique_with_another_version_makes_other_keys() -> None:
     assert newer.pair_key != BLEND.pair_key
 
 
-@given(
-    st.sampled_from([Strategy(name="ema", weight=0.25), Strategy(name="ema"), Strategy(name="all")]), st.integers(1, 5)
-)
+@given(st.sampled_from([Ema(weight=0.25), Ema(), All()]), st.integers(1, 5))
 def test_a_merge_of_a_shorter_history_is_a_part_of_the_longer(strategy: Strategy, length: int) -> None:
     longer = history(6)
     shorter: Experts | None = longer
     while shorter is not None and shorter.length > length:
         shorter = shorter.previous
-    alone = strategy.weights(BASE, history(length), BLEND)
-    assert strategy.weights(BASE, shorter, BLEND).key == alone.key
+    alone = strategy.recipe(BASE, history(length), BLEND)
+    assert strategy.recipe(BASE, shorter, BLEND).key == alone.key
 
 
 def test_labels_name_what_was_set() -> None:
-    assert Strategy(name="ema").label == "ema"
-    assert Strategy(name="ema", weight=0.3, start="expert").label == "ema(weight=0.3,start=expert)"
+    assert Ema().label == "ema"
+    assert Ema(weight=0.3, start="expert").label == "ema(weight=0.3,start=expert)"
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
 def test_a_weight_is_a_share(weight: float) -> None:
     with pytest.raises(ValueError, match="weight"):
-        Strategy(name="ema", weight=weight)
+        Ema(weight=weight)

@@ -7,7 +7,7 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, TaskTraining, Technique
 from time_ray.core.scoring import WHOLE, Scoring
-from time_ray.core.strategies import Strategy
+from time_ray.core.strategies import Strategy, read
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
 
@@ -36,7 +36,7 @@ def setting(
 
 
 def strategies(names: Sequence[str] = STRATEGIES) -> list[Strategy]:
-    return [Strategy(name=name) for name in names]  # type: ignore[arg-type]
+    return [read(name) for name in names]
 
 
 def full_grid(techniques: Sequence[Technique], *settings: Setting) -> tuple[Cell, ...]:

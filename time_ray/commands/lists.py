@@ -9,6 +9,14 @@ app = typer.Typer(help="List what an experiment may name.", no_args_is_help=True
 
 
 @app.command()
+def strategies(form: Form = "table") -> None:
+    """Strategies of the init and deploy axes: what they make of the experts so far, parameters."""
+    from time_ray.report.catalogue import strategy_rows
+
+    tables.print_rows(strategy_rows(), form)
+
+
+@app.command()
 def techniques(form: Form = "table") -> None:
     """Merge techniques: rule, parameters, state, paper."""
     from time_ray.report.catalogue import technique_rows

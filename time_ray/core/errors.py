@@ -1,5 +1,6 @@
 """Faults that a person can mend: one line each, all of them at once."""
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -16,6 +17,18 @@ class UserError(Exception):
         found = tuple(faults)
         if found:
             raise cls(*found)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a fault: the known word that was meant, if one is near."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, word: str, known: Iterable[str]) -> str:
+    """The fault of a word that is none of those known: the nearest of them is named, or else all."""
+    names = list(known)
+    return f"no such {what} '{word}'{nearest(word, names) or '; known: ' + ', '.join(names)}"
 
 
 class CellError(Exception):

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
+from time_ray.core import strategies
 from time_ray.core.budget import Budget
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
@@ -123,7 +124,7 @@ def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _Axis = (BeforeValidator(_as_tuple), BeforeValidator(_listed), Field(min_length=1), AfterValidator(_no_twice))
-StrategyEntry = Annotated[Strategy, BeforeValidator(_named)]
+StrategyEntry = Annotated[Strategy, BeforeValidator(strategies.read), PlainSerializer(Strategy.written)]
 TechniqueEntry = Annotated[TechniqueSpec, BeforeValidator(_technique)]
 ModelEntry = Annotated[ModelSpec, BeforeValidator(_named)]
 BudgetEntry = Annotated[Budget, BeforeValidator(_budget)]
@@ -154,13 +155,7 @@ class Experiment(Section):
         """Plain values that load to the same experiment, short where there is nothing to say."""
         return {
             **self.model_dump(mode="json"),
-            "init": [_written_strategy(entry) for entry in self.init],
-            "deploy": [_written_strategy(entry) for entry in self.deploy],
             "technique": [{"name": t.name, **t.params} if t.params else t.name for t in self.technique],
             "model": [m.name if m.weights is None else m.model_dump() for m in self.model],
             "budget": [entry.label for entry in self.budget],
         }
-
-
-def _written_strategy(entry: Strategy) -> object:
-    return entry.model_dump() if entry.name == "ema" else entry.name

@@ -45,7 +45,8 @@ class Setting:
     scoring: Scoring
     evaluation_key: str = field(init=False)
     key: str = field(init=False)
-    chains: dict[str, tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
+    chains: dict[tuple[Strategy, str], tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
+    links: dict[tuple[str, str], Link] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)
@@ -56,8 +57,8 @@ class Setting:
         object.__setattr__(self, "key", key_of("setting", *parts))
 
     def chain(self, init: Strategy, technique: Technique) -> tuple[Link, ...]:
-        """The trajectory of an init strategy; every cell that shares it gets the same object."""
-        name = trajectory_name(init, technique)
+        """The trajectory of an init strategy; trajectories share their links as far as they are the same."""
+        name = (init, technique.key)
         if name not in self.chains:
             self.chains[name] = tuple(self._links(init, technique))
         return self.chains[name]
@@ -65,21 +66,21 @@ class Setting:
     def _links(self, init: Strategy, technique: Technique) -> Iterator[Link]:
         experts: Experts | None = None
         for training in self.trainings:
-            start = init.weights(self.base, experts, technique)
+            start = self.base if experts is None else init.recipe(self.base, experts, technique)
+            link = self._link(experts, start, training)
+            experts = link.experts
+            yield link
+
+    def _link(self, experts: Experts | None, start: Recipe, training: TaskTraining) -> Link:
+        name = (experts.key if experts else "", start.key)
+        if name not in self.links:
             expert = Trained(start, training)
-            experts = Experts.add(experts, expert)
-            yield Link(start, expert, experts)
+            self.links[name] = Link(start, expert, Experts.add(experts, expert))
+        return self.links[name]
 
     def scores_key(self, deployed: Recipe) -> str:
         """The name under which the scores of these weights are kept."""
         return f"{deployed.key}-{self.evaluation_key}"
-
-
-def trajectory_name(init: Strategy, technique: Technique) -> str:
-    """Which chain of experts an init strategy makes: the technique counts only where init merges."""
-    if init.name == "ema":
-        return f"{init.label} {technique.pair_key}"
-    return f"all {technique.key}" if init.name == "all" else init.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,14 +118,14 @@ class Cell:
 
     @property
     def trajectory(self) -> str:
-        """The key of the chain of experts this cell shares with others."""
-        return key_of("trajectory", self.setting.key, trajectory_name(self.init, self.technique))
+        """The key of the chain of experts this cell shares with others: those whose inits come to the same experts."""
+        return key_of("trajectory", self.setting.key, self.setting.chain(self.init, self.technique)[-1].experts.key)
 
     def walk(self) -> Iterator[Step]:
         """The cell's tasks in order, as recipes; nothing is computed."""
         technique, base = self.technique, self.setting.base
         for link in self.setting.chain(self.init, technique):
-            deployed = self.deploy.weights(base, link.experts, technique)
+            deployed = self.deploy.recipe(base, link.experts, technique)
             yield Step(link.expert.how, link.start, link.expert, deployed)
 
 

@@ -149,6 +149,13 @@ class Running:
 Recipe: TypeAlias = Base | Trained | Merged | Running
 
 
+def merge_of(technique: Technique, base: Base, experts: Experts) -> Merged | Trained:
+    """The merge of a history; one expert alone is that expert, if the technique leaves it as it is."""
+    if experts.length == 1 and technique.identity_of_one:
+        return experts.newest
+    return Merged(technique, base, experts)
+
+
 def describe(recipe: Recipe) -> dict[str, object]:
     """The recipe as plain JSON values, experts by key: with theirs, enough to make the weights again."""
     match recipe:

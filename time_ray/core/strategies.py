@@ -1,91 +1,155 @@
 """The one table behind TIME's init and deploy axes: what single model do the experts so far make?
 
-Each strategy is a pure function of the history and returns a recipe, never tensors
-(TIME, section 3, https://arxiv.org/abs/2412.06712).
+A strategy is one object that owns all of itself: its name, its parameters, how it is written and shown, and what it
+makes of the experts, as a recipe and never as tensors (TIME, section 3, https://arxiv.org/abs/2412.06712).
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal, Self
+from abc import abstractmethod
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from time_ray.core.recipe import Base, Experts, Merged, Recipe, Running, Technique
+from time_ray.core.errors import UserError, unknown
+from time_ray.core.recipe import Base, Experts, Recipe, Running, Technique, merge_of
 from time_ray.core.section import Section
-
-Name = Literal["zs", "ft", "ema", "all"]
 
 
 class Strategy(Section):
-    """One value on the init or deploy axis; `weight` and `start` belong to ema alone."""
+    """One value on the init or deploy axis. Its fields are its parameters; each has a default and a description."""
 
-    name: Name
+    name: ClassVar[str]  # what an experiment calls it
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_of_another(cls, values: dict[str, Any]) -> dict[str, Any]:
+        foreign: dict[tuple[str, ...], list[str]] = {}
+        for name in values.keys() - cls.model_fields.keys():
+            foreign.setdefault(taken_by(name), []).append(name)
+        faults = [
+            f"{' and '.join(sorted(names))} can be set for {' and '.join(owners)} only, not for {cls.name}"
+            for owners, names in sorted(foreign.items())
+            if owners
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return values
+
+    @property
+    def label(self) -> str:
+        """The name, with what was set: for people, and for the keys of cells."""
+        defaults = type(self).model_fields
+        said = [f"{name}={value}" for name, value in self if value != defaults[name].default]
+        return f"{self.name}({','.join(said)})" if said else self.name
+
+    def written(self) -> object:
+        """The strategy as an experiment file has it; `read` gives it back."""
+        return {"name": self.name, **self.model_dump(mode="json")} if type(self).model_fields else self.name
+
+    @abstractmethod
+    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+        """The model that the experts so far make, from the base that they all go back to.
+
+        It may depend on nothing else. Equal weights should be equal recipes wherever that is known without computing:
+        whatever shares a recipe shares its training and its scores.
+        """
+
+
+class Zs(Strategy):
+    """The base, whatever was learned."""
+
+    name = "zs"
+
+    def recipe(self, base: Base, _experts: Experts, _technique: Technique, /) -> Recipe:
+        """See Strategy."""
+        return base
+
+
+class Ft(Strategy):
+    """The newest expert."""
+
+    name = "ft"
+
+    def recipe(self, _base: Base, experts: Experts, _technique: Technique, /) -> Recipe:
+        """See Strategy."""
+        return experts.newest
+
+
+class Ema(Strategy):
+    """A running merge: each expert is merged into what was there before it."""
+
+    name = "ema"
     weight: Annotated[float, Field(ge=0, le=1, description="the newest expert's share in the running merge")] = 0.5
     start: Annotated[
         Literal["base", "expert"],
         Field(description="base: the running merge begins with the base; expert: with the first expert"),
     ] = "base"
 
-    @model_validator(mode="after")
-    def _only_ema_has_settings(self) -> Self:
-        if self.name != "ema" and self.model_fields_set - {"name"}:
-            msg = (
-                f"{' and '.join(sorted(self.model_fields_set - {'name'}))} can be set for ema only, not for {self.name}"
-            )
-            raise ValueError(msg)
-        return self
+    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+        """See Strategy. Kept with the history, so that each task goes on from the one before it."""
+        weight = self.weight if technique.weighted else None
+        name = (technique.pair_key, weight, self.start)
+        if name not in experts.running:
+            experts.running[name] = self._step(base, experts, technique, weight)
+        return experts.running[name]
 
-    @property
-    def label(self) -> str:
-        """The name, with what was set."""
-        changed = {k: v for k, v in (("weight", self.weight), ("start", self.start)) if v != _DEFAULTS[k]}
-        return self.name + ("(" + ",".join(f"{k}={v}" for k, v in changed.items()) + ")" if changed else "")
-
-    @property
-    def merges(self) -> bool:
-        """Whether the strategy depends on the merge technique."""
-        return self.name in ("ema", "all")
-
-    def weights(self, base: Base, experts: Experts | None, technique: Technique) -> Recipe:
-        """The model that the experts so far make; the base before the first of them."""
-        return base if experts is None else STRATEGIES[self.name](self, base, experts, technique)
+    def _step(self, base: Base, experts: Experts, technique: Technique, weight: float | None) -> Recipe:
+        first = experts.previous is None
+        if weight == 1 or (first and self.start == "expert"):
+            return experts.newest
+        older = base if experts.previous is None else self.recipe(base, experts.previous, technique)
+        return older if weight == 0 else Running(technique, base, older, experts.newest, weight)
 
 
-_DEFAULTS = {"weight": 0.5, "start": "base"}
+class All(Strategy):
+    """One merge of all experts."""
+
+    name = "all"
+
+    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+        """See Strategy."""
+        return merge_of(technique, base, experts)
 
 
-def _zs(_: Strategy, base: Base, __: Experts, ___: Technique) -> Recipe:
-    return base
+STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Zs, Ft, Ema, All)}
+
+Kind = TypeVar("Kind", bound=type[Strategy])
 
 
-def _ft(_: Strategy, __: Base, experts: Experts, ___: Technique) -> Recipe:
-    return experts.newest
+def register(strategy: Kind) -> Kind:
+    """An experiment may name the strategy from now on; as a decorator of its class. UserError if the name is taken."""
+    if strategy.name in STRATEGIES:
+        raise UserError(f"strategy '{strategy.name}': the name is taken; give it another")
+    STRATEGIES[strategy.name] = strategy
+    return strategy
 
 
-def _ema(strategy: Strategy, base: Base, experts: Experts, technique: Technique) -> Recipe:
-    weight = strategy.weight if technique.weighted else None
-    name = (technique.pair_key, weight, strategy.start)
-    if name not in experts.running:
-        experts.running[name] = _ema_step(strategy, base, experts, technique, weight)
-    return experts.running[name]
+def read(value: object) -> Strategy:
+    """The strategy that an experiment names: `ema`, or `{name: ema, weight: 0.3}`. ValidationError with every fault."""
+    if isinstance(value, Strategy):
+        return value
+    named = _Named.model_validate({"name": value} if isinstance(value, str) else value)
+    return STRATEGIES[named.name].model_validate(named.model_extra)
 
 
-def _ema_step(strategy: Strategy, base: Base, experts: Experts, technique: Technique, weight: float | None) -> Recipe:
-    first = experts.previous is None
-    if weight == 1 or (first and strategy.start == "expert"):
-        return experts.newest
-    older = base if experts.previous is None else _ema(strategy, base, experts.previous, technique)
-    return older if weight == 0 else Running(technique, base, older, experts.newest, weight)
+def taken_by(parameter: str) -> tuple[str, ...]:
+    """The strategies that have a parameter of this name."""
+    return tuple(name for name, strategy in STRATEGIES.items() if parameter in strategy.model_fields)
 
 
-def _all(_: Strategy, base: Base, experts: Experts, technique: Technique) -> Recipe:
-    if experts.length == 1 and technique.identity_of_one:
-        return experts.newest
-    return Merged(technique, base, experts)
+def keys() -> tuple[str, ...]:
+    """What a strategy may have where it is written as a mapping: a name, and the parameters of whichever it is."""
+    return ("name", *dict.fromkeys(name for strategy in STRATEGIES.values() for name in strategy.model_fields))
 
 
-STRATEGIES: dict[str, Callable[[Strategy, Base, Experts, Technique], Recipe]] = {
-    "zs": _zs,
-    "ft": _ft,
-    "ema": _ema,
-    "all": _all,
-}
+def _known(name: str) -> str:
+    if name not in STRATEGIES:
+        raise ValueError(unknown("value", name, STRATEGIES))
+    return name
+
+
+class _Named(BaseModel):
+    """What is written of any strategy; the rest are parameters."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: Annotated[str, AfterValidator(_known)]

@@ -1,8 +1,21 @@
-"""What an experiment may name: techniques, models, datasets of the mini world."""
+"""What an experiment may name: strategies, techniques, models, datasets of the mini world."""
 
 from time_ray import merging
+from time_ray.core.strategies import STRATEGIES
 
 BATCH = 512  # pairs of a step, as in the benchmark
+
+
+def strategy_rows() -> list[dict[str, object]]:
+    """Every strategy of the init and deploy axes with its parameters and defaults."""
+    return [
+        {
+            "strategy": name,
+            "model": str(strategy.__doc__).splitlines()[0],
+            "parameters": ", ".join(f"{key}={field.default}" for key, field in strategy.model_fields.items()),
+        }
+        for name, strategy in STRATEGIES.items()
+    ]
 
 
 def technique_rows() -> list[dict[str, object]]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from time_ray.core.experiment import AXES
+from time_ray.core.plan import needs
 from time_ray.planning import PlanReport
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
@@ -109,8 +110,9 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     shown = [{**row, "KA": row["ka"], "ZS": row["zs"], "GM": row["gm"]} for row in [*rows, *base]]
     progress = [] if all(result.done for result in outcome.results) else ["tasks"]  # scores are after so many tasks
     tables.print_rows(shown, "table", columns=[*axes, *progress, "KA", "ZS", "GM"])
-    if _varies(rows, "technique") and any(row["init"] in ("zs", "ft") and row["deploy"] == "ft" for row in rows):
-        talk.print("zs/ft and ft/ft merge nothing, so they score the same with every technique", style="dim")
+    plain = _merging_nothing(outcome.results)
+    if plain and _varies(rows, "technique"):
+        talk.print(f"{' and '.join(plain)} merge nothing, so they score the same with every technique", style="dim")
     ranked = rank(outcome.results)
     if ranked:
         top = ranked[0]
@@ -120,6 +122,12 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     for event in outcome.failures.values():
         talk.print(f"failed: {event['of'].name}: {event['error']}", style="red")
     _print_next(opened, outcome, talk)
+
+
+def _merging_nothing(results: Sequence[CellResult]) -> list[str]:
+    """Pairs of init and deploy whose cells are without a merge, so that the technique does not matter."""
+    cells = [result.cell for result in results if not needs(result.cell).merges]
+    return list(dict.fromkeys(f"{cell.init.label}/{cell.deploy.label}" for cell in cells))
 
 
 def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
