@@ -173,9 +173,14 @@ CONFIGURATION = [
         "init.0.weight: input should be greater than or equal to 0, not -0.5",
     ),
     ({"init": [{"name": "ft", "weight": 0.5}]}, "init", "init.0: weight can be set for ema only, not for ft"),
+    (
+        {"deploy": [{"name": "window", "weight": 0.5, "start": "base"}]},
+        "deploy",
+        "deploy.0: start and weight can be set for ema only, not for window",
+    ),
     ({"deploy": [{"size": 2}]}, "deploy", "deploy.0: 'name' is missing; add it"),
-    ({"init": [3]}, "init", "init.0: a section with keys name, weight, start is needed, not 3"),
-    ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all"),
+    ({"init": [3]}, "init", "init.0: a section with keys name, weight, start, size is needed, not 3"),
+    ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all, window"),
     ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
     ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
     (

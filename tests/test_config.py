@@ -97,14 +97,19 @@ def test_numbers_are_numbers(path: Path, text: str, value: float) -> None:
 
 
 def test_what_is_written_out_loads_to_the_same(path: Path) -> None:
-    experiment, _ = config.load(path, ["init=[zs, {name: ema, start: expert}]", "data.pretraining=null"])
+    experiment, _ = config.load(
+        path, ["init=[zs, {name: ema, start: expert}, {name: window, size: 2}]", "data.pretraining=null"]
+    )
     path.write_text(yaml.safe_dump(experiment.written()), encoding="utf-8")
     assert config.load(path)[0] == experiment
 
 
 @given(
     st.lists(
-        st.sampled_from(["zs", "ft", "all", {"name": "ema", "weight": 0.2}]), min_size=1, max_size=4, unique_by=str
+        st.sampled_from(["zs", "ft", "all", {"name": "ema", "weight": 0.2}, "window", {"name": "window", "size": 2}]),
+        min_size=1,
+        max_size=4,
+        unique_by=str,
     ),
     st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True),
     st.sampled_from(["mini", "folder", {"adaptation": ["a", "b"], "pretraining": "c"}]),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from time_ray import merging
-from time_ray.core.recipe import Experts, Merged, Recipe, Running, Trained
+from time_ray.core.recipe import History, Merged, Recipe, Running, Trained
 
 Weights = Mapping[str, Tensor]
 
@@ -43,7 +43,7 @@ def num_bytes(weights: Weights) -> int:
 
 class _Fold(NamedTuple):
     technique: str
-    experts: Experts
+    experts: History
     fold: Any
 
 
@@ -99,10 +99,10 @@ class Merges:
         return fold, list(merge.experts)
 
 
-def _since(experts: Experts, seen: Experts) -> list[Trained] | None:
+def _since(experts: History, seen: History) -> list[Trained] | None:
     """The experts that came after those seen, oldest first; None if what was seen is no part of this history."""
     newer = []
-    link: Experts | None = experts
+    link: History | None = experts
     while link is not None and link.length > seen.length:
         newer.append(link.newest)
         link = link.previous

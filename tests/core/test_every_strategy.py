@@ -15,7 +15,7 @@ from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.plan import needs, plan
 from time_ray.core.recipe import Base, Experts, Merged, Recipe, Running, Technique, Trained
-from time_ray.core.strategies import STRATEGIES, Ema, Ft, Strategy, read, register
+from time_ray.core.strategies import STRATEGIES, Ema, Ft, Strategy, Window, read, register
 
 NUM_TASKS = 5
 BLENDS = (technique("blend"), technique("other blend"))  # one expert alone is itself
@@ -34,6 +34,7 @@ def kinds(*, with_parameters: bool = False) -> st.SearchStrategy[type[Strategy]]
 
 ANY = kinds().flatmap(settings_of)
 TWO_OF_A_KIND = kinds(with_parameters=True).flatmap(lambda kind: st.tuples(settings_of(kind), settings_of(kind)))
+SIZES = st.integers(1, NUM_TASKS + 1).map(lambda size: Window(size=size))  # most that are drawn hold every task
 
 
 def cell(init: Strategy, deploy: Strategy, of: Technique, where: Setting | None = None) -> Cell:
@@ -76,7 +77,7 @@ def test_the_technique_counts_exactly_where_there_is_a_merge(
         assert (one.trajectory != other.trajectory) == (merges and init is strategy)
 
 
-@given(ANY, ANY, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
+@given(ANY | SIZES, ANY | SIZES, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
 def test_cells_share_a_trajectory_exactly_where_they_share_their_experts(
     one: Strategy, other: Strategy, of: Technique, of_other: Technique
 ) -> None:
@@ -101,7 +102,7 @@ def structure(of: Recipe, known: dict[object, int]) -> int:
     return known.setdefault(said, len(known))
 
 
-@given(ANY, ANY, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
+@given(ANY | SIZES, ANY | SIZES, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
 def test_recipes_have_a_key_in_common_exactly_where_they_say_the_same(
     one: Strategy, other: Strategy, of: Technique, of_other: Technique
 ) -> None:
@@ -129,7 +130,7 @@ def test_planning_makes_a_few_keys_a_task(name: str, monkeypatch: pytest.MonkeyP
 
     whole = recipe.key_of
     monkeypatch.setattr(recipe, "key_of", counted)
-    strategy = read(name)
+    strategy = read({"name": name, "size": 100} if name == "window" else name)
     where = setting(200)
     made = 0
     plan([cell(strategy, strategy, of, where) for of in SUMS])

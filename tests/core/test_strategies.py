@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_grid import setting, technique
 
-from time_ray.core.recipe import Experts, Merged, Recipe, Running, Trained
-from time_ray.core.strategies import All, Ema, Ft, Strategy, Zs
+from time_ray.core.recipe import Experts, Merged, Recipe, Running, Technique, Trained
+from time_ray.core.strategies import All, Ema, Ft, Strategy, Window, Zs
 
 BLEND = technique()  # one alone is itself
 SUM = technique("sum", weighted=False, alone=False)
@@ -61,6 +61,33 @@ def test_ema_from_the_first_expert_has_the_base_as_anchor_only() -> None:
     assert merged.base.key == BASE.key
 
 
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("of", [BLEND, SUM], ids=["itself alone", "a merge alone"])
+def test_window_merges_the_newest_experts_oldest_first(size: int, of: Technique) -> None:
+    merged = Window(size=size).recipe(BASE, THREE, of)
+    if size == 1 and of is BLEND:
+        assert merged.key == THIRD.key
+        return
+    assert isinstance(merged, Merged)
+    assert [e.key for e in merged.experts] == [FIRST.key, SECOND.key, THIRD.key][-size:]
+    assert merged.base.key == BASE.key
+
+
+@pytest.mark.parametrize("size", [3, 4])
+def test_a_window_over_the_whole_history_is_the_merge_of_all(size: int) -> None:
+    assert Window(size=size).recipe(BASE, THREE, BLEND).key == All().recipe(BASE, THREE, BLEND).key
+
+
+def test_a_window_is_known_by_its_experts_and_not_by_what_came_before() -> None:
+    """Two histories with the same experts in the end: to train each of them from the base needs no earlier one."""
+    other = Experts.add(None, Trained(THIRD, setting(3).trainings[0]))
+    for expert in (SECOND, THIRD):
+        other = Experts.add(other, expert)
+    assert other.key != THREE.key
+    assert Window(size=2).recipe(BASE, other, BLEND).key == Window(size=2).recipe(BASE, THREE, BLEND).key
+    assert Window(size=3).recipe(BASE, other, BLEND).key != Window(size=3).recipe(BASE, THREE, BLEND).key
+
+
 def test_one_expert_alone_is_that_expert_where_the_technique_says_so() -> None:
     one = history(1)
     assert All().recipe(BASE, one, BLEND).key == one.newest.key
@@ -93,7 +120,7 @@ def test_a_technique_with_another_version_makes_other_keys() -> None:
     assert newer.pair_key != BLEND.pair_key
 
 
-@given(st.sampled_from([Ema(weight=0.25), Ema(), All()]), st.integers(1, 5))
+@given(st.sampled_from([Ema(weight=0.25), Ema(), All(), Window(size=2)]), st.integers(1, 5))
 def test_a_merge_of_a_shorter_history_is_a_part_of_the_longer(strategy: Strategy, length: int) -> None:
     longer = history(6)
     shorter: Experts | None = longer
@@ -106,6 +133,7 @@ def test_a_merge_of_a_shorter_history_is_a_part_of_the_longer(strategy: Strategy
 def test_labels_name_what_was_set() -> None:
     assert Ema().label == "ema"
     assert Ema(weight=0.3, start="expert").label == "ema(weight=0.3,start=expert)"
+    assert [Window(size=size).label for size in (2, 3)] == ["window(size=2)", "window"]
 
 
 @pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])

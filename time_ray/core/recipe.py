@@ -6,6 +6,7 @@ Equal weights get equal keys wherever that is known without computing; compare r
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 from time_ray.core.keys import key_of
@@ -99,6 +100,7 @@ class Experts:
     length: int
     key: str
     running: dict[tuple[object, ...], "Recipe"] = field(default_factory=dict, repr=False)  # running merges, once made
+    recent: dict[int, "Recent"] = field(default_factory=dict, repr=False)  # the newest experts by number, once made
 
     @classmethod
     def add(cls, previous: "Experts | None", newest: Trained) -> "Experts":
@@ -107,14 +109,58 @@ class Experts:
             return cls(None, newest, 1, key_of("experts", newest.key))
         return cls(previous, newest, previous.length + 1, key_of("experts", previous.key, newest.key))
 
+    def last(self, size: int) -> "Experts | Recent":
+        """The newest `size` experts: this history itself, if it is no longer than that."""
+        if size >= self.length:
+            return self
+        if size not in self.recent:
+            self.recent[size] = Recent(tuple(islice(self._newest_first(), size))[::-1])
+        return self.recent[size]
+
     def __iter__(self) -> Iterator[Trained]:
         """The experts, oldest first."""
-        chain = []
+        return reversed(list(self._newest_first()))
+
+    def _newest_first(self) -> Iterator[Trained]:
         link: Experts | None = self
         while link is not None:
-            chain.append(link.newest)
+            yield link.newest
             link = link.previous
-        return reversed(chain)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recent:
+    """The newest experts of a longer history, without the first of it.
+
+    It loses an expert with every one that it gains, so it continues no shorter history, and its key is made at once.
+    """
+
+    experts: tuple[Trained, ...]
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("recent experts", [expert.key for expert in self.experts]))
+
+    @property
+    def previous(self) -> None:
+        """The history that this one continues: none."""
+
+    @property
+    def newest(self) -> Trained:
+        """The expert of the latest task."""
+        return self.experts[-1]
+
+    @property
+    def length(self) -> int:
+        """How many experts there are."""
+        return len(self.experts)
+
+    def __iter__(self) -> Iterator[Trained]:
+        """The experts, oldest first."""
+        return iter(self.experts)
+
+
+History: TypeAlias = Experts | Recent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +169,7 @@ class Merged:
 
     technique: Technique
     base: Base
-    experts: Experts
+    experts: History
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -149,7 +195,7 @@ class Running:
 Recipe: TypeAlias = Base | Trained | Merged | Running
 
 
-def merge_of(technique: Technique, base: Base, experts: Experts) -> Merged | Trained:
+def merge_of(technique: Technique, base: Base, experts: History) -> Merged | Trained:
     """The merge of a history; one expert alone is that expert, if the technique leaves it as it is."""
     if experts.length == 1 and technique.identity_of_one:
         return experts.newest

@@ -110,7 +110,18 @@ class All(Strategy):
         return merge_of(technique, base, experts)
 
 
-STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Zs, Ft, Ema, All)}
+class Window(Strategy):
+    """One merge of the newest experts; older ones count no more."""
+
+    name = "window"
+    size: Annotated[int, Field(ge=1, description="how many of the newest experts are merged")] = 3
+
+    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+        """See Strategy."""
+        return merge_of(technique, base, experts.last(self.size))
+
+
+STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Zs, Ft, Ema, All, Window)}
 
 Kind = TypeVar("Kind", bound=type[Strategy])
 
