@@ -98,8 +98,8 @@ def test_two_cells_over_the_benchmark_in_small(root: Root, experiment: Path, tim
     for row in (row for result in results for row in result.rows):
         assert {name for name in row.accuracy if "/" not in name} == set(root.names)
         assert {"fscoco/r1", "flickr30k/r1"} <= set(row.accuracy)
-        assert row.scores.ka == pytest.approx(mean(row.accuracy[name] for name in learnt))
-        assert row.scores.zs == pytest.approx(mean(row.accuracy[name] for name in held_out))
+        assert row.scores["ka"] == pytest.approx(mean(row.accuracy[name] for name in learnt))
+        assert row.scores["zs"] == pytest.approx(mean(row.accuracy[name] for name in held_out))
 
     again = json.loads(time_ray("plan", experiment, "-f", "json").out)
     assert (again["trainings"]["to_do"], again["evaluations"]["to_do"]) == (0, 0)

@@ -8,7 +8,7 @@ import pytest
 from toy_grid import full_grid, setting, technique
 
 from time_ray.core.grid import Cell
-from time_ray.core.metrics import Scores
+from time_ray.core.metrics import AccuracyHistory
 from time_ray.core.plan import plan
 from time_ray.core.scoring import Scoring
 from time_ray.rates import Rate, measured, read_rates, trajectory_seconds, work_seconds, write_rates
@@ -29,8 +29,8 @@ def cells(**how: Any) -> tuple[Cell, ...]:
 def result(cell: Cell) -> CellResult:
     """A task of ten steps in 20 s, evaluated in 3 s after a merge of 1 s; what the base took does not count."""
     spent = {"train": 20.0, "eval": 3.0, "deploy": 1.0}
-    scores = Scores(ka=1.0, zs=1.0, gm=1.0)
-    rows = (TaskResult(0, scores, {}, {"eval": 99.0}), TaskResult(1, scores, {}, spent))
+    history = AccuracyHistory([{}, {}], (), ())
+    rows = (TaskResult(0, history, {"eval": 99.0}), TaskResult(1, history, spent))
     return CellResult(cell, rows, "", None)
 
 
@@ -52,7 +52,7 @@ def test_a_plan_takes_as_long_as_its_steps_and_evaluations(store: Store) -> None
 def test_the_first_measurement_stays(store: Store) -> None:
     grid = cells()
     write_rates(store, [result(grid[0])])
-    slower = result(grid[0]).rows[1]._replace(seconds={"train": 99.0})
+    slower = replace(result(grid[0]).rows[1], seconds={"train": 99.0})
     write_rates(store, [replace(result(grid[0]), rows=(slower, slower))])
     assert read_rates(store, grid) == {"toy": Rate(2.0, 4.0)}
 

@@ -160,15 +160,16 @@ def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Track
     for run in tracked.children[::7]:
         result = results[run.data.tags["time_ray.cell"]]
         for name, values in (
-            ("KA", [row.scores.ka for row in result.rows]),
-            ("ZS", [row.scores.zs for row in result.rows]),
-            ("GM", [row.scores.gm for row in result.rows]),
+            ("KA", [row.scores["ka"] for row in result.rows]),
+            ("ZS", [row.scores["zs"] for row in result.rows]),
+            ("GM", [row.scores["gm"] for row in result.rows]),
+            ("forgetting", [row.scores["forgetting"] for row in result.rows]),
             ("accuracy/chess", [row.accuracy["chess"] for row in result.rows]),
             ("accuracy/textures", [row.accuracy["textures"] for row in result.rows]),
         ):
             history = tracked.client.get_metric_history(run.info.run_id, name)
             assert [(point.step, point.value) for point in history] == [
-                (i, round(v, 4)) for i, v in enumerate(values)
+                (i, round(v, 4)) for i, v in enumerate(values) if v is not None
             ], name
         assert {"seconds/init", "seconds/train", "seconds/deploy", "seconds/eval"} <= set(run.data.metrics)
 
@@ -201,7 +202,7 @@ def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
 def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     status = json.loads(time_ray("status", swept.path, "-f", "json").out)
     assert len(status) == 24
-    assert {"init", "deploy", "technique", "model", "budget", "seed", "done", "ka", "zs", "gm"} <= set(status[0])
+    assert list(status[0]) == [*swept.opened.study.cells[0].axes, "tasks", "done", "ka", "zs", "gm", "forgetting"]
     assert all(row["done"] is True for row in status)
     found = json.loads(time_ray("plan", swept.path, "-f", "json").out)
     assert found["cells"] == 24
@@ -239,7 +240,7 @@ def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Trac
     done = time_ray("best", swept.path, "-f", "json")
     ranked = json.loads(done.out)
     assert len(ranked) == 24
-    columns = "init deploy technique model budget seeds ka zs gm ka_sd zs_sd gm_sd"
+    columns = "init deploy technique model budget seeds ka zs gm ka_sd zs_sd gm_sd pareto forgetting forgetting_sd"
     assert set(columns.split()) <= set(ranked[0])
     assert [row["gm"] for row in ranked] == sorted((row["gm"] for row in ranked), reverse=True)
     assert ranked[0]["seeds"] == 1
@@ -247,15 +248,25 @@ def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Trac
     assert any(row["pareto"] for row in ranked)
     assert done.err.startswith("registered: models:/time-ray-tiny@best-in-time")
     version = tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time")
-    best = max(swept.outcome.results, key=lambda result: result.final.gm)
+    best = max(swept.outcome.results, key=lambda result: result.final["gm"])
     assert version.tags["time_ray.digest"] in {
-        result.weights["digest"] for result in swept.outcome.results if result.final.gm == best.final.gm
+        result.weights["digest"] for result in swept.outcome.results if result.final["gm"] == best.final["gm"]
     }
     again = time_ray("best", swept.path, "-f", "csv")
     assert again.out.splitlines()[0].startswith(columns.replace(" ", ","))
     assert tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time").version == version.version
     by_ka = json.loads(time_ray("best", swept.path, "--by", "ka", "--no-register", "-f", "json").out)
     assert by_ka[0]["ka"] == max(row["ka"] for row in by_ka)
+    kept = json.loads(time_ray("best", swept.path, "--by", "forgetting", "--no-register", "-f", "json").out)
+    assert [row["forgetting"] for row in kept] == sorted(row["forgetting"] for row in kept)
+
+
+def test_a_metric_that_is_none_is_refused(swept: Swept, time_ray: Command) -> None:
+    assert time_ray("best", swept.path, "--by", "forgeting") == (
+        2,
+        "",
+        "error: no such metric 'forgeting'; did you mean 'forgetting'?\n",
+    )
 
 
 @pytest.mark.parametrize("overrides", [[], ["technique=average"]], ids=["the same grid", "a part of it"])
@@ -449,8 +460,8 @@ def test_a_small_vit_learns_an_image_folder(new_experiment: Make, tmp_path: Path
     assert done.outcome.exit_code == 0
     for result in done.outcome.results:
         assert set(result.rows[-1].accuracy) == {"pictures"}
-        assert result.final.ka is not None
-        assert result.final.gm is None  # nothing was held out
+        assert result.final["ka"] is not None
+        assert result.final["gm"] is None  # nothing was held out
     weights = api.export(done.opened, "init=ema", tmp_path / "out")
     model, _, _ = open_clip.create_model_and_transforms("ViT-small-test", pretrained=str(weights))
     assert sum(tensor.numel() for tensor in model.state_dict().values()) > 0

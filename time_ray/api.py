@@ -14,7 +14,7 @@ from time_ray.data.dataset import verify_datasets
 from time_ray.export import export_cell, pick_cell
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
-from time_ray.ranking import By, Ranked, best_seed, rank
+from time_ray.ranking import Ranked, best_seed, rank
 from time_ray.results import CellResult, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
@@ -136,15 +136,15 @@ def status(opened: Opened) -> list[CellResult]:
     return read_results(opened.study.cells, opened.store)
 
 
-def best(opened: Opened, by: By = "gm") -> list[Ranked]:
-    """Finished cells over their seeds, best first. UserError if none is finished."""
+def best(opened: Opened, by: str = "gm") -> list[Ranked]:
+    """Finished cells over their seeds, best first. UserError if none is finished, or there is no such metric."""
     ranked = rank(status(opened), by)
     if not ranked:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return ranked
 
 
-def register(opened: Opened, ranked: Sequence[Ranked], by: By = "gm") -> str:
+def register(opened: Opened, ranked: Sequence[Ranked], by: str = "gm") -> str:
     """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI."""
     from time_ray.tracking.tracker import Tracker, register_best
 

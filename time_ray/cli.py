@@ -14,7 +14,7 @@ from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.merging.errors import MergeError
-from time_ray.ranking import COLUMNS
+from time_ray.ranking import columns
 from time_ray.report import tables
 
 app = typer.Typer(
@@ -125,9 +125,9 @@ def stream(
 def status(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
     """Print how far every cell is, and its scores so far."""
     from time_ray import api
-    from time_ray.report.summary import status_rows
+    from time_ray.report.summary import print_status
 
-    tables.print_rows(status_rows(api.status(api.open_experiment(exp, overrides or ()))), form)
+    print_status(api.status(api.open_experiment(exp, overrides or ())), form)
 
 
 @app.command()
@@ -147,7 +147,7 @@ def best(
     if form == "table":
         tables.print_rows(best_rows(ranked), form)
     else:
-        tables.print_rows([row.as_row() for row in ranked], form, columns=COLUMNS)
+        tables.print_rows([row.as_row() for row in ranked], form, columns=columns())
     unfinished = sum(not result.done for result in api.status(opened))
     if unfinished:
         talk.print(f"{unfinished} cells are not finished and not ranked; run: time-ray sweep {opened.words}")

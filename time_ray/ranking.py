@@ -1,18 +1,18 @@
 """Best-in-TIME: cells ranked over seeds, and the front between learning and keeping."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from time_ray.core.metrics import METRICS, OF_THE_PAPER, Metric, metric_named
 from time_ray.core.statistics import deviation, mean, pareto_front
 from time_ray.results import CellResult
 
-By = Literal["gm", "ka", "zs"]
+AXES = ("init", "deploy", "technique", "model", "budget")  # all but the seed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranked:
-    """A cell without its seed: means and sample standard deviations (n - 1) over seeds, in percent."""
+    """A cell without its seed, and its metrics over seeds, by name; None where a metric is not defined."""
 
     init: str
     deploy: str
@@ -20,83 +20,66 @@ class Ranked:
     model: str
     budget: str
     seeds: int
-    ka: float | None
-    zs: float | None
-    gm: float | None
-    ka_sd: float | None
-    zs_sd: float | None
-    gm_sd: float | None
+    means: Mapping[str, float | None]
+    sds: Mapping[str, float | None]  # sample standard deviations (n - 1); None for one seed
     pareto: bool  # no other cell has both a higher KA and a higher ZS
     results: tuple[CellResult, ...]
 
-    def score(self, by: By) -> float | None:
-        """The mean that the ranking goes by."""
-        found: float | None = getattr(self, by)
-        return found
-
     def as_row(self) -> dict[str, object]:
         """The row of `best -f json`."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        scores = {**self.means, **{f"{name}_sd": sd for name, sd in self.sds.items()}}
+        return {name: scores[name] if name in scores else getattr(self, name) for name in columns()}
 
 
-COLUMNS = (
-    *("init", "deploy", "technique", "model", "budget", "seeds"),
-    *("ka", "zs", "gm", "ka_sd", "zs_sd", "gm_sd", "pareto"),
-)
+def columns() -> tuple[str, ...]:
+    """The columns of `best -f json` and `-f csv`. Later metrics stand behind earlier columns, so that none moves."""
+    later = [name for name in METRICS if name not in OF_THE_PAPER]
+    first = (*OF_THE_PAPER, *(f"{name}_sd" for name in OF_THE_PAPER))
+    return (*AXES, "seeds", *first, "pareto", *(column for name in later for column in (name, f"{name}_sd")))
 
 
-def rank(results: Sequence[CellResult], by: By = "gm") -> list[Ranked]:
-    """Finished cells, best first. Without held-out data there is no GM, and KA decides."""
+def rank(results: Sequence[CellResult], by: str = "gm") -> list[Ranked]:
+    """Finished cells, best first by a metric. Without held-out data there is no GM, and KA ranks.
+
+    UserError if there is no such metric.
+    """
+    metric_named(by)
     groups: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if result.done:
-            axes = result.cell.axes
-            groups.setdefault(tuple(v for k, v in axes.items() if k != "seed"), []).append(result)
-    members = list(groups.values())
-    means = [(_mean(group, "ka"), _mean(group, "zs")) for group in members]
-    front = pareto_front([(ka or 0.0, zs or 0.0) for ka, zs in means])
-    ranked = [_ranked(group, on_front=i in front) for i, group in enumerate(members)]
-    return sorted(ranked, key=lambda row: (-_value(row, by), row.init, row.deploy, row.technique))
+            groups.setdefault(tuple(result.cell.axes[name] for name in AXES), []).append(result)
+    means = [{name: _mean(group, name) for name in METRICS} for group in groups.values()]
+    front = pareto_front([(scores["ka"] or 0.0, scores["zs"] or 0.0) for scores in means])
+    ranked = [
+        Ranked(
+            **dict(zip(AXES, axes, strict=True)),
+            seeds=len(group),
+            means=scores,
+            sds={name: deviation(_values(group, name)) for name in METRICS},
+            pareto=number in front,
+            results=tuple(group),
+        )
+        for number, ((axes, group), scores) in enumerate(zip(groups.items(), means, strict=True))
+    ]
+    metric = _ranking(by, means)
+    return sorted(ranked, key=lambda row: (metric.loss(row.means[metric.name]), row.init, row.deploy, row.technique))
 
 
-def best_seed(row: Ranked, by: By) -> CellResult:
-    """The seed of a ranked cell that scored highest: the one whose weights are registered."""
-    return max(row.results, key=lambda result: getattr(result.final, by) or result.final.ka or 0.0)
+def best_seed(row: Ranked, by: str) -> CellResult:
+    """The seed of a ranked cell that scored best: the one whose weights are registered."""
+    metric = _ranking(by, [result.final for result in row.results])
+    return min(row.results, key=lambda result: metric.loss(result.final[metric.name]))
 
 
-def _value(row: Ranked, by: By) -> float:
-    score = row.score(by)
-    return score if score is not None else row.ka or row.zs or 0.0
+def _ranking(by: str, scores: Iterable[Mapping[str, float | None]]) -> Metric:
+    """The metric that was asked for, or KA where that is defined for none."""
+    return METRICS[by if any(score[by] is not None for score in scores) else "ka"]
 
 
-def _ranked(group: Sequence[CellResult], *, on_front: bool) -> Ranked:
-    axes = group[0].cell.axes
-    return Ranked(
-        init=axes["init"],
-        deploy=axes["deploy"],
-        technique=axes["technique"],
-        model=axes["model"],
-        budget=axes["budget"],
-        seeds=len(group),
-        ka=_mean(group, "ka"),
-        zs=_mean(group, "zs"),
-        gm=_mean(group, "gm"),
-        ka_sd=_deviation(group, "ka"),
-        zs_sd=_deviation(group, "zs"),
-        gm_sd=_deviation(group, "gm"),
-        pareto=on_front,
-        results=tuple(group),
-    )
+def _values(group: Sequence[CellResult], name: str) -> list[float]:
+    return [value for result in group if (value := result.final[name]) is not None]
 
 
-def _values(group: Sequence[CellResult], name: By) -> list[float]:
-    return [value for result in group if (value := getattr(result.final, name)) is not None]
-
-
-def _mean(group: Sequence[CellResult], name: By) -> float | None:
+def _mean(group: Sequence[CellResult], name: str) -> float | None:
     values = _values(group, name)
     return mean(values) if values else None
-
-
-def _deviation(group: Sequence[CellResult], name: By) -> float | None:
-    return deviation(_values(group, name))

@@ -2,21 +2,32 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from time_ray.core.grid import Cell
-from time_ray.core.metrics import Scores, scores
+from time_ray.core.metrics import AccuracyHistory, scores
 from time_ray.core.plan import Stored
 from time_ray.store.store import Entry, Store
 
 
-class TaskResult(NamedTuple):
+@dataclass(frozen=True)
+class TaskResult:
     """One row of a cell: what it serves after a task (0: the base, before any training)."""
 
     task: int
-    scores: Scores
-    accuracy: Mapping[str, float]  # percent, by dataset
+    history: AccuracyHistory  # of the whole cell
     seconds: Mapping[str, float]  # cost of each stage where it was first done: init, train, deploy, eval
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        """Percent, by dataset."""
+        return self.history.accuracies[self.task]
+
+    @cached_property
+    def scores(self) -> Mapping[str, float | None]:
+        """Every metric of the table, by name; None where it is not defined."""
+        return scores(self.history.until(self.task))
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,8 @@ class CellResult:
         return len(self.rows) == 1 + len(self.cell.setting.trainings) and self.weights is not None
 
     @property
-    def final(self) -> Scores:
-        """Scores after the last task."""
+    def final(self) -> Mapping[str, float | None]:
+        """Scores after the last task, by metric."""
         return self.rows[-1].scores
 
 
@@ -50,30 +61,31 @@ def read_results(cells: Sequence[Cell], store: Store) -> list[CellResult]:
 
 
 def _read(cell: Cell, store: Store) -> CellResult:
+    setting, final = cell.setting, cell.setting.base.key
+    accuracies: list[Any] = []
+    seconds: list[dict[str, float]] = []
+    for deployed, expert, scored in _scored(cell, store):
+        accuracies.append(scored["accuracy"])
+        seconds.append({**_seconds(expert), **_seconds(scored)})
+        final = deployed
+    history = AccuracyHistory(accuracies, setting.adaptation, setting.evaluation)
+    rows = tuple(TaskResult(task, history, spent) for task, spent in enumerate(seconds))
+    return CellResult(cell, rows, final, store.entry("weights", final))
+
+
+def _scored(cell: Cell, store: Store) -> Iterator[tuple[str, Entry | None, Entry]]:
+    """What is served after each task, by key, with the entries of the expert and of the scores: as far as they go."""
     setting = cell.setting
-    rows, final = [], setting.base.key
     base = store.entry("scores", setting.scores_key(setting.base))
-    if base is not None:
-        rows.append(_row(cell, 0, base, {}))
-        for task, expert, deployed, entry in _scored(cell, store):
-            rows.append(_row(cell, task, entry, _seconds(store.entry("weights", expert))))
-            final = deployed
-    return CellResult(cell, tuple(rows), final, store.entry("weights", final))
-
-
-def _scored(cell: Cell, store: Store) -> Iterator[tuple[int, str, str, Entry]]:
+    if base is None:
+        return
+    yield setting.base.key, None, base
     for step in cell.walk():
-        entry = store.entry("scores", cell.setting.scores_key(step.deployed))
-        if entry is None or store.entry("weights", step.expert.key) is None:
+        scored = store.entry("scores", setting.scores_key(step.deployed))
+        expert = store.entry("weights", step.expert.key)
+        if scored is None or expert is None:
             return
-        yield step.training.task.number, step.expert.key, step.deployed.key, entry
-
-
-def _row(cell: Cell, task: int, entry: Entry, trained: Mapping[str, float]) -> TaskResult:
-    accuracy: Any = entry["accuracy"]
-    setting = cell.setting
-    points = scores(accuracy, setting.adaptation, setting.evaluation)
-    return TaskResult(task, points, accuracy, {**trained, **_seconds(entry)})
+        yield step.deployed.key, expert, scored
 
 
 def _seconds(entry: Entry | None) -> dict[str, float]:

@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.mini import CONTEXT, MERGES_FILE, MODELS, model_config_dir
 from time_ray.clip.models import base_weights, create
-from time_ray.core.metrics import Scores
 from time_ray.core.model import ModelSpec
 from time_ray.data import mini
 from time_ray.data.dataset import Dataset
@@ -97,4 +96,4 @@ def test_pretraining_is_repeatable(tmp_path: Path) -> None:
 
 def test_one_rate_serves_both_image_scales() -> None:
     gm = {(3e-4, 1.0): 42.0, (3e-4, 0.3): 52.0, (6e-4, 1.0): 33.0, (6e-4, 0.3): 54.0}
-    assert best_rate({setting: Scores(None, None, value) for setting, value in gm.items()}) == 3e-4
+    assert best_rate({setting: {"gm": value} for setting, value in gm.items()}) == 3e-4

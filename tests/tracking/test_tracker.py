@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from time_ray import api
+from time_ray.core.metrics import METRICS
 from time_ray.tracking import history, mlflow_sync, tracker
 from time_ray.tracking.mlflow_sync import Mirror
 from time_ray.tracking.tracker import Tracker
@@ -191,7 +193,7 @@ def test_a_writer_that_dies_between_points_and_their_sign_doubles_nothing(swept:
     slower = [
         replace(
             result,
-            rows=tuple(row._replace(seconds={k: v + 1 for k, v in row.seconds.items()}) for row in result.rows),
+            rows=tuple(replace(row, seconds={k: v + 1 for k, v in row.seconds.items()}) for row in result.rows),
         )
         for result in results
     ]
@@ -199,6 +201,68 @@ def test_a_writer_that_dies_between_points_and_their_sign_doubles_nothing(swept:
     tracker.sync(slower)
     tracker.finish(slower)
     assert tracked(empty) == swept.tracked
+
+
+def points(uri: str) -> int:
+    """All points of all runs."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        (count,) = database.execute("select count(*) from metrics").fetchone()
+    database.close()
+    return int(count)
+
+
+def cell_runs(uri: str) -> list[Any]:
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tiny")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id], "tags.`time_ray.kind` = 'cell'"))
+
+
+def synced(opened: api.Opened) -> None:
+    assert api.sync(opened) is None
+
+
+def swept_again(opened: api.Opened) -> None:
+    assert api.sweep(opened).tracking_error is None
+
+
+@pytest.mark.parametrize("again", [synced, swept_again])
+@pytest.mark.parametrize("tagged", [True, False], ids=["with fewer metrics", "before there was a table"])
+def test_a_metric_that_is_added_reaches_runs_that_are_over(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, again: Callable[[api.Opened], None], *, tagged: bool
+) -> None:
+    with monkeypatch.context() as context:
+        context.delitem(METRICS, "forgetting")
+        synced(api.open_experiment(swept.opened.path))
+        assert tracking.is_tracked(swept.opened.study, swept.opened.files)
+    assert not tracking.is_tracked(swept.opened.study, swept.opened.files)
+    before, over = points(empty), {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)}
+    assert all("forgetting" not in run.data.metrics for run in cell_runs(empty))
+    for run in () if tagged else cell_runs(empty):
+        MlflowClient(empty).delete_tag(run.info.run_id, tracker.METRICS_TAG)
+    again(api.open_experiment(swept.opened.path))
+    assert tracking.is_tracked(swept.opened.study, swept.opened.files)
+    assert tracked(empty) == swept.tracked
+    assert points(empty) == before + 2 * 3  # of two cells, after each task but the base
+    assert {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)} == over
+    again(api.open_experiment(swept.opened.path))
+    assert points(empty) == before + 2 * 3
+
+
+def test_a_metric_that_is_computed_differently_has_a_new_value_in_runs_that_are_over(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point cannot be taken back; of two at a task MLflow shows the one that was logged later."""
+    synced(swept.opened)
+    before = points(empty)
+    lower = replace(METRICS["gm"], compute=lambda history: min(history.accuracies[-1].values()), version=2)
+    monkeypatch.setitem(METRICS, "gm", lower)
+    for _ in range(2):
+        synced(api.open_experiment(swept.opened.path))
+        finals = {result.cell.key: result.final["gm"] for result in api.status(api.open_experiment(swept.opened.path))}
+        for run in cell_runs(empty):
+            assert run.data.metrics["GM"] == round(finals[run.data.tags[tracking.CELL_TAG]], 4)
+        assert points(empty) == before + 2 * 4
 
 
 class Down:

@@ -1,4 +1,4 @@
-"""`time-ray list`: what an experiment may name."""
+"""`time-ray list`: what an experiment or a command may name."""
 
 import typer
 
@@ -22,6 +22,14 @@ def techniques(form: Form = "table") -> None:
     from time_ray.report.catalogue import technique_rows
 
     tables.print_rows(technique_rows(), form)
+
+
+@app.command()
+def metrics(form: Form = "table") -> None:
+    """Metrics that cells are scored and ranked by."""
+    from time_ray.report.catalogue import metric_rows
+
+    tables.print_rows(metric_rows(), form)
 
 
 @app.command()

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from time_ray.ranking import By
 from time_ray.report.tables import Format
 
 Exp = Annotated[Path, typer.Argument(metavar="EXP", help="Experiment file (YAML).", show_default=False)]
@@ -15,6 +14,6 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
 ]
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
-Rank = Annotated[By, typer.Option("--by", help="Score that ranks: geometric mean, KA or ZS.")]
+Rank = Annotated[str, typer.Option("--by", metavar="METRIC", help="Metric that ranks; see: time-ray list metrics.")]
 
 talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets

@@ -1,6 +1,7 @@
-"""What an experiment may name: strategies, techniques, models, datasets of the mini world."""
+"""What an experiment or a command may name: strategies, techniques, metrics, models, datasets of the mini world."""
 
 from time_ray import merging
+from time_ray.core.metrics import METRICS
 from time_ray.core.strategies import STRATEGIES
 
 BATCH = 512  # pairs of a step, as in the benchmark
@@ -29,6 +30,20 @@ def technique_rows() -> list[dict[str, object]]:
             "paper": row.paper,
         }
         for row in merging.TECHNIQUES.values()
+    ]
+
+
+def metric_rows() -> list[dict[str, object]]:
+    """Every metric that cells are scored and ranked by."""
+    return [
+        {
+            "metric": name,
+            "title": metric.title,
+            "unit": metric.unit,
+            "better": "higher" if metric.higher_is_better else "lower",
+            "what": str(metric.compute.__doc__).splitlines()[0],
+        }
+        for name, metric in METRICS.items()
     ]
 
 

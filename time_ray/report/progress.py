@@ -58,10 +58,10 @@ class SweepProgress:
     def line(self) -> str:
         """Everything in one line."""
         parts = [self.step] if self.step else []
-        if self.best is not None and self.best.final.gm is not None:
+        if self.best is not None and self.best.final["gm"] is not None:
             axes = self.best.cell.axes
             name = f"{axes['init']}/{axes['deploy']} {axes['technique']}"
-            parts.append(f"best so far {name} GM {self.best.final.gm:.1f}")
+            parts.append(f"best so far {name} GM {self.best.final['gm']:.1f}")
         eta = self._eta()
         if eta is not None:
             parts.append(f"about {_duration(eta)} left")
@@ -97,7 +97,7 @@ class SweepProgress:
     def _on_done(self, event: Event) -> None:
         self._cells += 1
         (result,) = read_results([event["of"]], self.store)
-        if result.done and (self.best is None or (result.final.gm or 0) > (self.best.final.gm or 0)):
+        if result.done and (self.best is None or (result.final["gm"] or 0) > (self.best.final["gm"] or 0)):
             self.best = result
 
     def _on_failed(self, event: Event) -> None:

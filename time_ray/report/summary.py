@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from time_ray.core.experiment import AXES
+from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.plan import needs
 from time_ray.planning import PlanReport
 from time_ray.ranking import Ranked, rank
@@ -27,22 +28,29 @@ def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
     ]
 
 
+def print_status(results: Sequence[CellResult], form: Format) -> None:
+    """How far every cell is, is on stdout; people see only the axes that cells differ on."""
+    rows = status_rows(results)
+    shown = [*_axes(rows), "tasks", "done", *METRICS]
+    tables.print_rows(rows, form, columns=shown if form == "table" else None)
+
+
 def _scores(result: CellResult) -> dict[str, object]:
-    if not result.rows:
-        return {"ka": None, "zs": None, "gm": None}
-    return dict(result.final._asdict())
+    return dict(result.final) if result.rows else dict.fromkeys(METRICS)
 
 
 def best_rows(ranked: Sequence[Ranked]) -> list[dict[str, object]]:
     """The ranking, with mean ± sd in one column."""
+    rows = [row.as_row() for row in ranked]
+    axes = _axes(rows)
     return [
         {
             "": number,
-            **{name: getattr(row, name) for name in ("init", "deploy", "technique", "model", "budget", "seeds")},
-            **{name.upper(): _spread(getattr(row, name), getattr(row, f"{name}_sd")) for name in ("ka", "zs", "gm")},
+            **{name: as_row[name] for name in (*axes, "seeds")},
+            **{metric.title: _spread(row.means[name], row.sds[name]) for name, metric in METRICS.items()},
             "pareto": row.pareto,
         }
-        for number, row in enumerate(ranked, start=1)
+        for number, (row, as_row) in enumerate(zip(ranked, rows, strict=True), start=1)
     ]
 
 
@@ -106,17 +114,18 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
     rows = sorted(status_rows(outcome.results), key=_by_score)
     _mark_best(rows)
     base = _base_rows(outcome.results)
-    axes = [name for name in AXES if name in ("init", "deploy", "technique") or _varies(rows, name)]
-    shown = [{**row, "KA": row["ka"], "ZS": row["zs"], "GM": row["gm"]} for row in [*rows, *base]]
+    axes = _axes(rows)
+    titles = {METRICS[name].title: name for name in OF_THE_PAPER}
+    shown = [{**row, **{title: row[name] for title, name in titles.items()}} for row in [*rows, *base]]
     progress = [] if all(result.done for result in outcome.results) else ["tasks"]  # scores are after so many tasks
-    tables.print_rows(shown, "table", columns=[*axes, *progress, "KA", "ZS", "GM"])
+    tables.print_rows(shown, "table", columns=[*axes, *progress, *titles])
     plain = _merging_nothing(outcome.results)
     if plain and _varies(rows, "technique"):
-        talk.print(f"{' and '.join(plain)} merge nothing, so they score the same with every technique", style="dim")
+        talk.print(f"cells without a merge score the same with every technique: {', '.join(plain)}", style="dim")
     ranked = rank(outcome.results)
     if ranked:
         top = ranked[0]
-        scores = f"KA {_spread(top.ka, top.ka_sd)}, ZS {_spread(top.zs, top.zs_sd)}, GM {_spread(top.gm, top.gm_sd)}"
+        scores = ", ".join(f"{title} {_spread(top.means[name], top.sds[name])}" for title, name in titles.items())
         talk.print("Best-in-TIME", style="bold", end="")
         talk.print(f": init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
     for event in outcome.failures.values():
@@ -170,9 +179,14 @@ def _base_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
     for result in results:
         if result.rows:
             model = result.cell.axes["model"]
-            found[model] = {"init": "(base)", "model": model, **result.rows[0].scores._asdict(), "style": "dim"}
+            found[model] = {"init": "(base)", "model": model, **result.rows[0].scores, "style": "dim"}
     return list(found.values())
 
 
+def _axes(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """The axes that a table shows: TIME's three, and others that its rows differ on."""
+    return [name for name in AXES if name in ("init", "deploy", "technique") or _varies(rows, name)]
+
+
 def _varies(rows: Sequence[Mapping[str, object]], name: str) -> bool:
-    return len({row[name] for row in rows}) > 1
+    return len({row.get(name) for row in rows}) > 1

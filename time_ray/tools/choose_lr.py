@@ -19,7 +19,7 @@ from time_ray.clip.evaluate import evaluate
 from time_ray.clip.mini import MODELS
 from time_ray.clip.models import base_weights, create
 from time_ray.clip.train import train
-from time_ray.core.metrics import Scores, scores
+from time_ray.core.metrics import METRICS, OF_THE_PAPER, AccuracyHistory, scores
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.stream import Concept, chunk, random_order
@@ -44,7 +44,7 @@ def world(folder: Path) -> Data:
     return Data(adaptation, evaluation, None)
 
 
-def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Scores:
+def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Mapping[str, float | None]:
     """The scores of plain sequential fine-tuning once the whole stream was learned."""
     clip, weights = create(spec), base_weights(spec)
     concepts = [Concept(dataset.card.name, name) for dataset in data.adaptation for name in dataset.card.classes]
@@ -64,12 +64,12 @@ def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Score
         )
         weights = train(clip, weights, drawn, how, steps=STEPS)
     (accuracy,) = evaluate(clip, [weights], (*data.adaptation, *data.evaluation))
-    return scores(accuracy, mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION)
+    return scores(AccuracyHistory([accuracy], mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION))
 
 
-def best_rate(found: Mapping[tuple[float, float], Scores]) -> float:
+def best_rate(found: Mapping[tuple[float, float], Mapping[str, float | None]]) -> float:
     """The rate with the best geometric mean, averaged over the scales that were tried with it."""
-    means = {rate: [score.gm or 0.0 for (tried, _), score in found.items() if tried == rate] for rate, _ in found}
+    means = {rate: [score["gm"] or 0.0 for (tried, _), score in found.items() if tried == rate] for rate, _ in found}
     return max(means, key=lambda rate: sum(means[rate]) / len(means[rate]))
 
 
@@ -82,15 +82,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[tuple[float, float], Scores] = {}
+    found: dict[tuple[float, float], Mapping[str, float | None]] = {}
     with tempfile.TemporaryDirectory() as folder:
         data = world(Path(folder))
         for rate, scale in product(given.rates, given.image_lr_scales):
             how = HOW.model_copy(update={"lr": rate, "image_lr_scale": scale})
             found[rate, scale] = after_stream(ModelSpec(name=given.model), data, how, given.seed)
             print(f"{given.model} lr {rate:g} image_lr_scale {scale:g}", file=sys.stderr)
-    for (rate, scale), (ka, zs, gm) in found.items():
-        print(f"{given.model}  lr {rate:<7g} image_lr_scale {scale:<4g} KA {ka:5.1f}  ZS {zs:5.1f}  GM {gm:5.1f}")
+    for (rate, scale), score in found.items():
+        shown = "  ".join(f"{METRICS[name].title} {score[name]:5.1f}" for name in OF_THE_PAPER)
+        print(f"{given.model}  lr {rate:<7g} image_lr_scale {scale:<4g} {shown}")
     print(f"{given.model}  chosen: lr {best_rate(found):g}")
 
 

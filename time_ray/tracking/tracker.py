@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
+from time_ray.core.metrics import METRICS, metrics_version
 from time_ray.core.secrets import hidden
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
@@ -32,6 +33,7 @@ from time_ray.tracking.history import owners, sweep_key
 SWEEP_TAG = "time_ray.sweep"
 CELL_TAG = "time_ray.cell"
 ROWS_TAG = "time_ray.rows"  # how many rows of the cell were logged
+METRICS_TAG = "time_ray.metrics"  # the table of metrics that they were logged with
 TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
 DIGEST_TAG = "time_ray.digest"
 ALIAS = "best-in-time"
@@ -72,7 +74,7 @@ def _check(uri: str) -> None:
 
 
 def is_tracked(study: Study, files: Files) -> bool:
-    """Whether everything of this study was copied to where it is tracked."""
+    """Whether everything of this study, with every metric, was copied to where it is tracked."""
     return Store(files).entry("tracked", _tracked_key(study, files)) is not None
 
 
@@ -82,7 +84,7 @@ def note_tracked(study: Study, files: Files) -> None:
 
 
 def _tracked_key(study: Study, files: Files) -> str:
-    return key_of("tracked", hidden(tracking_uri(files)), sweep_key(study))
+    return key_of("tracked", hidden(tracking_uri(files)), sweep_key(study), metrics_version())
 
 
 @dataclass
@@ -162,6 +164,8 @@ class Tracker:
             self._reopen(run)
             self._reopen(self._sweep_of(result.cell))
             self._log_rows(run, result)
+        elif run.tags.get(METRICS_TAG) != metrics_version():
+            self._log_rows(run, result)  # a run that is over stays so: it takes points, too
         if result.done and run.status != "FINISHED":
             self._log_final(run, result)
             self._end(run, "FINISHED")
@@ -172,16 +176,21 @@ class Tracker:
 
         cell, count = result.cell, str(len(result.rows))
         params = [Param(k, v) for k, v in {**cell.axes, "tasks": str(len(cell.setting.trainings))}.items()]
-        metrics = [
-            Metric(name, value, run.start + row.task, row.task)  # a repeated point is the same row
-            for row in result.rows[self._num_logged(run, result) :]
-            for name, value in _metrics(row).items()
-        ]
+        logged = self._num_logged(run, result)
+        metrics = (
+            self._outdated(run, result.rows[:logged])
+            + [
+                Metric(name, value, run.start + row.task, row.task)  # a repeated point is the same row
+                for row in result.rows[logged:]
+                for name, value in _metrics(row).items()
+            ]
+        )
         while len(metrics) > BATCH:
             self._client.log_batch(run.id, metrics=metrics[:BATCH])
             del metrics[:BATCH]
-        self._client.log_batch(run.id, metrics=metrics, params=params, tags=[RunTag(ROWS_TAG, count)])
-        run.tags[ROWS_TAG] = count
+        tags = {ROWS_TAG: count, METRICS_TAG: metrics_version()}
+        self._client.log_batch(run.id, metrics=metrics, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
+        run.tags |= tags
 
     def _num_logged(self, run: _Run, result: CellResult) -> int:
         """How many rows are there, as the run's tag says; or more, if a writer ended between rows and tag."""
@@ -191,6 +200,22 @@ class Tracker:
         name = list(_metrics(result.rows[0]))[-1]  # the last one of a row, so that whole rows are counted
         steps: list[int] = [point.step for point in self._client.get_metric_history(run.id, name)]
         return max(told, 1 + max(steps, default=-1))
+
+    def _outdated(self, run: _Run, rows: Sequence[TaskResult]) -> list[Any]:
+        """Points that rows of a run lack since metrics were added, or computed differently: the newest counts."""
+        from mlflow.entities import Metric
+
+        if not rows or run.tags.get(METRICS_TAG) == metrics_version():
+            return []
+        points, now = [], int(time.time() * 1000)
+        for title in (metric.title for metric in METRICS.values()):
+            history = sorted(self._client.get_metric_history(run.id, title), key=attrgetter("timestamp"))
+            there = {point.step: point.value for point in history}
+            for row in rows:
+                value = _metrics(row).get(title)
+                if value is not None and there.get(row.task) != value:
+                    points.append(Metric(title, value, now if row.task in there else run.start + row.task, row.task))
+        return points
 
     def _log_final(self, run: _Run, result: CellResult) -> None:
         from mlflow.entities import LoggedModelOutput
@@ -292,9 +317,9 @@ class Tracker:
 
 
 def _metrics(row: TaskResult) -> Mapping[str, float]:
-    scores = {"KA": row.scores.ka, "ZS": row.scores.zs, "GM": row.scores.gm}
+    scores = {METRICS[name].title: value for name, value in row.scores.items()}
     return {
-        **{name: round(value, 4) for name, value in scores.items() if value is not None},  # the UI shows all digits
+        **{title: round(value, 4) for title, value in scores.items() if value is not None},  # the UI shows all digits
         **{f"accuracy/{name}": round(value, 4) for name, value in row.accuracy.items()},
         **{f"seconds/{stage}": round(value, 4) for stage, value in row.seconds.items()},
     }
