@@ -16,7 +16,7 @@ from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import taken_by
 from time_ray.core.stream import Concept, Task, cut
@@ -124,7 +124,7 @@ def check_weights(study: Study) -> None:
     UserError.unless_none(faults)
 
 
-def _axes(experiment: Experiment, faults: list[Fault]) -> tuple[list[Technique], list[Base]]:
+def _axes(experiment: Experiment, faults: list[Fault]) -> tuple[list[ResolvedTechnique], list[Base]]:
     techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
     bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
     if not faults:
@@ -142,7 +142,7 @@ def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:
         first.setdefault(key, label)
 
 
-def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Technique:
+def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> ResolvedTechnique:
     place = ("technique", index)
     if "weight" in spec.params:
         owners = " or ".join(taken_by("weight"))
@@ -153,11 +153,11 @@ def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Techniqu
         pair_params = merging.normalise(spec.name, spec.params, "pair")
     except merging.MergeError as error:
         faults += [(place, fault) for fault in error.faults]
-        return Technique(spec.name, spec.name, 0, {}, {}, weighted=False, identity_of_one=False)
+        return ResolvedTechnique(spec.name, spec.name, 0, {}, {}, weighted=False, identity_of_one=False)
     pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
     row = merging.TECHNIQUES[spec.name]
     said = ",".join(f"{k}={v}" for k, v in sorted(spec.params.items()))
-    return Technique(
+    return ResolvedTechnique(
         spec.name,
         f"{spec.name}({said})" if said else spec.name,
         row.version,

@@ -14,7 +14,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.plan import needs, plan
-from time_ray.core.recipe import Base, Experts, Merged, Recipe, Running, Technique, Trained
+from time_ray.core.recipe import Base, Experts, Merged, Recipe, ResolvedTechnique, Running, Trained
 from time_ray.core.strategies import STRATEGIES, Ema, Ft, Strategy, Window, read, register
 
 NUM_TASKS = 5
@@ -37,7 +37,7 @@ TWO_OF_A_KIND = kinds(with_parameters=True).flatmap(lambda kind: st.tuples(setti
 SIZES = st.integers(1, NUM_TASKS + 1).map(lambda size: Window(size=size))  # most that are drawn hold every task
 
 
-def cell(init: Strategy, deploy: Strategy, of: Technique, where: Setting | None = None) -> Cell:
+def cell(init: Strategy, deploy: Strategy, of: ResolvedTechnique, where: Setting | None = None) -> Cell:
     return Cell(init, deploy, of, where or setting(NUM_TASKS))
 
 
@@ -67,7 +67,7 @@ def test_what_is_written_is_read_as_the_same(strategy: Strategy) -> None:
 
 @given(ANY, st.sampled_from([BLENDS, SUMS]))
 def test_the_technique_counts_exactly_where_there_is_a_merge(
-    strategy: Strategy, techniques: tuple[Technique, Technique]
+    strategy: Strategy, techniques: tuple[ResolvedTechnique, ResolvedTechnique]
 ) -> None:
     where = setting(NUM_TASKS)
     for init, deploy in ((strategy, Ft()), (Ft(), strategy)):
@@ -79,7 +79,7 @@ def test_the_technique_counts_exactly_where_there_is_a_merge(
 
 @given(ANY | SIZES, ANY | SIZES, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
 def test_cells_share_a_trajectory_exactly_where_they_share_their_experts(
-    one: Strategy, other: Strategy, of: Technique, of_other: Technique
+    one: Strategy, other: Strategy, of: ResolvedTechnique, of_other: ResolvedTechnique
 ) -> None:
     where = setting(NUM_TASKS)
     beside = [cell(one, other, of, where), cell(other, one, of_other, where)]
@@ -104,7 +104,7 @@ def structure(of: Recipe, known: dict[object, int]) -> int:
 
 @given(ANY | SIZES, ANY | SIZES, st.sampled_from(TECHNIQUES), st.sampled_from(TECHNIQUES))
 def test_recipes_have_a_key_in_common_exactly_where_they_say_the_same(
-    one: Strategy, other: Strategy, of: Technique, of_other: Technique
+    one: Strategy, other: Strategy, of: ResolvedTechnique, of_other: ResolvedTechnique
 ) -> None:
     known: dict[object, int] = {}
     walked = (cell(one, other, of), cell(other, one, of_other))
@@ -148,7 +148,7 @@ def alternate() -> Iterator[type[Strategy]]:
         name = "alternate"
         odd: Annotated[bool, "of the first, third, fifth task"] = True
 
-        def recipe(self, base: Base, experts: Experts, _: Technique, /) -> Recipe:
+        def recipe(self, base: Base, experts: Experts, _: ResolvedTechnique, /) -> Recipe:
             return experts.newest if experts.length % 2 == self.odd else base
 
     yield Alternate

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy_grid import setting, technique
 
-from time_ray.core.recipe import Experts, Merged, Recipe, Running, Technique, Trained
+from time_ray.core.recipe import Experts, Merged, Recipe, ResolvedTechnique, Running, Trained
 from time_ray.core.strategies import All, Ema, Ft, Strategy, Window, Zs
 
 BLEND = technique()  # one alone is itself
@@ -63,7 +63,7 @@ def test_ema_from_the_first_expert_has_the_base_as_anchor_only() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("of", [BLEND, SUM], ids=["itself alone", "a merge alone"])
-def test_window_merges_the_newest_experts_oldest_first(size: int, of: Technique) -> None:
+def test_window_merges_the_newest_experts_oldest_first(size: int, of: ResolvedTechnique) -> None:
     merged = Window(size=size).recipe(BASE, THREE, of)
     if size == 1 and of is BLEND:
         assert merged.key == THIRD.key

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, TaskTraining, Technique
+from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.core.strategies import Strategy, read
 from time_ray.core.stream import Concept, Task
@@ -14,9 +14,9 @@ from time_ray.core.training import Training
 STRATEGIES = ("zs", "ft", "ema", "all")
 
 
-def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True, **params: object) -> Technique:
+def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True, **params: object) -> ResolvedTechnique:
     """A technique without tensors: what it takes and what it leaves alone is said, not looked up."""
-    return Technique(name, name, 1, params, params, weighted=weighted, identity_of_one=alone)
+    return ResolvedTechnique(name, name, 1, params, params, weighted=weighted, identity_of_one=alone)
 
 
 def setting(
@@ -39,6 +39,6 @@ def strategies(names: Sequence[str] = STRATEGIES) -> list[Strategy]:
     return [read(name) for name in names]
 
 
-def full_grid(techniques: Sequence[Technique], *settings: Setting) -> tuple[Cell, ...]:
+def full_grid(techniques: Sequence[ResolvedTechnique], *settings: Setting) -> tuple[Cell, ...]:
     """4 init x 3 deploy x the techniques."""
     return grid(strategies(), strategies(STRATEGIES[1:]), techniques, settings or (setting(),))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Experts, Recipe, TaskTraining, Technique, Trained
+from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy
 
@@ -56,14 +56,14 @@ class Setting:
         parts = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
         object.__setattr__(self, "key", key_of("setting", *parts))
 
-    def chain(self, init: Strategy, technique: Technique) -> tuple[Link, ...]:
+    def chain(self, init: Strategy, technique: ResolvedTechnique) -> tuple[Link, ...]:
         """The trajectory of an init strategy; trajectories share their links as far as they are the same."""
         name = (init, technique.key)
         if name not in self.chains:
             self.chains[name] = tuple(self._links(init, technique))
         return self.chains[name]
 
-    def _links(self, init: Strategy, technique: Technique) -> Iterator[Link]:
+    def _links(self, init: Strategy, technique: ResolvedTechnique) -> Iterator[Link]:
         experts: Experts | None = None
         for training in self.trainings:
             start = self.base if experts is None else init.recipe(self.base, experts, technique)
@@ -89,7 +89,7 @@ class Cell:
 
     init: Strategy
     deploy: Strategy
-    technique: Technique
+    technique: ResolvedTechnique
     setting: Setting
     key: str = field(init=False)
 
@@ -130,7 +130,10 @@ class Cell:
 
 
 def grid(
-    inits: Sequence[Strategy], deploys: Sequence[Strategy], techniques: Sequence[Technique], settings: Sequence[Setting]
+    inits: Sequence[Strategy],
+    deploys: Sequence[Strategy],
+    techniques: Sequence[ResolvedTechnique],
+    settings: Sequence[Setting],
 ) -> tuple[Cell, ...]:
     """Every cell, in reading order of the axes."""
     return tuple(Cell(i, d, k, s) for s in settings for i in inits for d in deploys for k in techniques)

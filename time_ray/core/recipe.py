@@ -18,7 +18,7 @@ TRAINING_VERSION = 2  # bump when the same settings would train other weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Technique:
+class ResolvedTechnique:
     """A merge technique with the parameters that decide its result, in canonical form.
 
     A merge of all experts and a step of a running merge depend on different parameters, so they have a key each.
@@ -167,7 +167,7 @@ History: TypeAlias = Experts | Recent
 class Merged:
     """One merge of all experts of a history."""
 
-    technique: Technique
+    technique: ResolvedTechnique
     base: Base
     experts: History
     key: str = field(init=False)
@@ -180,7 +180,7 @@ class Merged:
 class Running:
     """One step of a running merge: the newest expert merged into what was there before."""
 
-    technique: Technique
+    technique: ResolvedTechnique
     base: Base
     older: "Recipe"
     newer: Trained
@@ -195,7 +195,7 @@ class Running:
 Recipe: TypeAlias = Base | Trained | Merged | Running
 
 
-def merge_of(technique: Technique, base: Base, experts: History) -> Merged | Trained:
+def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merged | Trained:
     """The merge of a history; one expert alone is that expert, if the technique leaves it as it is."""
     if experts.length == 1 and technique.identity_of_one:
         return experts.newest
@@ -239,7 +239,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
     return {"kind": type(recipe).__name__.lower(), "key": recipe.key, **parts}
 
 
-def _described(technique: Technique, params: Mapping[str, object]) -> dict[str, object]:
+def _described(technique: ResolvedTechnique, params: Mapping[str, object]) -> dict[str, object]:
     return {"technique": technique.name, "params": dict(params), "version": technique.version}
 
 

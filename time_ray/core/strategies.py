@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from time_ray.core.errors import UserError, unknown
-from time_ray.core.recipe import Base, Experts, Recipe, Running, Technique, merge_of
+from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, Running, merge_of
 from time_ray.core.section import Section
 
 
@@ -46,7 +46,7 @@ class Strategy(Section):
         return {"name": self.name, **self.model_dump(mode="json")} if type(self).model_fields else self.name
 
     @abstractmethod
-    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+    def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
         """The model that the experts so far make, from the base that they all go back to.
 
         It may depend on nothing else. Equal weights should be equal recipes wherever that is known without computing:
@@ -59,7 +59,7 @@ class Zs(Strategy):
 
     name = "zs"
 
-    def recipe(self, base: Base, _experts: Experts, _technique: Technique, /) -> Recipe:
+    def recipe(self, base: Base, _experts: Experts, _technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy."""
         return base
 
@@ -69,7 +69,7 @@ class Ft(Strategy):
 
     name = "ft"
 
-    def recipe(self, _base: Base, experts: Experts, _technique: Technique, /) -> Recipe:
+    def recipe(self, _base: Base, experts: Experts, _technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy."""
         return experts.newest
 
@@ -84,7 +84,7 @@ class Ema(Strategy):
         Field(description="base: the running merge begins with the base; expert: with the first expert"),
     ] = "base"
 
-    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+    def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy. Kept with the history, so that each task goes on from the one before it."""
         weight = self.weight if technique.weighted else None
         name = (technique.pair_key, weight, self.start)
@@ -92,7 +92,7 @@ class Ema(Strategy):
             experts.running[name] = self._step(base, experts, technique, weight)
         return experts.running[name]
 
-    def _step(self, base: Base, experts: Experts, technique: Technique, weight: float | None) -> Recipe:
+    def _step(self, base: Base, experts: Experts, technique: ResolvedTechnique, weight: float | None) -> Recipe:
         first = experts.previous is None
         if weight == 1 or (first and self.start == "expert"):
             return experts.newest
@@ -105,7 +105,7 @@ class All(Strategy):
 
     name = "all"
 
-    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+    def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy."""
         return merge_of(technique, base, experts)
 
@@ -116,7 +116,7 @@ class Window(Strategy):
     name = "window"
     size: Annotated[int, Field(ge=1, description="how many of the newest experts are merged")] = 3
 
-    def recipe(self, base: Base, experts: Experts, technique: Technique, /) -> Recipe:
+    def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy."""
         return merge_of(technique, base, experts.last(self.size))
 
