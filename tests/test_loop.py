@@ -39,7 +39,7 @@ class Toys:
 
     def train(self, expert: Trained, start: Weights) -> Weights:
         self._called("train", expert.key)
-        return {"w": start["w"] + _vector(expert.how.key)}
+        return {"w": start["w"] + _vector(expert.training.key)}
 
     def merge(self, merge: Merged | Running) -> Weights:
         self._called("merge", merge.key)

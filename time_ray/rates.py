@@ -74,7 +74,9 @@ def _names(cells: Sequence[Cell]) -> dict[str, str]:
     """Where each model's rate is kept: it holds for batches of one size and precision, and for what is scored."""
     settings = {cell.setting.model.label: cell.setting for cell in cells}
     return {
-        model: key_of("rate", model, how.batch_size, how.precision, setting.evaluation_data_key, setting.scoring.subset)
+        model: key_of(
+            "rate", model, config.batch_size, config.precision, setting.evaluation_data_key, setting.scoring.subset
+        )
         for model, setting in settings.items()
-        for how in (setting.trainings[0].training,)
+        for config in (setting.trainings[0].config,)
     }

@@ -94,7 +94,7 @@ def structure(of: Recipe, known: dict[object, int]) -> int:
         case Base():
             said: tuple[object, ...] = ("base",)
         case Trained():
-            said = ("trained", structure(of.start, known), of.how.task.number)
+            said = ("trained", structure(of.start, known), of.training.task.number)
         case Merged():
             said = ("merged", of.technique.name, *(structure(expert, known) for expert in of.experts))
         case Running():

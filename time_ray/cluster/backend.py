@@ -74,33 +74,33 @@ class SweepWorld:
             raise
 
     def _trained(self, expert: Trained, start: Weights) -> Weights:
-        how = expert.how
+        training = expert.training
         base = _base_of(expert)
         clip = self._clip(self._models[base.key])
         started = time.perf_counter()
-        self._tell(kind="training", task=how.task.number, expert=expert.key)
+        self._tell(kind="training", task=training.task.number, expert=expert.key)
         weights = train(
             clip,
             start,
             partial(
                 batches,
-                how.task,
-                how.earlier,
+                training.task,
+                training.earlier,
                 self._data,
-                how.mixture,
-                batch_size=how.training.batch_size,
-                steps=how.steps,
-                seed=how.seed,
+                training.mixture,
+                batch_size=training.config.batch_size,
+                steps=training.steps,
+                seed=training.seed,
                 image_size=clip.image_size,
-                augment=how.training.augment,
+                augment=training.config.augment,
                 rank=self.ranks.rank,
                 world_size=self.ranks.size,
                 loaders=self._run.loaders,
             ),
-            how.training,
-            steps=how.steps,
+            training.config,
+            steps=training.steps,
             device=self.device,
-            seed=how.seed,
+            seed=training.seed,
             progress=self._checkpoints(expert, start),
             accumulate=self._run.accumulate,
             recompute=self._run.recompute,
@@ -188,7 +188,7 @@ class SweepWorld:
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_progress(recipe.key)
-            self._tell(kind="trained", expert=recipe.key, steps=recipe.how.steps, seconds=seconds["train"])
+            self._tell(kind="trained", expert=recipe.key, steps=recipe.training.steps, seconds=seconds["train"])
 
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0

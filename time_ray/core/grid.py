@@ -51,8 +51,8 @@ class Setting:
     def __post_init__(self) -> None:
         datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)
         subset = None if self.scoring.subset is None else (self.scoring.subset, self.seed)
-        how = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
-        object.__setattr__(self, "evaluation_key", key_of("evaluation", *how))
+        scored = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
+        object.__setattr__(self, "evaluation_key", key_of("evaluation", *scored))
         parts = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
         object.__setattr__(self, "key", key_of("setting", *parts))
 
@@ -126,7 +126,7 @@ class Cell:
         technique, base = self.technique, self.setting.base
         for link in self.setting.chain(self.init, technique):
             deployed = self.deploy.recipe(base, link.experts, technique)
-            yield Step(link.expert.how, link.start, link.expert, deployed)
+            yield Step(link.expert.training, link.start, link.expert, deployed)
 
 
 def grid(

@@ -45,7 +45,7 @@ class TaskTraining:
 
     task: Task
     earlier: tuple[Task, ...]  # tasks the buffer replays from; empty without replay
-    training: Training
+    config: Training
     mixture: Mixture
     steps: int
     seed: int
@@ -58,7 +58,7 @@ class TaskTraining:
             self.task.number,
             self.task.named,
             [task.named for task in self.earlier],
-            self.training.model_dump(),
+            self.config.model_dump(),
             self.mixture.model_dump(),
             self.steps,
             self.seed,
@@ -84,11 +84,11 @@ class Trained:
     """An expert: the raw weights at the end of training on a task."""
 
     start: "Recipe"
-    how: TaskTraining
+    training: TaskTraining
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", key_of("trained", self.start.key, self.how.key))
+        object.__setattr__(self, "key", key_of("trained", self.start.key, self.training.key))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,17 +208,17 @@ def describe(recipe: Recipe) -> dict[str, object]:
         case Base():
             parts: dict[str, object] = {"model": recipe.model, "weights_digest": recipe.weights_digest}
         case Trained():
-            how = recipe.how
+            training = recipe.training
             parts = {
                 "start": _part(recipe.start),
-                "task": how.task.number,
-                "concepts": [list(concept) for concept in how.task.concepts],
-                "replays": [[task.number, key_of(task.concepts)] for task in how.earlier],
-                "training": how.training.model_dump(),
-                "mixture": how.mixture.model_dump(),
-                "steps": how.steps,
-                "seed": how.seed,
-                "data": how.data_key,
+                "task": training.task.number,
+                "concepts": [list(concept) for concept in training.task.concepts],
+                "replays": [[task.number, key_of(task.concepts)] for task in training.earlier],
+                "training": training.config.model_dump(),
+                "mixture": training.mixture.model_dump(),
+                "steps": training.steps,
+                "seed": training.seed,
+                "data": training.data_key,
                 "version": TRAINING_VERSION,
             }
         case Merged():
