@@ -96,12 +96,12 @@ def pairs(clip: Clip, setup: Setup) -> list[Batch]:
 
 def ours(clip: Clip, weights: dict[str, Tensor], given: Clocked, setup: Setup) -> list[float]:
     losses: list[float] = []
-    how = Training(lr=LR, min_lr=1, warmup=0, decay="matrices", max_logit_scale=100, precision=setup.precision)
+    config = Training(lr=LR, min_lr=1, warmup=0, decay="matrices", max_logit_scale=100, precision=setup.precision)
     train(
         clip,
         weights,
         lambda _: given,
-        how,
+        config,
         steps=setup.steps,
         device=given.device,
         on_step=lambda _, loss: losses.append(loss),
@@ -175,8 +175,8 @@ def _utilisation(setup: Setup, clip: Clip, batch: Batch, mine: float, plain: flo
         return ""
     peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), math.nan)
     sample = operations(setup.model, 2).step * 1e9 / 2
-    how = Training(lr=LR, precision=setup.precision)
-    contrast = Contrast(clip, how, device=torch.device(device), accumulate=1, seed=0)
+    config = Training(lr=LR, precision=setup.precision)
+    contrast = Contrast(clip, config, device=torch.device(device), accumulate=1, seed=0)
     with FlopCounterMode(display=False) as counter:
         contrast.backward(0, *batch, lambda loss: loss)
     done = counter.get_total_flops() / setup.batch_size

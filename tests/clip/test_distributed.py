@@ -24,7 +24,7 @@ from time_ray.data.batches import batches
 from time_ray.data.dataset import Data, Dataset
 
 # A usual eps would blow rounding up where a gradient is zero in theory.
-HOW = Training(lr=1e-2, eps=1e-3, batch_size=16)
+CONFIG = Training(lr=1e-2, eps=1e-3, batch_size=16)
 STEPS = 5
 SAVING_MEMORY = ({}, {"accumulate": 3}, {"accumulate": 2, "recompute": True})
 HALF = Scoring(subset=0.5)
@@ -42,7 +42,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         (),
         Data((pets,), (), None),
         Mixture(),
-        batch_size=HOW.batch_size,
+        batch_size=CONFIG.batch_size,
         steps=STEPS,
         seed=0,
         image_size=16,
@@ -54,7 +54,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         meeting = f"file://{folder}/start-{world_size}"
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     start = torch.load(folder / "weights.pt")
-    experts = [train(clip, start, stream, HOW, steps=STEPS, **knobs) for knobs in SAVING_MEMORY]  # type: ignore[arg-type]
+    experts = [train(clip, start, stream, CONFIG, steps=STEPS, **knobs) for knobs in SAVING_MEMORY]  # type: ignore[arg-type]
     (scores,) = evaluate(clip, [start], [pets, pairs], scoring=HALF, seed=1, shard=(rank, world_size))
     torch.save((experts, scores), folder / f"{world_size}-{rank}.pt")
     if world_size > 1:

@@ -19,7 +19,7 @@ from time_ray.core.errors import CellError
 from time_ray.core.model import ModelSpec
 from time_ray.core.training import Training
 
-HOW = Training(lr=1e-2, eps=1e-3)  # a usual eps would blow rounding up where a gradient is zero in theory
+CONFIG = Training(lr=1e-2, eps=1e-3)  # a usual eps would blow rounding up where a gradient is zero in theory
 CPU = torch.device("cpu")
 
 
@@ -36,12 +36,12 @@ def test_saving_memory_agrees_with_the_plain_step(
     start = weights if name == "test-small" else {key: t.clone() for key, t in clip.module.state_dict().items()}
     plain_losses: list[float] = []
     losses: list[float] = []
-    plain = train(clip, start, given(4), HOW, steps=4, on_step=lambda _, loss: plain_losses.append(loss))
+    plain = train(clip, start, given(4), CONFIG, steps=4, on_step=lambda _, loss: plain_losses.append(loss))
     saving = train(
         clip,
         start,
         given(4),
-        HOW,
+        CONFIG,
         steps=4,
         accumulate=accumulate,
         recompute=recompute,
@@ -54,9 +54,9 @@ def test_saving_memory_agrees_with_the_plain_step(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_saving_memory_agrees_in_half_precision(clip: Clip, weights: Weights, precision: Literal["bf16", "fp16"]):
-    how = HOW.model_copy(update={"precision": precision})
-    plain = train(clip, weights, given(4), how, steps=4)
-    saving = train(clip, weights, given(4), how, steps=4, accumulate=2, recompute=True)
+    config = CONFIG.model_copy(update={"precision": precision})
+    plain = train(clip, weights, given(4), config, steps=4)
+    saving = train(clip, weights, given(4), config, steps=4, accumulate=2, recompute=True)
     assert difference(plain, weights) > 1e-3
     assert difference(plain, saving) < 0.1 * difference(plain, weights)
 
@@ -64,7 +64,7 @@ def test_saving_memory_agrees_in_half_precision(clip: Clip, weights: Weights, pr
 def test_a_part_drops_the_same_patches_in_both_passes(models_folder: object, weights: Weights):
     clip = create(ModelSpec(name="test-dropping"))
     clip.load(weights).train()
-    contrast = Contrast(clip, HOW, device=CPU, accumulate=2, seed=0)
+    contrast = Contrast(clip, CONFIG, device=CPU, accumulate=2, seed=0)
     seen: list[Tensor] = []
     after_image_tower: Any = clip.module.visual.ln_post
     handle = after_image_tower.register_forward_hook(lambda _, __, outcome: seen.append(outcome.detach()))
@@ -106,7 +106,7 @@ def counted(module: nn.Module) -> Iterator[Activations]:
 def test_less_is_kept_for_the_backward_pass(clip: Clip, weights: Weights, accumulate: int, *, recompute: bool):
     def most(parts: int, *, again: bool) -> int:
         module = clip.load(weights).train()
-        contrast = Contrast(clip, HOW, device=CPU, accumulate=parts, seed=0)
+        contrast = Contrast(clip, CONFIG, device=CPU, accumulate=parts, seed=0)
         with counted(module) as activations, recomputing(module, enabled=again):
             contrast.backward(0, *made_batches(1)[0], lambda loss: loss)
         module.zero_grad()
@@ -117,13 +117,13 @@ def test_less_is_kept_for_the_backward_pass(clip: Clip, weights: Weights, accumu
 
 def test_a_step_that_overflows_float16_changes_nothing_and_the_next_ones_do(clip: Clip, weights: Weights):
     steep = weights | {"logit_scale": torch.tensor(3.0)}  # gradients of about a hundred, times the first loss scale
-    how = Training(lr=1e-2, precision="fp16")
+    config = Training(lr=1e-2, precision="fp16")
     losses: list[float] = []
-    skipped = train(clip, steep, given(2), how, steps=2, on_step=lambda _, loss: losses.append(loss))
+    skipped = train(clip, steep, given(2), config, steps=2, on_step=lambda _, loss: losses.append(loss))
     assert same(skipped, steep)
     assert len(losses) == 2
     assert all(0 < loss < 10 for loss in losses)
-    assert not same(train(clip, steep, given(6), how, steps=6), steep)
+    assert not same(train(clip, steep, given(6), config, steps=6), steep)
 
 
 def test_float16_that_overflows_at_every_loss_scale_stops_the_cell(clip: Clip, weights: Weights, monkeypatch):
@@ -133,6 +133,6 @@ def test_float16_that_overflows_at_every_loss_scale_stops_the_cell(clip: Clip, w
 
     monkeypatch.setattr(open_clip, "ClipLoss", Steep)
     monkeypatch.setattr(optimizer, "SCALE_CHECK_STEPS", 34)
-    how = Training(lr=1e-3, precision="fp16")
+    config = Training(lr=1e-3, precision="fp16")
     with pytest.raises(CellError, match="step 34 of 40: float16 gradients overflow at every loss scale"):
-        train(clip, weights, given(40), how, steps=40)
+        train(clip, weights, given(40), config, steps=40)

@@ -16,7 +16,7 @@ from time_ray.data.dataset import Dataset
 from time_ray.data.mini.pool import pool_sample
 from time_ray.data.mini.world import WORLD, captions_of
 from time_ray.tools.choose_lr import best_rate
-from time_ray.tools.pretrain_mini import HOW, pretrain
+from time_ray.tools.pretrain_mini import CONFIG, pretrain
 
 # Percent; chance is 8 and 10. Far below what the shipped bases reach, far above what any mistake in loading leaves.
 FLOORS = {"textures": 30, "scenes_blur": 60}
@@ -85,9 +85,9 @@ def test_bases_know_the_world(name: str, tmp_path: Path) -> None:
 
 
 def test_pretraining_is_repeatable(tmp_path: Path) -> None:
-    how = HOW.model_copy(update={"batch_size": 16})
+    config = CONFIG.model_copy(update={"batch_size": 16})
     first, second = (
-        pretrain("mini-tiny", how, steps=9, stop=3, num_pictures=64, seed=seed, folder=tmp_path) for seed in (0, 0)
+        pretrain("mini-tiny", config, steps=9, stop=3, num_pictures=64, seed=seed, folder=tmp_path) for seed in (0, 0)
     )
     assert all(torch.equal(first[key], second[key]) for key in first)
     saved = load_file(tmp_path / "mini-tiny.safetensors")

@@ -38,9 +38,9 @@ def same(a: Weights, b: Weights) -> bool:
 
 
 def test_training_follows_a_plain_loop(clip: Clip, weights: Weights):
-    how = Training(lr=1e-3, eps=1e-4)  # a usual eps would blow rounding up where a gradient is zero in theory
+    config = Training(lr=1e-3, eps=1e-4)  # a usual eps would blow rounding up where a gradient is zero in theory
     report: list[tuple[int, float]] = []
-    expert = train(clip, weights, given(6), how, steps=6, on_step=lambda *pair: report.append(pair))
+    expert = train(clip, weights, given(6), config, steps=6, on_step=lambda *pair: report.append(pair))
 
     module = clip.load(weights).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, eps=1e-4, weight_decay=0.2, foreach=False)
@@ -62,23 +62,23 @@ def test_training_follows_a_plain_loop(clip: Clip, weights: Weights):
 
 
 def test_the_same_run_repeats_to_the_last_bit_and_inputs_stay(clip: Clip, weights: Weights):
-    how = Training(lr=1e-3)
+    config = Training(lr=1e-3)
     before = {name: tensor.clone() for name, tensor in weights.items()}
-    first = train(clip, weights, given(4), how, steps=4)
-    train(clip, first, given(2), how, steps=2)
-    assert same(first, train(clip, weights, given(4), how, steps=4))
-    assert not same(first, train(clip, weights, given(4, seed=1), how, steps=4))
+    first = train(clip, weights, given(4), config, steps=4)
+    train(clip, first, given(2), config, steps=2)
+    assert same(first, train(clip, weights, given(4), config, steps=4))
+    assert not same(first, train(clip, weights, given(4, seed=1), config, steps=4))
     assert same(weights, before)
     assert list(first) == list(weights)
 
 
 def test_the_rate_warms_up_and_ends_at_its_minimum():
-    how = Training(warmup=0.1, min_lr=0.001)
-    rates = [rate_at(step, 100, how) for step in range(100)]
+    config = Training(warmup=0.1, min_lr=0.001)
+    rates = [rate_at(step, 100, config) for step in range(100)]
     assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert rates[-1] == pytest.approx(0.001)
     assert sorted(rates[9:], reverse=True) == rates[9:]
-    assert rate_at(0, 1, how) == 1
+    assert rate_at(0, 1, config) == 1
     assert rate_at(0, 5, Training(warmup=0)) < 1
 
 

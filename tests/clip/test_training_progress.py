@@ -52,20 +52,20 @@ class Kept:
             raise KilledError
 
 
-def how(precision: str) -> Training:
+def config(precision: str) -> Training:
     return Training(lr=1e-2, precision=precision)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path, step: int, precision: str):
-    undisturbed = train(clip, weights, given(STEPS), how(precision), steps=STEPS)
+    undisturbed = train(clip, weights, given(STEPS), config(precision), steps=STEPS)
     with pytest.raises(KilledError):
         train(
             clip,
             weights,
             given(STEPS),
-            how(precision),
+            config(precision),
             steps=STEPS,
             progress=Kept(tmp_path, (step,), dies_after=step),
         )
@@ -81,7 +81,7 @@ def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path
         clip,
         weights,
         rest,
-        how(precision),
+        config(precision),
         steps=STEPS,
         progress=Kept(tmp_path),
         on_step=lambda number, _: heard.append(number),
@@ -92,19 +92,24 @@ def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path
 
 
 def test_interrupted_again_and_again(clip: Clip, weights: Weights, tmp_path: Path):
-    undisturbed = train(clip, weights, given(STEPS), how("fp32"), steps=STEPS)
+    undisturbed = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS)
     for step in (1, 2, 5):
         with pytest.raises(KilledError):
             train(
-                clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=Kept(tmp_path, (step,), dies_after=step)
+                clip,
+                weights,
+                given(STEPS),
+                config("fp32"),
+                steps=STEPS,
+                progress=Kept(tmp_path, (step,), dies_after=step),
             )
-    assert same(train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
+    assert same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
 
 
 def test_keeping_changes_nothing_and_the_last_step_is_not_asked_about(clip: Clip, weights: Weights, tmp_path: Path):
     kept = Kept(tmp_path, tuple(range(1, STEPS)))
-    result = train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=kept)
-    assert same(result, train(clip, weights, given(STEPS), how("fp32"), steps=STEPS))
+    result = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=kept)
+    assert same(result, train(clip, weights, given(STEPS), config("fp32"), steps=STEPS))
     assert kept.asked == list(range(1, STEPS))
 
 
@@ -117,14 +122,14 @@ def test_a_state_that_cannot_go_on_is_not_kept(clip: Clip, weights: Weights, tmp
 
 def test_a_model_that_drops_patches_goes_on_as_well(models_folder: Path, weights: Weights, tmp_path: Path):
     clip = create(ModelSpec(name="test-dropping"))
-    undisturbed = train(clip, weights, given(STEPS), how("fp32"), steps=STEPS)
+    undisturbed = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS)
     with pytest.raises(KilledError):
-        train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=Kept(tmp_path, (3,), dies_after=3))
+        train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path, (3,), dies_after=3))
     torch.rand(7)
     before = torch.get_rng_state()
-    assert same(train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
+    assert same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
     assert torch.equal(before, torch.get_rng_state())
-    assert not same(train(clip, weights, given(STEPS), how("fp32"), steps=STEPS, seed=1), undisturbed)
+    assert not same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, seed=1), undisturbed)
 
 
 @pytest.mark.parametrize("step", [1, 4])
@@ -146,11 +151,11 @@ def test_goes_on_within_the_data_of_a_task(
     )
     kept = tmp_path / "kept"
     kept.mkdir()
-    undisturbed = train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS)
+    undisturbed = train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS)
     dying = Kept(kept, (step,), dies_after=step)
     with pytest.raises(KilledError):
-        train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS, progress=dying)
-    resumed = train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS, progress=Kept(kept))
+        train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, progress=dying)
+    resumed = train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, progress=Kept(kept))
     assert same(resumed, undisturbed)
-    assert same(train(clip, weights, partial(stream, seed=0), how("fp32"), steps=STEPS), undisturbed)
-    assert not same(train(clip, weights, partial(stream, seed=1), how("fp32"), steps=STEPS), undisturbed)
+    assert same(train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS), undisturbed)
+    assert not same(train(clip, weights, partial(stream, seed=1), config("fp32"), steps=STEPS), undisturbed)

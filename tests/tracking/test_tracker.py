@@ -234,14 +234,14 @@ def test_a_metric_that_is_added_reaches_runs_that_are_over(
     with monkeypatch.context() as context:
         context.delitem(METRICS, "forgetting")
         synced(api.open_experiment(swept.opened.path))
-        assert tracking.is_tracked(swept.opened.study, swept.opened.files)
-    assert not tracking.is_tracked(swept.opened.study, swept.opened.files)
+        assert tracker.is_tracked(swept.opened.study, swept.opened.files)
+    assert not tracker.is_tracked(swept.opened.study, swept.opened.files)
     before, over = points(empty), {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)}
     assert all("forgetting" not in run.data.metrics for run in cell_runs(empty))
     for run in () if tagged else cell_runs(empty):
         MlflowClient(empty).delete_tag(run.info.run_id, tracker.METRICS_TAG)
     again(api.open_experiment(swept.opened.path))
-    assert tracking.is_tracked(swept.opened.study, swept.opened.files)
+    assert tracker.is_tracked(swept.opened.study, swept.opened.files)
     assert tracked(empty) == swept.tracked
     assert points(empty) == before + 2 * 3  # of two cells, after each task but the base
     assert {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)} == over
@@ -261,7 +261,7 @@ def test_a_metric_that_is_computed_differently_has_a_new_value_in_runs_that_are_
         synced(api.open_experiment(swept.opened.path))
         finals = {result.cell.key: result.final["gm"] for result in api.status(api.open_experiment(swept.opened.path))}
         for run in cell_runs(empty):
-            assert run.data.metrics["GM"] == round(finals[run.data.tags[tracking.CELL_TAG]], 4)
+            assert run.data.metrics["GM"] == round(finals[run.data.tags[tracker.CELL_TAG]], 4)
         assert points(empty) == before + 2 * 4
 
 

@@ -27,10 +27,10 @@ class Contrast:
     drop patches or paths) come from the seed and the step alone.
     """
 
-    def __init__(self, clip: Clip, how: Training, *, device: torch.device, accumulate: int, seed: int) -> None:
+    def __init__(self, clip: Clip, config: Training, *, device: torch.device, accumulate: int, seed: int) -> None:
         self._clip = clip
         self._device = device
-        self._dtype = _AUTOCAST[how.precision]
+        self._dtype = _AUTOCAST[config.precision]
         self._accumulate = accumulate
         self._features = _Features(clip)
         is_shared = dist.is_initialized()

@@ -21,13 +21,15 @@ class Optimizer:
     changes no weight and halves the scale; it counts as a step of the schedule and of the budget all the same.
     """
 
-    def __init__(self, module: nn.Module, how: Training, *, steps: int, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, config: Training, *, steps: int, device: torch.device) -> None:
         self._module = module
-        self._how = how
+        self._config = config
         self._steps = steps
-        self._adamw = torch.optim.AdamW(_groups(module, how), betas=(how.beta1, how.beta2), eps=how.eps, fused=True)
+        self._adamw = torch.optim.AdamW(
+            _groups(module, config), betas=(config.beta1, config.beta2), eps=config.eps, fused=True
+        )
         self._peaks = [group["lr"] for group in self._adamw.param_groups]
-        self._scaler = torch.amp.GradScaler(device.type, enabled=how.precision == "fp16")
+        self._scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self._adamw.zero_grad()
 
     def scaled(self, loss: Tensor) -> Tensor:
@@ -40,14 +42,14 @@ class Optimizer:
         Raises CellError, naming the step, if gradients overflow at every loss scale.
         """
         for group, peak in zip(self._adamw.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * rate_at(step, self._steps, self._how)
-        if self._how.clip_norm is not None:
+            group["lr"] = peak * rate_at(step, self._steps, self._config)
+        if self._config.clip_norm is not None:
             self._scaler.unscale_(self._adamw)
-            nn.utils.clip_grad_norm_(self._module.parameters(), self._how.clip_norm)
+            nn.utils.clip_grad_norm_(self._module.parameters(), self._config.clip_norm)
         self._scaler.step(self._adamw)
         self._scaler.update()
         self._adamw.zero_grad()
-        _cap_scale(self._module, self._how.max_logit_scale)
+        _cap_scale(self._module, self._config.max_logit_scale)
         if self._scaler.is_enabled() and (step + 1) % SCALE_CHECK_STEPS == 0:
             self._check_loss_scale(step)
 
@@ -84,33 +86,33 @@ class Optimizer:
 _SCALER: Mapping[str, Any] = {"scale": float, "_growth_tracker": int}  # what changes in a GradScaler's state
 
 
-def rate_at(step: int, steps: int, how: Training) -> float:
+def rate_at(step: int, steps: int, config: Training) -> float:
     """The share of the peak learning rate at a step, counted from 0.
 
     Linear over the first ceil(warmup · steps) steps, then a cosine that reaches `min_lr` on the last one.
     """
-    warm = math.ceil(how.warmup * steps)
+    warm = math.ceil(config.warmup * steps)
     if step < warm:
         return (step + 1) / warm
     progress = (step - warm + 1) / (steps - warm)
-    return how.min_lr + (1 - how.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    return config.min_lr + (1 - config.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def _groups(module: nn.Module, how: Training) -> list[dict[str, Any]]:
+def _groups(module: nn.Module, config: Training) -> list[dict[str, Any]]:
     """Up to four groups: the towers have their own rate, vectors their own weight decay."""
-    if how.lr is None:
+    if config.lr is None:
         msg = "training.lr is resolved before training"
         raise ValueError(msg)
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            key = (name.startswith("visual."), how.decay == "all" or parameter.ndim > 1)
+            key = (name.startswith("visual."), config.decay == "all" or parameter.ndim > 1)
             groups.setdefault(key, []).append(parameter)
     return [
         {
             "params": parameters,
-            "lr": how.lr * (how.image_lr_scale if is_image else 1),
-            "weight_decay": how.weight_decay if decays else 0.0,
+            "lr": config.lr * (config.image_lr_scale if is_image else 1),
+            "weight_decay": config.weight_decay if decays else 0.0,
         }
         for (is_image, decays), parameters in groups.items()
     ]

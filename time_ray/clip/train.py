@@ -34,7 +34,7 @@ def train(
     clip: Clip,
     weights: Mapping[str, Tensor],
     batches: Callable[[int], Iterable[Batch]],
-    how: Training,
+    config: Training,
     *,
     steps: int,
     device: str | torch.device = "cpu",
@@ -47,7 +47,7 @@ def train(
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
 
     `batches(first)` are those of the steps from `first` on, which count from 0. The result is float32 on the CPU,
-    with the names and order of `weights`, which are not changed. `how.lr` must be set. Under torch.distributed every
+    with the names and order of `weights`, which are not changed. `config.lr` must be set. Under torch.distributed every
     worker passes its own slice of each global batch, features are gathered with their gradients, and all workers
     return the same weights. `on_step(step, loss)` counts from 1 and gets the loss of this worker's slice.
 
@@ -57,11 +57,11 @@ def train(
     """
     device = torch.device(device)
     module = clip.load(weights, device).train()
-    optimizer = Optimizer(module, how, steps=steps, device=device)
+    optimizer = Optimizer(module, config, steps=steps, device=device)
     first, state = (progress and progress.load()) or (0, None)
     if state is not None:
         optimizer.restore(state)
-    contrast = Contrast(clip, how, device=device, accumulate=accumulate, seed=seed)
+    contrast = Contrast(clip, config, device=device, accumulate=accumulate, seed=seed)
     losses = _Losses(steps, on_step)
     with own_random_numbers(device), recomputing(module, enabled=recompute), _closed(batches(first)) as stream:
         for step, batch in zip(range(first, steps), stream, strict=False):

@@ -32,7 +32,7 @@ HELD_OUT_SEED = 1000
 RATES = (3e-4, 6e-4, 1e-3, 1.5e-3)
 IMAGE_LR_SCALES = (1.0, 0.3)
 NUM_TASKS, STEPS = 5, 30
-HOW = Training(batch_size=64, weight_decay=0.1, decay="matrices", augment="none")
+CONFIG = Training(batch_size=64, weight_decay=0.1, decay="matrices", augment="none")
 
 
 def world(folder: Path) -> Data:
@@ -44,7 +44,7 @@ def world(folder: Path) -> Data:
     return Data(adaptation, evaluation, None)
 
 
-def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Mapping[str, float | None]:
+def after_stream(spec: ModelSpec, data: Data, config: Training, seed: int) -> Mapping[str, float | None]:
     """The scores of plain sequential fine-tuning once the whole stream was learned."""
     clip, weights = create(spec), base_weights(spec)
     concepts = [Concept(dataset.card.name, name) for dataset in data.adaptation for name in dataset.card.classes]
@@ -56,13 +56,13 @@ def after_stream(spec: ModelSpec, data: Data, how: Training, seed: int) -> Mappi
             tasks[: task.number - 1],
             data,
             Mixture(),
-            batch_size=how.batch_size,
+            batch_size=config.batch_size,
             steps=STEPS,
             seed=seed,
             image_size=clip.image_size,
-            augment=how.augment,
+            augment=config.augment,
         )
-        weights = train(clip, weights, drawn, how, steps=STEPS)
+        weights = train(clip, weights, drawn, config, steps=STEPS)
     (accuracy,) = evaluate(clip, [weights], (*data.adaptation, *data.evaluation))
     return scores(AccuracyHistory([accuracy], mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION))
 
@@ -86,8 +86,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = world(Path(folder))
         for rate, scale in product(given.rates, given.image_lr_scales):
-            how = HOW.model_copy(update={"lr": rate, "image_lr_scale": scale})
-            found[rate, scale] = after_stream(ModelSpec(name=given.model), data, how, given.seed)
+            config = CONFIG.model_copy(update={"lr": rate, "image_lr_scale": scale})
+            found[rate, scale] = after_stream(ModelSpec(name=given.model), data, config, given.seed)
             print(f"{given.model} lr {rate:g} image_lr_scale {scale:g}", file=sys.stderr)
     for (rate, scale), score in found.items():
         shown = "  ".join(f"{METRICS[name].title} {score[name]:5.1f}" for name in OF_THE_PAPER)

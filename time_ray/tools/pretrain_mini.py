@@ -33,7 +33,7 @@ from time_ray.data.batch import Batch
 from time_ray.data.dataset import Dataset
 from time_ray.data.mini.pool import ROWS, pool_sample
 
-HOW = Training(
+CONFIG = Training(
     batch_size=128,
     lr=2e-3,
     decay="matrices",
@@ -96,7 +96,7 @@ class Average:
 
 
 def pretrain(
-    name: str, how: Training, *, steps: int, stop: int, num_pictures: int, seed: int, folder: Path
+    name: str, config: Training, *, steps: int, stop: int, num_pictures: int, seed: int, folder: Path
 ) -> dict[str, Tensor]:
     """The averaged weights after the first `stop` of `steps` steps from scratch.
 
@@ -117,9 +117,9 @@ def pretrain(
             save_half(average.weights, path)
 
     def data(first: int) -> Iterator[Batch]:
-        return islice(batches(pictures, how.batch_size, seed), first, stop)
+        return islice(batches(pictures, config.batch_size, seed), first, stop)
 
-    train(clip, start, data, how, steps=steps, on_step=on_step)
+    train(clip, start, data, config, steps=steps, on_step=on_step)
     save_half(average.weights, path)
     return average.weights
 
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--model", choices=tuple(MODELS), required=True)
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--stop", type=int, help="end after so many steps of the schedule; the average needs no more")
-    parser.add_argument("--lr", type=float, default=HOW.lr)
+    parser.add_argument("--lr", type=float, default=CONFIG.lr)
     parser.add_argument("--pictures", type=int, default=200_000, help="how many are rendered, and seen again and again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -192,10 +192,10 @@ def main() -> None:
     torch.set_num_threads(1)
     wall, cpu = time.monotonic(), time.process_time()
     stop = given.stop or given.steps
-    how = HOW.model_copy(update={"lr": given.lr})
+    config = CONFIG.model_copy(update={"lr": given.lr})
     full = pretrain(
         given.model,
-        how,
+        config,
         steps=given.steps,
         stop=stop,
         num_pictures=given.pictures,
@@ -206,9 +206,9 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *sys.argv[1:]]),
         "seed": given.seed,
         "steps": stop,
-        "samples": stop * how.batch_size,
+        "samples": stop * config.batch_size,
         "pictures": given.pictures,
-        "training": how.model_dump(),
+        "training": config.model_dump(),
         "wall_seconds": round(time.monotonic() - wall),
         "cpu_seconds": round(time.process_time() - cpu),
     }

@@ -43,15 +43,17 @@ def make(experiment: str, overrides: Sequence[str], folder: Path, kinds: Sequenc
 def finished(opened: api.Opened) -> tuple[list[Point], list[tuple[float, float]]]:
     """The finished cells, best first, and KA and ZS of the bases that they began with."""
     ranked = api.best(opened)
+    scored = [(row, row.means["ka"], row.means["zs"], row.means["gm"]) for row in ranked]
     points = [
-        Point(row.init, row.deploy, row.technique, row.ka, row.zs, row.gm)
-        for row in ranked
-        if row.ka is not None and row.zs is not None and row.gm is not None
+        Point(row.init, row.deploy, row.technique, ka, zs, gm)
+        for row, ka, zs, gm in scored
+        if ka is not None and zs is not None and gm is not None
     ]
     if not points:
         raise UserError(f"{opened.path}: without held-out data there is no ZS to plot; add data.evaluation")
     untrained = [result.rows[0].scores for row in ranked for result in row.results]
-    return points, [(base.ka, base.zs) for base in untrained if base.ka is not None and base.zs is not None]
+    pairs = [(scores["ka"], scores["zs"]) for scores in untrained]
+    return points, [(ka, zs) for ka, zs in pairs if ka is not None and zs is not None]
 
 
 def main() -> None:
