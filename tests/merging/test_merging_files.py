@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from time_ray.merging import MergeError, merge, merge_faults, merge_files, models
 from time_ray.merging import output as outputs
-from time_ray.merging.stream import RECIPE
+from time_ray.merging.streaming import RECIPE
 
 
 @pytest.fixture

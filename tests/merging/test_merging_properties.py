@@ -7,7 +7,7 @@ from merging_toys import same
 
 from time_ray.merging import TECHNIQUES, fold, merge, pair
 from time_ray.merging.engine import Merger, Plan
-from time_ray.merging.merge import Output
+from time_ray.merging.in_memory import Output
 from time_ray.merging.models import MemoryModel
 from time_ray.merging.pieces import Expert
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from time_ray.merging.check import not_numbers
+from time_ray.merging.compatibility import not_numbers
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model
 from time_ray.merging.pieces import Expert, Piece, State, cut

@@ -5,6 +5,7 @@ from typing import Any
 
 from time_ray.merging.average import average
 from time_ray.merging.consensus import Consensus
+from time_ray.merging.declaration import Technique, Use
 from time_ray.merging.elect import Elect
 from time_ray.merging.errors import MergeError
 from time_ray.merging.iso_c import IsoC
@@ -16,7 +17,6 @@ from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines
 from time_ray.merging.slerp import Slerp
 from time_ray.merging.sparsify import Drop, Largest, Middle, RowTrim, Sparsifier, Trim
 from time_ray.merging.sums import NormedSum, Sum
-from time_ray.merging.technique import Technique, Use
 
 Params = Mapping[str, Any]
 SCALING = {"scaling": number(1.0), "lines": lines()}

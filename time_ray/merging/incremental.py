@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from time_ray.merging import check
+from time_ray.merging import compatibility
 from time_ray.merging.engine import NotANumber, Plan, Totals, checked, named
 from time_ray.merging.errors import MergeError
-from time_ray.merging.merge import Output, Weights, identities, prepare, with_lines
+from time_ray.merging.in_memory import Output, Weights, identities, prepare, with_lines
 from time_ray.merging.models import ModelLike, open_model
 from time_ray.merging.pieces import Expert, State
 from time_ray.merging.rule import End
@@ -29,7 +29,7 @@ class Fold:
         number = len(self.ids) + 1
         ids = identities([*self.ids, str(number) if id is None else id], number)
         model = open_model(expert, f"expert {number}")
-        MergeError.unless_none(check.faults(self.plan.base, [model]))
+        MergeError.unless_none(compatibility.faults(self.plan.base, [model]))
         try:
             if self.plan.rule.selection is None:
                 for piece in self.pieces:

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 import time_ray
-from time_ray.merging import check
+from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
+from time_ray.merging.declaration import Technique
 from time_ray.merging.engine import CHUNK, Merger, NotANumber, Plan, named
 from time_ray.merging.errors import MergeError, gathered
+from time_ray.merging.in_memory import identities, with_lines
 from time_ray.merging.lines import tower
-from time_ray.merging.merge import identities, with_lines
 from time_ray.merging.models import FileModel, open_each
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.progress import Meter, Progress
 from time_ray.merging.rule import Rule
 from time_ray.merging.selection import histograms
 from time_ray.merging.sidecar import Sidecar, digest
-from time_ray.merging.technique import Technique
 from time_ray.merging.techniques import technique_named
 
 PathLike = str | os.PathLike[str]
@@ -125,7 +125,7 @@ def examine(
         names = identities(ids, len(paths) - 1)
     faults += unread
     if base:
-        faults += check.faults(base, models.values())
+        faults += compatibility.faults(base, models.values())
     faults += outputs.faults(target, entries, paths)
     if faults or not base:
         return None, faults

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from time_ray.merging import check
+from time_ray.merging import compatibility
 from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, Merger, NotANumber, Plan, named
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
@@ -56,14 +56,14 @@ def prepare(base: ModelLike, technique: str, params: Mapping[str, Any]) -> Plan:
     row = technique_named(technique)
     filled = row.fill(params)
     model = open_model(base, "base")
-    MergeError.unless_none(check.unmergeable(model))
+    MergeError.unless_none(compatibility.unmergeable(model))
     rule = row.build(filled, [entry.name for entry in model.entries if entry.merged])
     return Plan(model, rule, CHUNK if model.on_cpu() else DEVICE_CHUNK)
 
 
 def merge_experts(plan: Plan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:
     """The merge of experts that are all there."""
-    MergeError.unless_none([*plan.rule.faults(len(models)), *check.faults(plan.base, models)])
+    MergeError.unless_none([*plan.rule.faults(len(models)), *compatibility.faults(plan.base, models)])
     output = Output(plan.base)
     try:
         met = [plan.meet(model, who) for model, who in zip(models, experts, strict=True)]
