@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from time_ray.merging import MergeError, merge, merge_faults, merge_files, models
 from time_ray.merging import output as outputs
-from time_ray.merging.streaming import RECIPE
+from time_ray.merging.streaming import RECIPE_KEY
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def files(tmp_path):
 
 def recipe_of(path):
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()[RECIPE])
+        return json.loads(file.metadata()[RECIPE_KEY])
 
 
 def left_in(folder):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from merging_toys import same
 
 from time_ray.merging import TECHNIQUES, fold, merge, pair
-from time_ray.merging.engine import Merger, Plan
-from time_ray.merging.in_memory import Output
+from time_ray.merging.engine import MergePlan, Merger
+from time_ray.merging.in_memory import MemoryOutput
 from time_ray.merging.models import MemoryModel
 from time_ray.merging.pieces import Expert
 
@@ -29,10 +29,10 @@ def as_model(row):
 def in_chunks(base, experts, name, chunk):
     """The merge, cut into chunks."""
     row = TECHNIQUES[name]
-    plan = Plan(MemoryModel(base, "base"), row.build(row.fill({}), ["w"]), chunk)
-    models, output = [MemoryModel(expert, "expert") for expert in experts], Output(plan.base)
-    met = [plan.meet(model, Expert(number, str(number))) for number, model in enumerate(models, 1)]
-    Merger(plan, models, met, output.write).run()
+    plan = MergePlan(MemoryModel(base, "base"), row.build(row.fill({}), ["w"]), chunk)
+    models, output = [MemoryModel(expert, "expert") for expert in experts], MemoryOutput(plan.base)
+    bounded = [plan.with_bounds(model, Expert(number, str(number))) for number, model in enumerate(models, 1)]
+    Merger(plan, models, bounded, output.write).run()
     return output.whole()
 
 

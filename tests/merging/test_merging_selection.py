@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from time_ray.merging import merge
-from time_ray.merging.engine import Plan
+from time_ray.merging.engine import MergePlan
 from time_ray.merging.models import MemoryModel
-from time_ray.merging.selection import Wanted, halves, histogram, locate
+from time_ray.merging.selection import RankSearch, bit_halves, histogram, locate
 
 FLOATS = st.floats(0, width=32, allow_nan=False, allow_infinity=False)
 
@@ -18,10 +18,10 @@ FLOATS = st.floats(0, width=32, allow_nan=False, allow_infinity=False)
 def test_any_rank_is_found_to_the_bit(values, data):
     tensor = torch.tensor(values, dtype=torch.float32)
     rank = data.draw(st.integers(0, len(values) - 1))
-    want = Wanted(*locate(histogram(tensor), rank))
+    search = RankSearch(*locate(histogram(tensor), rank))
     for part in tensor.split(7):
-        want.look(*halves(part))
-    assert want.value() == tensor.sort().values[rank]
+        search.count_bin(*bit_halves(part))
+    assert search.value() == tensor.sort().values[rank]
 
 
 def test_a_surveyed_expert_needs_one_look_for_any_keep():
@@ -41,13 +41,13 @@ def test_a_surveyed_expert_needs_one_look_for_any_keep():
     counts = None
     for keep in (0.1, 0.2, 0.9):
         rule = TECHNIQUES["ties"].build(TECHNIQUES["ties"].fill({"keep": keep}), ["w"])
-        plan = Plan(MemoryModel(base, "base"), rule)
-        counts = counts or plan.survey(model)
+        plan = MergePlan(MemoryModel(base, "base"), rule)
+        counts = counts or plan.magnitude_histograms(model)
         reads.clear()
-        met = plan.meet(Counted(expert, "expert"), Expert(1, "1"), counts)
+        bounded = plan.with_bounds(Counted(expert, "expert"), Expert(1, "1"), counts)
         assert reads == [(0, 1000)]
         kept = merge(base, [expert], "ties", keep=keep)["w"].abs()
-        assert met.bounds["text"].low == kept[kept > 0].min()
+        assert bounded.bounds["text"].low == kept[kept > 0].min()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

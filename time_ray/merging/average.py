@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging.pieces import State
-from time_ray.merging.rule import End, Rule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, weight_faults
 
 POWERS = {"linear": 1.0, "sqrt": 0.5, "quadratic": 2.0, "cubic": 3.0, "fifth": 5.0, "tenth": 10.0}
 
@@ -33,20 +33,20 @@ class Average(Rule):
         self.weight = weight
         self.decay = decay
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ w_i θ_i."""
-        weight = self.weight(visit.who.number)
+        weight = self.weight(new.expert.number)
         if state is None:
-            return [visit.expert * weight]
+            return [new.expert_values * weight]
         if self.decay != 1:
             state[0].mul_(self.decay)
-        state[0].add_(visit.expert if weight == 1 else visit.expert * weight)
+        state[0].add_(new.expert_values if weight == 1 else new.expert_values * weight)
         return state
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The weighted mean."""
         total = 0.0
-        for number in range(1, end.count + 1):
+        for number in range(1, context.num_experts + 1):
             total = total * self.decay + self.weight(number)
         return state[0] / total
 
@@ -58,29 +58,29 @@ class ListedAverage(Average):
         super().__init__(lambda number: weights[number - 1] if number <= len(weights) else 0.0)
         self.weights = weights
 
-    def faults(self, count: int) -> Iterator[str]:
+    def faults(self, num_experts: int) -> Iterator[str]:
         """Also: as many weights as experts."""
-        yield from super().faults(count)
-        if count != len(self.weights):
-            yield f"average: {len(self.weights)} weights for {count} experts; give one weight per expert, oldest first"
+        yield from super().faults(num_experts)
+        if num_experts != len(self.weights):
+            counts = f"{len(self.weights)} weights for {num_experts} experts"
+            yield f"average: {counts}; give one weight per expert, oldest first"
 
 
-class Pair(Average):
+class PairAverage(Average):
     """(1 − weight) · older + weight · newer."""
 
     def __init__(self, weight: float) -> None:
         super().__init__(lambda number: weight if number == 2 else 1 - weight)
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The weighted sum: its weights sum to 1 already."""
-        del end
+        del context
         return state[0].clone()
 
-    def faults(self, count: int) -> Iterator[str]:
+    def faults(self, num_experts: int) -> Iterator[str]:
         """Also: exactly two models."""
-        yield from super().faults(count)
-        if count != 2:
-            yield f"weight: it is the share of the newer of two models, and {count} are given; leave it out or use ema"
+        yield from super().faults(num_experts)
+        yield from weight_faults(num_experts)
 
 
 class ReversedAverage(Rule):
@@ -89,24 +89,24 @@ class ReversedAverage(Rule):
     def __init__(self, weight: Callable[[int], float]) -> None:
         self.weight = weight
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: every expert."""
-        return [*(state or ()), visit.expert.clone()]
+        return [*(state or ()), new.expert_values.clone()]
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The weighted mean, the oldest heaviest."""
-        merged = torch.zeros_like(end.base) if end.count > 1 else state[0].clone()
-        if end.count > 1:
-            for number, expert in zip(naturals(end.count, -1), state, strict=False):
+        merged = torch.zeros_like(context.base_values) if context.num_experts > 1 else state[0].clone()
+        if context.num_experts > 1:
+            for number, expert in zip(naturals(context.num_experts, -1), state, strict=False):
                 merged.add_(expert * self.weight(number))
-            merged.div_(sum(self.weight(number) for number in range(end.count, 0, -1)))
+            merged.div_(sum(self.weight(number) for number in range(context.num_experts, 0, -1)))
         return merged
 
 
 def average(weights: str | list[float] | None = None, weight: float | None = None) -> Rule:
     """The rule for these parameters of `average`."""
     if weight is not None:
-        return Pair(weight)
+        return PairAverage(weight)
     if weights is None:
         return Average()
     if isinstance(weights, list):

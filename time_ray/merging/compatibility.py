@@ -13,7 +13,7 @@ SCAN = 1 << 20
 
 def mismatches(base: Model, expert: Model) -> Iterator[str]:
     """Every tensor that one of them lacks, or has in another shape or dtype."""
-    wanted, given = base.lay_out(), expert.lay_out()
+    wanted, given = base.by_name(), expert.by_name()
     for name in wanted.keys() - given.keys():
         yield f"{expert.label}: has no {name} {wanted[name]}; give an expert of the base's architecture"
     for name in given.keys() - wanted.keys():
@@ -47,7 +47,7 @@ def faults(base: Model, experts: Iterable[Model]) -> Iterator[str]:
         yield from found or different_buffers(base, expert)
 
 
-def not_numbers(models: Sequence[Model]) -> Iterator[str]:
+def not_finite(models: Sequence[Model]) -> Iterator[str]:
     """Every tensor of every model that holds a NaN or an infinity."""
     for model in models:
         for entry in model.entries:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging.pieces import State
-from time_ray.merging.rule import End, VectorRule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 
 
 class Consensus(VectorRule):
@@ -19,13 +19,13 @@ class Consensus(VectorRule):
         self.min_agree = min_agree
         self.mask_scale = mask_scale
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: every τ_i, since each mask depends on the final sum."""
-        return [*(state or ()), visit.vector()]
+        return [*(state or ()), new.task_vector()]
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The masked sum."""
-        del end
+        del context
         total = state[0].clone()
         for vector in state[1:]:
             total.add_(vector)

@@ -11,7 +11,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.lines import tower
 from time_ray.merging.pieces import Piece, State
-from time_ray.merging.rule import End, VectorRule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 from time_ray.merging.sparsify import Sparsifier
 
 
@@ -33,9 +33,9 @@ class Elect(VectorRule):
         self.scalars = Average() if sparsify.average_scalars else None
         self.selection = sparsify.selection
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ⁺, Σ⁻; then n⁺, −n⁻ for mean or the extremes for max."""
-        vector = self.sparsify(visit.vector(), visit.piece, visit.who)
+        vector = self.sparsify(new.task_vector(), new.piece, new.expert)
         positive = vector.clamp(min=0)
         negative = vector.sub_(positive)
         if self.aggregate == "max":
@@ -54,19 +54,19 @@ class Elect(VectorRule):
             torch.minimum(state[3], negative, out=state[3])
         return state
 
-    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
+    def partial_totals(self, state: State, piece: Piece) -> tuple[str, list[float]]:
         """The sum of the elected signs."""
         return self.scope(piece.name), [(state[0] + state[1]).sign_().sum(dtype=torch.float64).item()]
 
-    def settled(self, state: State) -> bool:
-        """Whether no element's votes cancel exactly."""
+    def needs_totals(self, state: State) -> bool:
+        """Whether some element's votes cancel exactly."""
         decided = (state[0] + state[1]).sign_().abs_()
-        return not decided.neg_().add_(1).mul_(state[0]).any()
+        return bool(decided.neg_().add_(1).mul_(state[0]).any())
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The aggregate on the elected side."""
         elected = (state[0] + state[1]).sign_()
-        majority = end.totals.get(self.scope(end.piece.name), (0.0,))[0]
+        majority = context.totals.get(self.scope(context.piece.name), (0.0,))[0]
         upper = elected.add_(1).clamp_(max=1) if majority > 0 else elected.clamp_(min=0)
         positive, negative = self.sides(state)
         merged = positive.mul_(upper).add_(negative.mul_(1 - upper))

@@ -10,12 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from time_ray.merging.compatibility import not_numbers
+from time_ray.merging.compatibility import not_finite
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model
 from time_ray.merging.pieces import Expert, Piece, State, cut
-from time_ray.merging.rule import End, Rule, Visit
-from time_ray.merging.selection import bounds, histograms
+from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, Totals
+from time_ray.merging.selection import find_bounds, histograms
 
 CHUNK = 1 << 18
 """Elements folded together: what a core's cache holds of base, expert and state."""
@@ -27,51 +27,51 @@ PRECISIONS = (torch.float32, torch.float64)
 
 T = TypeVar("T")
 
-HELD = 31 << 20
+HELD_BYTES = 31 << 20
 """Bytes; the C library learns from blocks up to 32 MiB."""
 
 Sink = Callable[[Piece, Tensor], None]
 """Takes the merged values of a piece."""
 
 
-class NotANumber(Exception):  # noqa: N818 - a signal: the engine answers it with a search for all of them
+class NotFinite(Exception):  # noqa: N818 - a signal: the engine answers it with a search for all of them
     """Some value of some model is NaN or Inf."""
 
 
-def values(model: Model, piece: Piece) -> Tensor:
+def piece_values(model: Model, piece: Piece) -> Tensor:
     """The values of a piece in the precision of the arithmetic."""
     found = model.read(piece.entry, piece.start, piece.stop)
     return found if found.dtype in PRECISIONS else found.to(torch.float32)
 
 
-def finite(found: Tensor) -> bool:
+def is_finite(found: Tensor) -> bool:
     """Whether no value is NaN or Inf."""
     # A sum over NaN or Inf is never finite; a sum that is not may still be an overflow of large numbers.
     return math.isfinite(found.sum().item()) or bool(found.isfinite().all())
 
 
-def checked(model: Model, piece: Piece) -> Tensor:
-    """The values of a piece in the precision of the arithmetic; NotANumber if one is NaN or Inf."""
-    found = values(model, piece)
-    if not finite(found):
-        raise NotANumber
+def finite_values(model: Model, piece: Piece) -> Tensor:
+    """The values of a piece in the precision of the arithmetic; NotFinite if one is NaN or Inf."""
+    found = piece_values(model, piece)
+    if not is_finite(found):
+        raise NotFinite
     return found
 
 
 @dataclass
-class Totals:
+class TotalsAccumulator:
     """Sums over pieces, by key; exact, so their order does not matter."""
 
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, tally: tuple[str, list[float]] | None) -> None:
+    def add(self, partial: tuple[str, list[float]] | None) -> None:
         """Count one piece."""
-        if tally:
+        if partial:
             with self.lock:
-                self.parts.setdefault(tally[0], []).append(tally[1])
+                self.parts.setdefault(partial[0], []).append(partial[1])
 
-    def sums(self) -> dict[str, list[float]]:
+    def result(self) -> dict[str, list[float]]:
         """The sums."""
         return {key: [math.fsum(column) for column in zip(*rows, strict=True)] for key, rows in self.parts.items()}
 
@@ -81,18 +81,18 @@ def hold_freed_memory() -> None:
 
     Otherwise every buffer of every chunk is mapped and zeroed anew, which costs several times the arithmetic.
     """
-    torch.empty(HELD, dtype=torch.uint8)
+    torch.empty(HELD_BYTES, dtype=torch.uint8)
 
 
 @dataclass
-class Plan:
+class MergePlan:
     """A base, a rule and the pieces that both imply."""
 
     base: Model
     rule: Rule
     chunk: int = CHUNK
     threads: int = 1
-    tick: Callable[[Piece], None] = lambda _: None
+    on_read: Callable[[Piece], None] = lambda _: None
     """Called whenever a piece of a model has been read."""
 
     def __post_init__(self) -> None:
@@ -102,17 +102,17 @@ class Plan:
         """The pieces of the model, in order."""
         return cut(self.base.entries, self.chunk, self.rule.whole)
 
-    def rule_of(self, piece: Piece) -> Rule:
+    def rule_for(self, piece: Piece) -> Rule:
         """The rule of a piece: 0-d tensors may have their own."""
         return self.rule if piece.entry.shape else self.rule.scalars or self.rule
 
     def read(self, model: Model, piece: Piece, *, check: bool = True) -> Tensor:
-        """The values of a piece of a model; `check`: NotANumber if one is NaN or Inf."""
-        found = checked(model, piece) if check else values(model, piece)
-        self.tick(piece)
+        """The values of a piece of a model; `check`: NotFinite if one is NaN or Inf."""
+        found = finite_values(model, piece) if check else piece_values(model, piece)
+        self.on_read(piece)
         return found
 
-    def each(self, work: Callable[[T], None], items: Iterator[T]) -> None:
+    def for_each(self, work: Callable[[T], None], items: Iterator[T]) -> None:
         """The work is done for every item, by as many threads as the plan says; the first error ends it."""
         if self.threads == 1:
             for item in items:
@@ -135,7 +135,7 @@ class Plan:
             finally:
                 ended.set()
 
-    def survey(self, model: Model) -> dict[str, Tensor]:
+    def magnitude_histograms(self, model: Model) -> dict[str, Tensor]:
         """The histograms of an expert's magnitudes by scope (see `selection`)."""
         selection = self.rule.selection
         if selection is None:
@@ -145,87 +145,90 @@ class Plan:
     def magnitudes(self, model: Model) -> Iterator[tuple[Piece, Tensor]]:
         """|expert − base| of every piece the rule trims, as float32."""
         for piece in self.pieces():
-            if self.rule_of(piece) is self.rule:
+            if self.rule_for(piece) is self.rule:
                 base = self.read(self.base, piece)
                 yield piece, (self.read(model, piece).to(base.device) - base).abs_().float()
 
-    def meet(self, model: Model, who: Expert, counts: Mapping[str, Tensor] | None = None) -> Expert:
+    def with_bounds(self, model: Model, expert: Expert, counts: Mapping[str, Tensor] | None = None) -> Expert:
         """The expert with the bounds that its values imply; `counts` are its histograms where they are known."""
         selection = self.rule.selection
         if selection is None:
-            return who
-        counts = counts or self.survey(model)
-        return replace(who, bounds=bounds(selection, counts, lambda: self.magnitudes(model)))
+            return expert
+        counts = counts or self.magnitude_histograms(model)
+        return replace(expert, bounds=find_bounds(selection, counts, lambda: self.magnitudes(model)))
 
-    def add(self, state: State | None, model: Model, who: Expert, piece: Piece, base: Tensor, *, check: bool) -> State:
-        """The state of a piece that also holds this expert; `check`: NotANumber if one of its values is NaN or Inf."""
-        expert = self.read(model, piece, check=check)
-        if expert.device != base.device:
-            expert = expert.to(base.device)
-        return self.rule_of(piece).add(state, Visit(expert, base, piece, who))
+    def add(
+        self, state: State | None, model: Model, expert: Expert, piece: Piece, base_values: Tensor, *, check: bool
+    ) -> State:
+        """The state of a piece that also holds this expert; `check`: NotFinite if one of its values is NaN or Inf."""
+        found = self.read(model, piece, check=check)
+        if found.device != base_values.device:
+            found = found.to(base_values.device)
+        return self.rule_for(piece).add(state, ExpertPiece(found, base_values, piece, expert))
 
 
 @dataclass
 class Merger:
     """Merges experts that are all there, each piece in one go."""
 
-    plan: Plan
+    plan: MergePlan
     models: Sequence[Model]
     experts: Sequence[Expert]
     sink: Sink
-    totals: Totals = field(default_factory=Totals)
-    left: dict[Piece, State | None] = field(default_factory=dict)
+    totals: TotalsAccumulator = field(default_factory=TotalsAccumulator)
+    waiting: dict[Piece, State | None] = field(default_factory=dict)
     """Pieces that wait for the totals, and their states where folding again would cost much."""
 
     def run(self) -> None:
         """Every piece is merged and given to the sink."""
-        self.plan.each(self.first, self.plan.pieces())
-        if self.left:
-            sums = self.totals.sums()
-            self.plan.each(lambda piece: self.second(piece, sums), iter(sorted(self.left, key=place)))
+        self.plan.for_each(self.merge_or_wait, self.plan.pieces())
+        if self.waiting:
+            totals = self.totals.result()
+            waiting = sorted(self.waiting, key=position)
+            self.plan.for_each(lambda piece: self.merge_waiting(piece, totals), iter(waiting))
 
     def fold(self, piece: Piece, base: Tensor) -> State:
         """The state of a piece after all experts."""
         state: State | None = None
-        check = not self.plan.rule_of(piece).carries
-        for model, who in zip(self.models, self.experts, strict=True):
-            state = self.plan.add(state, model, who, piece, base, check=check)
+        check = not self.plan.rule_for(piece).carries
+        for model, expert in zip(self.models, self.experts, strict=True):
+            state = self.plan.add(state, model, expert, piece, base, check=check)
         if state is None:
             raise AssertionError
         return state
 
-    def finish(self, piece: Piece, state: State, end: End) -> None:
-        """The sink has the merged values; NotANumber if an expert's NaN or Inf has come this far."""
-        rule = self.plan.rule_of(piece)
-        merged = rule.finish(state, end)
-        if rule.carries and not finite(merged):
+    def finish(self, piece: Piece, state: State, context: FinishContext) -> None:
+        """The sink has the merged values; NotFinite if an expert's NaN or Inf has come this far."""
+        rule = self.plan.rule_for(piece)
+        merged = rule.finish(state, context)
+        if rule.carries and not is_finite(merged):
             for model in self.models:
-                checked(model, piece)
+                finite_values(model, piece)
         self.sink(piece, merged)
 
-    def first(self, piece: Piece) -> None:
+    def merge_or_wait(self, piece: Piece) -> None:
         """The piece is merged, or waits for the totals."""
         base = self.plan.read(self.plan.base, piece)
-        state, rule = self.fold(piece, base), self.plan.rule_of(piece)
-        self.totals.add(rule.tally(state, piece))
-        if rule.settled(state):
-            self.finish(piece, state, End(base, piece, len(self.experts), {}))
+        state, rule = self.fold(piece, base), self.plan.rule_for(piece)
+        self.totals.add(rule.partial_totals(state, piece))
+        if rule.needs_totals(state):
+            self.waiting[piece] = state if rule.retain else None
         else:
-            self.left[piece] = state if rule.retain else None
+            self.finish(piece, state, FinishContext(base, piece, len(self.experts), {}))
 
-    def second(self, piece: Piece, sums: Mapping[str, Sequence[float]]) -> None:
+    def merge_waiting(self, piece: Piece, totals: Totals) -> None:
         """A piece that waited is merged."""
         base = self.plan.read(self.plan.base, piece)
-        state = self.left[piece]
+        state = self.waiting[piece]
         state = self.fold(piece, base) if state is None else state
-        self.finish(piece, state, End(base, piece, len(self.experts), sums))
+        self.finish(piece, state, FinishContext(base, piece, len(self.experts), totals))
 
 
-def place(piece: Piece) -> tuple[int, int]:
+def position(piece: Piece) -> tuple[int, int]:
     """Where a piece is in the model."""
     return piece.order, piece.start
 
 
-def named(models: Sequence[Model]) -> MergeError:
+def not_finite_error(models: Sequence[Model]) -> MergeError:
     """The error that names every tensor with a NaN or Inf."""
-    return MergeError(*not_numbers(models))
+    return MergeError(*not_finite(models))

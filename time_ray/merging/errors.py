@@ -20,7 +20,7 @@ class MergeError(ValueError):
 
 
 @contextmanager
-def gathered(faults: list[str]) -> Iterator[None]:
+def collecting(faults: list[str]) -> Iterator[None]:
     """The faults of an error that is raised inside join the list; what comes after goes on."""
     try:
         yield

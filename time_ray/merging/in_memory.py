@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging import compatibility
-from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, Merger, NotANumber, Plan, named
+from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, MergePlan, Merger, NotFinite, not_finite_error
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
 from time_ray.merging.pieces import Expert, Piece
@@ -16,7 +16,7 @@ from time_ray.merging.techniques import technique_named
 Weights = dict[str, Tensor]
 
 
-class Output:
+class MemoryOutput:
     """A model in memory that is written piece by piece, shaped like another one."""
 
     def __init__(self, base: Model) -> None:
@@ -36,7 +36,7 @@ class Output:
         return {name: tensor.view(self.shapes[name]) for name, tensor in self.tensors.items()}
 
 
-def identities(ids: Sequence[str] | None, count: int) -> list[str]:
+def expert_ids(ids: Sequence[str] | None, count: int) -> list[str]:
     """One id per expert: those given, or "1", "2", ...; MergeError if they do not fit or are not distinct."""
     found = [str(number) for number in range(1, count + 1)] if ids is None else list(ids)
     if len(found) != count or not all(isinstance(one, str) for one in found):
@@ -51,25 +51,25 @@ def with_lines(params: Mapping[str, Any], lines: Mapping[str, Any] | None) -> di
     return dict(params) if lines is None else {**params, "lines": lines}
 
 
-def prepare(base: ModelLike, technique: str, params: Mapping[str, Any]) -> Plan:
+def plan_merge(base: ModelLike, technique: str, params: Mapping[str, Any]) -> MergePlan:
     """The plan of a merge; MergeError lists every fault of technique, parameters and base."""
-    row = technique_named(technique)
-    filled = row.fill(params)
+    chosen = technique_named(technique)
+    parameters = chosen.fill(params)
     model = open_model(base, "base")
     MergeError.unless_none(compatibility.unmergeable(model))
-    rule = row.build(filled, [entry.name for entry in model.entries if entry.merged])
-    return Plan(model, rule, CHUNK if model.on_cpu() else DEVICE_CHUNK)
+    rule = chosen.build(parameters, [entry.name for entry in model.entries if entry.merged])
+    return MergePlan(model, rule, CHUNK if model.on_cpu() else DEVICE_CHUNK)
 
 
-def merge_experts(plan: Plan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:
+def merge_experts(plan: MergePlan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:
     """The merge of experts that are all there."""
     MergeError.unless_none([*plan.rule.faults(len(models)), *compatibility.faults(plan.base, models)])
-    output = Output(plan.base)
+    output = MemoryOutput(plan.base)
     try:
-        met = [plan.meet(model, who) for model, who in zip(models, experts, strict=True)]
-        Merger(plan, models, met, output.write).run()
-    except NotANumber:
-        raise named([plan.base, *models]) from None
+        bounded = [plan.with_bounds(model, expert) for model, expert in zip(models, experts, strict=True)]
+        Merger(plan, models, bounded, output.write).run()
+    except NotFinite:
+        raise not_finite_error([plan.base, *models]) from None
     return output.whole()
 
 
@@ -87,9 +87,9 @@ def merge(
     Models are tensors by name or paths of safetensors files. `ids` name the experts' random draws (default: their
     positions "1", "2", ...). Techniques and parameters: `TECHNIQUES`. MergeError lists every fault of the request.
     """
-    plan = prepare(base, technique, with_lines(params, lines))
+    plan = plan_merge(base, technique, with_lines(params, lines))
     opened = open_models({f"expert {number}": model for number, model in enumerate(experts, 1)})
-    names = identities(ids, len(opened))
+    names = expert_ids(ids, len(opened))
     return merge_experts(plan, list(opened.values()), [Expert(number, name) for number, name in enumerate(names, 1)])
 
 
@@ -110,12 +110,12 @@ def pair(
     a string in the first place says that it is an expert (then DARE masks it, too, and MagMax takes it as unscaled).
     The random techniques need `ids`, since draws must differ from step to step. MergeError lists every fault.
     """
-    row = technique_named(technique)
-    if ids is None and row.random:
+    chosen = technique_named(technique)
+    if ids is None and chosen.random:
         raise MergeError(f"{technique}: its random draws need names; give ids=(None, id of the newer expert)")
     first, second = ids or (None, "2")
-    share = {"weight": weight} if row.takes_weight else {}
-    plan = prepare(base, technique, with_lines({**params, **share}, lines))
+    share = {"weight": weight} if chosen.takes_weight else {}
+    plan = plan_merge(base, technique, with_lines({**params, **share}, lines))
     opened = open_models({"older": older, "newer": newer})
     experts = [Expert(1, first or "", running=first is None), Expert(2, second)]
     return merge_experts(plan, list(opened.values()), experts)
@@ -137,7 +137,7 @@ def ema(
     `start`: "base" begins at the base, so the first expert is merged with it; "expert" begins at the first expert.
     """
     models = list(experts)
-    names = identities(ids, len(models))
+    names = expert_ids(ids, len(models))
     if start not in ("base", "expert"):
         raise MergeError(f"start: it is {start!r}; give one of base, expert")
     if not models:

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from time_ray.merging import compatibility
-from time_ray.merging.engine import NotANumber, Plan, Totals, checked, named
+from time_ray.merging.engine import MergePlan, NotFinite, TotalsAccumulator, finite_values, not_finite_error
 from time_ray.merging.errors import MergeError
-from time_ray.merging.in_memory import Output, Weights, identities, prepare, with_lines
+from time_ray.merging.in_memory import MemoryOutput, Weights, expert_ids, plan_merge, with_lines
 from time_ray.merging.models import ModelLike, open_model
 from time_ray.merging.pieces import Expert, State
-from time_ray.merging.rule import End
+from time_ray.merging.rule import FinishContext
 
 
 class Fold:
     """A merge so far. Its memory is the technique's state (`Technique.state`), not the experts."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: MergePlan) -> None:
         self.plan = plan
         self.pieces = list(plan.pieces())
         self.states: list[State | None] = [None] * len(self.pieces)
@@ -27,41 +27,42 @@ class Fold:
         MergeError lists every fault; the fold is then as it was.
         """
         number = len(self.ids) + 1
-        ids = identities([*self.ids, str(number) if id is None else id], number)
+        ids = expert_ids([*self.ids, str(number) if id is None else id], number)
         model = open_model(expert, f"expert {number}")
         MergeError.unless_none(compatibility.faults(self.plan.base, [model]))
         try:
             if self.plan.rule.selection is None:
                 for piece in self.pieces:
-                    checked(model, piece)
-            who = self.plan.meet(model, Expert(number, ids[-1]))
-        except NotANumber:
-            raise named([self.plan.base, model]) from None
+                    finite_values(model, piece)
+            bounded = self.plan.with_bounds(model, Expert(number, ids[-1]))
+        except NotFinite:
+            raise not_finite_error([self.plan.base, model]) from None
         for index, piece in enumerate(self.pieces):
             base = self.plan.read(self.plan.base, piece, check=False)
-            self.states[index] = self.plan.add(self.states[index], model, who, piece, base, check=False)
+            self.states[index] = self.plan.add(self.states[index], model, bounded, piece, base, check=False)
         self.ids = ids
 
     def result(self) -> Weights:
         """The merge of the experts added so far, equal to the bit to merging them at once; adding may continue."""
         MergeError.unless_none(self.plan.rule.faults(len(self.ids)))
         folded = [(piece, state) for piece, state in zip(self.pieces, self.states, strict=True) if state is not None]
-        totals, output = Totals(), Output(self.plan.base)
+        accumulator, output = TotalsAccumulator(), MemoryOutput(self.plan.base)
         for piece, state in folded:
-            totals.add(self.plan.rule_of(piece).tally(state, piece))
-        sums = totals.sums()
+            accumulator.add(self.plan.rule_for(piece).partial_totals(state, piece))
+        totals = accumulator.result()
         for piece, state in folded:
             base = self.plan.read(self.plan.base, piece, check=False)
-            output.write(piece, self.plan.rule_of(piece).finish(state, End(base, piece, len(self.ids), sums)))
+            context = FinishContext(base, piece, len(self.ids), totals)
+            output.write(piece, self.plan.rule_for(piece).finish(state, context))
         return output.whole()
 
 
 def fold(technique: str, base: ModelLike, *, lines: Mapping[str, Any] | None = None, **params: Any) -> Fold:
     """A merge to which experts are added over time: `.add(expert, id=None)`, and `.result()` at any time."""
-    plan = prepare(base, technique, with_lines(params, lines))
+    plan = plan_merge(base, technique, with_lines(params, lines))
     try:
         for piece in plan.pieces():
-            checked(plan.base, piece)
-    except NotANumber:
-        raise named([plan.base]) from None
+            finite_values(plan.base, piece)
+    except NotFinite:
+        raise not_finite_error([plan.base]) from None
     return Fold(plan)

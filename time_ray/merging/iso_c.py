@@ -6,7 +6,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.matrices import matrices
 from time_ray.merging.pieces import State
-from time_ray.merging.rule import End, VectorRule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 
 
 class IsoC(VectorRule):
@@ -15,16 +15,16 @@ class IsoC(VectorRule):
     whole = True
     scalars = Average()
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ τ_i."""
-        vector = visit.vector()
+        vector = new.task_vector()
         return [vector] if state is None else [state[0].add_(vector)]
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The isotropic sum, or the mean."""
-        stack = matrices(state[0], end.piece.entry)
+        stack = matrices(state[0], context.piece.entry)
         if stack is None:
-            return state[0] / end.count
+            return state[0] / context.num_experts
         u, values, v = torch.linalg.svd(stack, full_matrices=False)
         isotropic: Tensor = values.mean(dim=-1)[:, None, None] * (u @ v)
         return isotropic.reshape(-1)

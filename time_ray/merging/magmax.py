@@ -3,16 +3,16 @@
 from torch import Tensor
 
 from time_ray.merging.pieces import State
-from time_ray.merging.rule import End, VectorRule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 
 
 class MagMax(VectorRule):
     """λ τ_i where |τ_i| is largest; of equals the later."""
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: the selection, unscaled; a running merge is unscaled before it competes."""
-        vector = visit.vector()
-        factor = self.factor(visit.piece, 2) if visit.who.running else 1.0
+        vector = new.task_vector()
+        factor = self.factor(new.piece, 2) if new.expert.running else 1.0
         if factor not in (0.0, 1.0):
             vector.div_(factor)
         if state is None:
@@ -21,7 +21,7 @@ class MagMax(VectorRule):
         vector.mul_(newer)
         return [state[0].mul_(newer.neg_().add_(1)).add_(vector)]
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The selection."""
-        del end
+        del context
         return state[0]

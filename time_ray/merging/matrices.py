@@ -4,13 +4,13 @@ from math import prod
 
 from torch import Tensor
 
-from time_ray.merging.pieces import Entry
+from time_ray.merging.pieces import TensorEntry
 
 FUSED = "in_proj_weight"
 """Query, key and value in one tensor."""
 
 
-def matrix_shape(entry: Entry) -> tuple[int, int, int] | None:
+def matrix_shape(entry: TensorEntry) -> tuple[int, int, int] | None:
     """(number of matrices, rows, columns) of a linear layer's weight; None for all other tensors.
 
     Embeddings and the projections to the shared space (`visual.proj`, `text_projection`) are no linear layers here.
@@ -24,7 +24,7 @@ def matrix_shape(entry: Entry) -> tuple[int, int, int] | None:
     return parts, rows // parts, columns
 
 
-def matrices(values: Tensor, entry: Entry) -> Tensor | None:
+def matrices(values: Tensor, entry: TensorEntry) -> Tensor | None:
     """The matrices [parts, rows, columns] of a linear layer's weight, else None."""
     shape = matrix_shape(entry)
     return None if shape is None else values.view(shape)

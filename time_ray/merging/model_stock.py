@@ -6,7 +6,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.pieces import State
 from time_ray.merging.reductions import norm, square
-from time_ray.merging.rule import End, Rule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, Rule
 
 
 class ModelStock(Rule):
@@ -18,23 +18,23 @@ class ModelStock(Rule):
     whole = True
     scalars = Average()
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ θ_i, Σ τ_i / ‖τ_i‖, and how many τ_i are not 0."""
-        vector = visit.vector()
+        vector = new.task_vector()
         length = norm(vector)
         if length:
             vector.div_(length)
         moved = torch.tensor([float(length > 0)], dtype=torch.float64)
         if state is None:
-            return [visit.expert.clone(), vector, moved]
-        return [state[0].add_(visit.expert), state[1].add_(vector), state[2].add_(moved)]
+            return [new.expert_values.clone(), vector, moved]
+        return [state[0].add_(new.expert_values), state[1].add_(vector), state[2].add_(moved)]
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The interpolation between base and mean; one expert alone is itself."""
-        ratio, count, moved = 1.0, end.count, state[2].item()
+        ratio, count, moved = 1.0, context.num_experts, state[2].item()
         if count > 1:
             # The cosines of all ordered pairs sum to ‖Σ unit vectors‖² − how many there are; to exactly 0 for one.
             cosines = square(state[1]) - moved if moved > 1 else 0.0
             cosine = cosines / (count * (count - 1))
             ratio = min(count * cosine / (1 + (count - 1) * cosine), 1.0) if cosine > 0 else 0.0
-        return (state[0] / count).mul_(ratio).add_(end.base * (1 - ratio))
+        return (state[0] / count).mul_(ratio).add_(context.base_values * (1 - ratio))

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from time_ray.merging.errors import MergeError, gathered
-from time_ray.merging.pieces import Entry
+from time_ray.merging.errors import MergeError, collecting
+from time_ray.merging.pieces import TensorEntry
 
 DTYPES = {
     "F64": torch.float64,
@@ -43,18 +43,18 @@ class Model(ABC):
 
     label: str
     """What messages call it."""
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorEntry, ...]
     """Its tensors, in order."""
 
     @abstractmethod
-    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+    def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """The elements from start to stop of a tensor, flat, in its own dtype; not to be changed."""
 
     def on_cpu(self) -> bool:
         """Whether all its tensors are in main memory."""
         return True
 
-    def lay_out(self) -> dict[str, Entry]:
+    def by_name(self) -> dict[str, TensorEntry]:
         """Its tensors by name."""
         return {entry.name: entry for entry in self.entries}
 
@@ -65,9 +65,9 @@ class MemoryModel(Model):
     def __init__(self, tensors: Mapping[str, Tensor], label: str) -> None:
         self.label = label
         self.flat = {name: tensor.detach().contiguous().view(-1) for name, tensor in tensors.items()}
-        self.entries = tuple(Entry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
+        self.entries = tuple(TensorEntry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
 
-    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+    def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """A view of the tensor."""
         return self.flat[entry.name][start:stop]
 
@@ -91,7 +91,7 @@ class FileModel(Model):
         try:
             self.file = os.open(path, os.O_RDONLY)
             self.header, self.data = read_header(self.file)
-            self.entries = tuple(entry(name, spec) for name, spec in self.header.items() if name != "__metadata__")
+            self.entries = tuple(entry_of(name, spec) for name, spec in self.header.items() if name != "__metadata__")
         except OSError as error:
             raise MergeError(
                 f"{path}: cannot be read ({error.strerror}); give the path of a safetensors file"
@@ -106,23 +106,23 @@ class FileModel(Model):
         if hasattr(self, "file"):
             os.close(self.file)
 
-    def read(self, entry: Entry, start: int, stop: int) -> Tensor:
+    def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """A view of the file; a copy of what is large, lies askew, or cannot be mapped."""
         length = (stop - start) * entry.dtype.itemsize
         if self.mapping is None or length > self.mapped or entry.name not in self.flat:
-            return self.copied(entry, start, stop)
+            return self.read_copy(entry, start, stop)
         self.touched += length
         if self.touched > self.mapped:
             self.touched = length
             self.mapping.madvise(mmap.MADV_DONTNEED)
         return self.flat[entry.name][start:stop]
 
-    def copied(self, entry: Entry, start: int, stop: int) -> Tensor:
+    def read_copy(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """The elements, read from their place in the file."""
         values = torch.empty(stop - start, dtype=entry.dtype)
         size = values.element_size()
         place = self.data + self.header[entry.name]["data_offsets"][0] + start * size
-        view = memoryview(raw(values))
+        view = memoryview(buffer_of(values))
         while view:
             count = os.preadv(self.file, [view], place)
             if not count:
@@ -143,7 +143,7 @@ def mapping_of(file: int) -> mmap.mmap | None:
 
 
 def views(
-    mapping: mmap.mmap, entries: Iterable[Entry], header: Mapping[str, Any], data: int
+    mapping: mmap.mmap, entries: Iterable[TensorEntry], header: Mapping[str, Any], data: int
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a mapped file by name, flat; without those that are empty or not aligned to their elements."""
     for entry in entries:
@@ -152,16 +152,16 @@ def views(
             yield entry.name, torch.frombuffer(mapping, dtype=entry.dtype, count=entry.size, offset=place)
 
 
-def raw(values: Tensor) -> Any:
+def buffer_of(values: Tensor) -> Any:
     """The memory of a contiguous tensor as a writable buffer; the tensor must outlive it."""
     return (c_char * (values.numel() * values.element_size())).from_address(values.data_ptr())
 
 
-def entry(name: str, spec: Mapping[str, Any]) -> Entry:
+def entry_of(name: str, spec: Mapping[str, Any]) -> TensorEntry:
     """One tensor of a header; ValueError if it does not add up."""
     if spec["dtype"] not in DTYPES:
         raise ValueError(f"{name} has dtype {spec['dtype']}")
-    found = Entry(name, DTYPES[spec["dtype"]], tuple(spec["shape"]))
+    found = TensorEntry(name, DTYPES[spec["dtype"]], tuple(spec["shape"]))
     first, last = spec["data_offsets"]
     if last - first != found.size * found.dtype.itemsize:
         raise ValueError(f"{name} has {last - first} bytes for {found}")
@@ -191,7 +191,7 @@ def open_each(models: Mapping[str, ModelLike]) -> tuple[dict[str, Model], list[s
     opened: dict[str, Model] = {}
     faults: list[str] = []
     for label, model in models.items():
-        with gathered(faults):
+        with collecting(faults):
             opened[label] = open_model(model, label, min(MAPPED, MAPPED_IN_ALL // len(models)))
     return opened, faults
 

@@ -7,7 +7,7 @@ from time_ray.merging.average import Average
 from time_ray.merging.matrices import matrices
 from time_ray.merging.pieces import State
 from time_ray.merging.reductions import square
-from time_ray.merging.rule import End, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext
 from time_ray.merging.sums import MeanNorm, mean_norm_ratio
 
 
@@ -37,18 +37,18 @@ class Opcm(MeanNorm):
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Q, and each ‖τ_i‖²."""
-        vector = visit.vector()
+        vector = new.task_vector()
         squares = torch.tensor([square(vector)], dtype=torch.float64)
         if state is None:
             return [vector, squares]
-        merged, stack = matrices(state[0], visit.piece.entry), matrices(vector, visit.piece.entry)
+        merged, stack = matrices(state[0], new.piece.entry), matrices(vector, new.piece.entry)
         if merged is not None and stack is not None:
             pairs = zip(stack, merged, strict=True)
             vector = torch.stack([projected(new, old, self.alpha) for new, old in pairs]).view(-1)
         return [state[0].add_(vector), torch.cat((state[1], squares))]
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The base moved by Q at the experts' mean norm."""
-        return (state[0] * mean_norm_ratio(end.totals["norms"])).add_(end.base)
+        return (state[0] * mean_norm_ratio(context.totals["norms"])).add_(context.base_values)

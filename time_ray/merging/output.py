@@ -11,18 +11,18 @@ from pathlib import Path
 
 from torch import Tensor
 
-from time_ray.merging.models import DTYPES, raw
-from time_ray.merging.pieces import Entry
+from time_ray.merging.models import DTYPES, buffer_of
+from time_ray.merging.pieces import TensorEntry
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Write = Callable[[Entry, int, Tensor], None]
+Write = Callable[[TensorEntry, int, Tensor], None]
 """Writes values at the start-th element of a tensor."""
 BEHIND = 32 << 20
 """Whenever so many more bytes are written, the system is told to put them on disk."""
 LIBC = CDLL(None)
 
 
-def header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
+def header(entries: Sequence[TensorEntry], metadata: Mapping[str, str]) -> bytes:
     """The header of a safetensors file with these tensors in this order, its length in front."""
     described: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
@@ -38,7 +38,7 @@ def header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def faults(output: Path, entries: Sequence[Entry], inputs: Sequence[Path]) -> Iterator[str]:
+def faults(output: Path, entries: Sequence[TensorEntry], inputs: Sequence[Path]) -> Iterator[str]:
     """Every reason why a model cannot be written there."""
     folder = output.absolute().parent
     if not folder.is_dir():
@@ -57,7 +57,7 @@ def faults(output: Path, entries: Sequence[Entry], inputs: Sequence[Path]) -> It
 
 
 @contextmanager
-def whole_file(output: Path, entries: Sequence[Entry], metadata: Mapping[str, str]) -> Iterator[Write]:
+def whole_file(output: Path, entries: Sequence[TensorEntry], metadata: Mapping[str, str]) -> Iterator[Write]:
     """A function that writes values into the file; the file has its name, on disk, once the block ends without error.
 
     Until then its bytes lie in `.<name>.<process>.part` beside it, which is removed on any error.
@@ -71,17 +71,17 @@ def whole_file(output: Path, entries: Sequence[Entry], metadata: Mapping[str, st
         end += entry.size * entry.dtype.itemsize
     file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
 
-    def write(entry: Entry, place: int, values: Tensor) -> None:
+    def write(entry: TensorEntry, place: int, values: Tensor) -> None:
         values = values.to(entry.dtype).contiguous()
-        view, first = memoryview(raw(values)), offsets[entry.name] + place * entry.dtype.itemsize
-        pour(file, view, first)
+        view, first = memoryview(buffer_of(values)), offsets[entry.name] + place * entry.dtype.itemsize
+        write_all(file, view, first)
         if first // BEHIND < (first + view.nbytes) // BEHIND:
-            put_on_disk(file)
+            start_writeback(file)
 
     try:
         with contextlib.closing(os.fdopen(file, "r+b", buffering=0)):
             os.truncate(file, end)
-            pour(file, memoryview(start), 0)
+            write_all(file, memoryview(start), 0)
             yield write
             os.fsync(file)
         part.replace(output)
@@ -90,14 +90,14 @@ def whole_file(output: Path, entries: Sequence[Entry], metadata: Mapping[str, st
     sync_folder(output.parent)
 
 
-def pour(file: int, view: memoryview, place: int) -> None:
+def write_all(file: int, view: memoryview, place: int) -> None:
     """All bytes of the view are in the file from this place on."""
     while view:
         count = os.pwrite(file, view, place)
         view, place = view[count:], place + count
 
 
-def put_on_disk(file: int) -> None:
+def start_writeback(file: int) -> None:
     """The system has begun to put on disk what was written so far, so that the last sync finds little to wait for."""
     if hasattr(LIBC, "sync_file_range"):  # Linux
         LIBC.sync_file_range(file, c_int64(0), c_int64(0), c_uint(2))

@@ -11,7 +11,7 @@ State = list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor as its header describes it."""
 
     name: str
@@ -36,7 +36,7 @@ class Entry:
 class Piece:
     """The elements from start to stop of one tensor, in row-major order."""
 
-    entry: Entry
+    entry: TensorEntry
     start: int
     stop: int
     order: int
@@ -73,7 +73,7 @@ class Expert:
     """By scope."""
 
 
-def cut(entries: Sequence[Entry], size: int, whole: bool) -> Iterator[Piece]:
+def cut(entries: Sequence[TensorEntry], size: int, whole: bool) -> Iterator[Piece]:
     """The pieces of every merged tensor in order; whole tensors, or at most `size` elements each."""
     for order, entry in enumerate(entries):
         if not entry.merged:

@@ -3,17 +3,17 @@
 import threading
 from collections.abc import Callable
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with the bytes read and written so far, and those there will be as far as is known."""
 
 
-class Meter:
-    """Counts bytes from any thread and tells the listener."""
+class ProgressMeter:
+    """Counts bytes from any thread and tells the callback."""
 
-    def __init__(self, listener: Progress | None) -> None:
-        self.listener = listener
+    def __init__(self, callback: ProgressCallback | None) -> None:
+        self.callback = callback
         self.done = 0
-        self.told = 0
+        self.reported = 0
         self.total = 0
         self.lock = threading.Lock()
 
@@ -24,16 +24,16 @@ class Meter:
 
     def end(self) -> None:
         """All is done."""
-        if self.listener:
-            self.listener(self.done, self.done)
+        if self.callback:
+            self.callback(self.done, self.done)
 
     def tick(self, count: int) -> None:
-        """So many more bytes are done; the listener hears of each thousandth."""
-        if not self.listener:
+        """So many more bytes are done; the callback is called at each thousandth."""
+        if not self.callback:
             return
         with self.lock:
             self.done += count
             self.total = max(self.total, self.done)
-            if (self.done - self.told) * 1000 >= self.total:
-                self.told = self.done
-                self.listener(self.done, self.total)
+            if (self.done - self.reported) * 1000 >= self.total:
+                self.reported = self.done
+                self.callback(self.done, self.total)

@@ -12,29 +12,29 @@ from time_ray.merging.pieces import Expert, Piece, State
 from time_ray.merging.selection import Selection
 
 Totals = Mapping[str, Sequence[float]]
-"""By key, the sums over all pieces of what `Rule.tally` says of each."""
+"""By key, the sums over all pieces of what `Rule.partial_totals` says of each."""
 
 
-class Visit(NamedTuple):
-    """An expert's values of a piece, as they come to the fold."""
+class ExpertPiece(NamedTuple):
+    """One expert's values of one piece, and the base's."""
 
-    expert: Tensor
-    base: Tensor
+    expert_values: Tensor
+    base_values: Tensor
     piece: Piece
-    who: Expert
+    expert: Expert
 
-    def vector(self) -> Tensor:
-        """The task vector, a new tensor."""
-        return self.expert - self.base
+    def task_vector(self) -> Tensor:
+        """Expert − base, a new tensor."""
+        return self.expert_values - self.base_values
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class FinishContext:
     """What is known of a piece when its merge is asked for."""
 
-    base: Tensor
+    base_values: Tensor
     piece: Piece
-    count: int
+    num_experts: int
     """How many experts were added."""
     totals: Totals
 
@@ -58,27 +58,35 @@ class Rule(ABC):
     """The thresholds that must be known of each expert before it is added."""
 
     @abstractmethod
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """The state that also holds this expert; None is the state before the first."""
 
     @abstractmethod
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The merged values so far."""
 
-    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]] | None:
+    def partial_totals(self, state: State, piece: Piece) -> tuple[str, list[float]] | None:
         """What this piece adds to the totals that `finish` may need, and under which key."""
         del state, piece
         return None
 
-    def settled(self, state: State) -> bool:
-        """Whether `finish` needs no totals for this piece."""
+    def needs_totals(self, state: State) -> bool:
+        """Whether `finish` needs the totals for this piece."""
         del state
-        return True
+        return False
 
-    def faults(self, count: int) -> Iterator[str]:
+    def faults(self, num_experts: int) -> Iterator[str]:
         """What is wrong with a merge of so many experts."""
-        if count < 1:
+        if num_experts < 1:
             yield "experts: none is given; give at least one"
+
+
+def weight_faults(num_experts: int) -> Iterator[str]:
+    """What is wrong with a `weight` in a merge of so many models."""
+    if num_experts != 2:
+        yield (
+            f"weight: it is the share of the newer of two models, and {num_experts} are given; leave it out or use ema"
+        )
 
 
 class VectorRule(Rule):
@@ -89,16 +97,17 @@ class VectorRule(Rule):
         self.scaling = scaling
         self.factors = factors
 
-    def factor(self, at: Piece, count: int) -> float:
+    def factor(self, piece: Piece, num_experts: int) -> float:
         """The factor of the merged vector in this piece."""
         if self.factors is not None:
-            return self.factors[at.name]
-        return 1.0 / count if self.scaling is None else self.scaling
+            return self.factors[piece.name]
+        return 1.0 / num_experts if self.scaling is None else self.scaling
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The base moved by the scaled merged vector."""
-        return torch.mul(self.vector(state, end), self.factor(end.piece, end.count)).add_(end.base)
+        factor = self.factor(context.piece, context.num_experts)
+        return torch.mul(self.merged_vector(state, context), factor).add_(context.base_values)
 
     @abstractmethod
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The merged task vector before scaling."""

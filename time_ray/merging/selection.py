@@ -47,7 +47,7 @@ class Selection(ABC):
         """The histograms by scope from those by tower; None where they do not follow from them."""
 
 
-def halves(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
+def bit_halves(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
     """The lower and upper 16 bits of each float32 number, as views of int16."""
     pairs = magnitudes.view(torch.int16).view(-1, 2)
     return pairs[:, 0], pairs[:, 1]
@@ -55,7 +55,7 @@ def halves(magnitudes: Tensor) -> tuple[Tensor, Tensor]:
 
 def histogram(magnitudes: Tensor) -> Tensor:
     """How often each value of the upper 16 bits occurs (int64 [32768])."""
-    return torch.bincount(halves(magnitudes)[1].contiguous(), minlength=BINS)
+    return torch.bincount(bit_halves(magnitudes)[1].contiguous(), minlength=BINS)
 
 
 def locate(counts: Tensor, rank: int) -> tuple[int, int]:
@@ -71,14 +71,14 @@ def number(upper: int, lower: int) -> float:
 
 
 @dataclass
-class Wanted:
+class RankSearch:
     """One rank of one scope on its way from a bin to a number."""
 
     bin: int
     rank: int
     counts: Tensor = field(default_factory=lambda: torch.zeros(LOW_BITS, dtype=torch.int64))
 
-    def look(self, lower: Tensor, upper: Tensor) -> None:
+    def count_bin(self, lower: Tensor, upper: Tensor) -> None:
         """Count the lower bits of the elements in the bin."""
         inside = lower.masked_select(upper == self.bin).to(torch.int32) & (LOW_BITS - 1)
         if inside.numel():
@@ -88,7 +88,7 @@ class Wanted:
         """The number at the rank."""
         return number(self.bin, locate(self.counts, self.rank)[0])
 
-    def spare(self) -> int:
+    def ties_to_keep(self) -> int:
         """How many numbers equal to the one at the rank come at it or after; 0 where none comes before."""
         lower, before = locate(self.counts, self.rank)
         return int(self.counts[lower]) - before if before else 0
@@ -104,35 +104,35 @@ def histograms(read: Magnitudes, scope: Callable[[str], str]) -> dict[str, Tenso
     return counts
 
 
-def bounds(selection: Selection, counts: Mapping[str, Tensor], read: Magnitudes) -> dict[str, Bounds]:
+def find_bounds(selection: Selection, counts: Mapping[str, Tensor], read: Magnitudes) -> dict[str, Bounds]:
     """The exact bounds of every scope: one read of the expert, two where ties are told apart by place."""
     made: dict[str, Bounds] = {}
-    wanted: dict[str, tuple[Wanted | None, Wanted | None]] = {}
+    wanted: dict[str, tuple[RankSearch | None, RankSearch | None]] = {}
     for key, count in counts.items():
         ranks = selection.ranks(int(count.sum()))
         if ranks is None:
             made[key] = Bounds(nothing=True)
         elif ranks != (None, None):
-            low, high = (None if rank is None else Wanted(*locate(count, rank)) for rank in ranks)
+            low, high = (None if rank is None else RankSearch(*locate(count, rank)) for rank in ranks)
             wanted[key] = (low, high)
     if wanted:
-        refine(selection, wanted, read)
+        search_bins(selection, wanted, read)
     for key, (low, high) in wanted.items():
         made[key] = Bounds(low.value() if low else None, high.value() if high else None)
     if selection.exact:
-        untie(selection, {key: low.spare() for key, (low, _) in wanted.items() if low}, made, read)
+        break_ties(selection, {key: low.ties_to_keep() for key, (low, _) in wanted.items() if low}, made, read)
     return made
 
 
-def refine(selection: Selection, wanted: Mapping[str, Iterable[Wanted | None]], read: Magnitudes) -> None:
+def search_bins(selection: Selection, wanted: Mapping[str, Iterable[RankSearch | None]], read: Magnitudes) -> None:
     """Every wanted rank has seen the elements of its bin."""
     for piece, values in read():
-        for want in wanted.get(selection.scope(piece.name), ()):
-            if want:
-                want.look(*halves(values))
+        for search in wanted.get(selection.scope(piece.name), ()):
+            if search:
+                search.count_bin(*bit_halves(values))
 
 
-def untie(selection: Selection, spare: dict[str, int], made: dict[str, Bounds], read: Magnitudes) -> None:
+def break_ties(selection: Selection, spare: dict[str, int], made: dict[str, Bounds], read: Magnitudes) -> None:
     """The bounds name the place of the last survivor where only so many equals (`spare`) may survive."""
     left = {key: count for key, count in spare.items() if count}
     if not left:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from time_ray.merging.models import FileModel
 from time_ray.merging.pieces import Bounds
-from time_ray.merging.progress import Meter
+from time_ray.merging.progress import ProgressMeter
 
 BLOCK = 1 << 22
 VERSION = "2"
@@ -27,7 +27,7 @@ REMEMBERED = 16
 """Selections whose bounds are kept."""
 
 
-def digest(model: FileModel, meter: Meter) -> str:
+def digest(model: FileModel, meter: ProgressMeter) -> str:
     """The SHA-256 of a file, as `sha256sum` prints it."""
     sha, place = hashlib.sha256(), 0
     while block := os.pread(model.file, BLOCK, place):
@@ -67,16 +67,16 @@ class Sidecar:
             known = file.metadata() or {}
             if self.stamp().items() <= known.items():
                 self.sha256, self.base_sha256 = known["sha256"], known["base_sha256"]
-                self.bounds = {label: unpacked(found) for label, found in json.loads(known["bounds"]).items()}
+                self.bounds = {label: bounds_of_json(found) for label, found in json.loads(known["bounds"]).items()}
                 self.histograms = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
         return self
 
-    def belong(self, base_sha256: str) -> None:
+    def bind_to(self, base_sha256: str) -> None:
         """It knows nothing of another base."""
         if self.base_sha256 != base_sha256:
             self.base_sha256, self.histograms, self.bounds = base_sha256, {}, {}
 
-    def remember(self, label: str, bounds: Mapping[str, Bounds]) -> None:
+    def add_bounds(self, label: str, bounds: Mapping[str, Bounds]) -> None:
         """The bounds of a selection are known, and those of the last few others."""
         older = list(self.bounds.items())[1 - REMEMBERED :]
         self.bounds = {**dict(older), label: dict(bounds)}
@@ -100,7 +100,7 @@ class Sidecar:
         self.changed = False
 
 
-def unpacked(found: Mapping[str, list[Any]]) -> dict[str, Bounds]:
+def bounds_of_json(found: Mapping[str, list[Any]]) -> dict[str, Bounds]:
     """The bounds by scope, from their JSON."""
     rows = {key: (low, high, nothing, last) for key, (low, high, nothing, last) in found.items()}
     return {key: Bounds(low, high, nothing, last and tuple(last)) for key, (low, high, nothing, last) in rows.items()}

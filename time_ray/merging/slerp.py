@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from time_ray.merging.average import Average, Pair
+from time_ray.merging.average import Average, PairAverage
 from time_ray.merging.pieces import State
 from time_ray.merging.reductions import dot, norm
-from time_ray.merging.rule import End, Rule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, weight_faults
 
 PARALLEL = 0.9995
 """Above this cosine the arc is a line, as in every public implementation."""
@@ -36,21 +36,21 @@ class Slerp(Rule):
 
     def __init__(self, weight: float | None = None) -> None:
         self.weight = weight
-        self.scalars = Average() if weight is None else Pair(weight)
+        self.scalars = Average() if weight is None else PairAverage(weight)
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: the running merge."""
         if state is None:
-            return [visit.expert.clone()]
-        return [slerp(state[0], visit.expert, 1 / visit.who.number if self.weight is None else self.weight)]
+            return [new.expert_values.clone()]
+        return [slerp(state[0], new.expert_values, 1 / new.expert.number if self.weight is None else self.weight)]
 
-    def finish(self, state: State, end: End) -> Tensor:
+    def finish(self, state: State, context: FinishContext) -> Tensor:
         """The running merge."""
-        del end
+        del context
         return state[0].clone()
 
-    def faults(self, count: int) -> Iterator[str]:
+    def faults(self, num_experts: int) -> Iterator[str]:
         """Also: a weight is for two models."""
-        yield from super().faults(count)
-        if self.weight is not None and count != 2:
-            yield f"weight: it is the share of the newer of two models, and {count} are given; leave it out or use ema"
+        yield from super().faults(num_experts)
+        if self.weight is not None:
+            yield from weight_faults(num_experts)

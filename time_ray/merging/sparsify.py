@@ -22,16 +22,16 @@ class Sparsifier(ABC):
     selection: Selection | None = None
 
     @abstractmethod
-    def __call__(self, vector: Tensor, at: Piece, who: Expert) -> Tensor:
+    def __call__(self, vector: Tensor, piece: Piece, expert: Expert) -> Tensor:
         """The sparse vector; `vector` may be used up."""
 
 
 class Dense(Sparsifier):
     """Keeps everything."""
 
-    def __call__(self, vector: Tensor, at: Piece, who: Expert) -> Tensor:
+    def __call__(self, vector: Tensor, piece: Piece, expert: Expert) -> Tensor:
         """The vector itself."""
-        del at, who
+        del piece, expert
         return vector
 
 
@@ -101,9 +101,9 @@ class Trim(Sparsifier):
     def __init__(self, selection: Scoped) -> None:
         self.selection: Scoped = selection
 
-    def __call__(self, vector: Tensor, at: Piece, who: Expert) -> Tensor:
+    def __call__(self, vector: Tensor, piece: Piece, expert: Expert) -> Tensor:
         """The vector within the bounds of its scope."""
-        return trim(vector, at, who.bounds.get(self.selection.scope(at.name), Bounds()))
+        return trim(vector, piece, expert.bounds.get(self.selection.scope(piece.name), Bounds()))
 
 
 class RowTrim(Sparsifier):
@@ -114,10 +114,10 @@ class RowTrim(Sparsifier):
     def __init__(self, selection: Middle) -> None:
         self.middle = selection
 
-    def __call__(self, vector: Tensor, at: Piece, who: Expert) -> Tensor:
+    def __call__(self, vector: Tensor, piece: Piece, expert: Expert) -> Tensor:
         """The vector with every row trimmed; a 0-d tensor is a row of one."""
-        del who
-        width = at.entry.shape[-1] if at.entry.shape else 1
+        del expert
+        width = piece.entry.shape[-1] if piece.entry.shape else 1
         ranks = self.middle.ranks(width)
         if ranks is None:
             return torch.zeros_like(vector)
@@ -136,38 +136,38 @@ class Drop(Sparsifier):
         self.drop = drop
         self.seed = seed
 
-    def __call__(self, vector: Tensor, at: Piece, who: Expert) -> Tensor:
+    def __call__(self, vector: Tensor, piece: Piece, expert: Expert) -> Tensor:
         """The vector under the expert's own mask; a running merge was masked when its experts were added."""
-        if who.running or not self.drop:
+        if expert.running or not self.drop:
             return vector
         if self.drop == 1:
             return torch.zeros_like(vector)
-        mask = keep_mask((str(self.seed), who.id, at.name), at.start, at.stop, self.drop, vector)
+        mask = keep_mask((str(self.seed), expert.id, piece.name), piece.start, piece.stop, self.drop, vector)
         return vector.mul_(mask).div_(1 - self.drop)
 
 
-def trim(vector: Tensor, at: Piece, limits: Bounds) -> Tensor:
-    """The elements of a piece within the limits, zero elsewhere."""
-    if limits.nothing:
+def trim(vector: Tensor, piece: Piece, bounds: Bounds) -> Tensor:
+    """The elements of a piece within the bounds, zero elsewhere."""
+    if bounds.nothing:
         return torch.zeros_like(vector)
-    if limits.last is None or limits.low is None:
-        return within(vector, limits)
-    order, element = limits.last
-    split = {True: at.stop, False: at.start}[at.order < order]
-    if at.order == order:
-        split = min(max(element + 1, at.start), at.stop)
-    split -= at.start
-    above = Bounds(following(limits.low), limits.high)
-    return torch.cat((within(vector[:split], limits), within(vector[split:], above)))
+    if bounds.last is None or bounds.low is None:
+        return within(vector, bounds)
+    order, element = bounds.last
+    split = {True: piece.stop, False: piece.start}[piece.order < order]
+    if piece.order == order:
+        split = min(max(element + 1, piece.start), piece.stop)
+    split -= piece.start
+    above = Bounds(following(bounds.low), bounds.high)
+    return torch.cat((within(vector[:split], bounds), within(vector[split:], above)))
 
 
-def within(vector: Tensor, limits: Bounds) -> Tensor:
+def within(vector: Tensor, bounds: Bounds) -> Tensor:
     """The elements whose magnitude, as float32, is from low to high, zero elsewhere."""
     if vector.dtype != torch.float32:
-        return vector * within(vector.float(), limits).sign().abs()
-    if limits.low:
-        vector = hardshrink(vector, following(limits.low, -math.inf))
-    return vector if limits.high is None else vector - hardshrink(vector, limits.high)
+        return vector * within(vector.float(), bounds).sign().abs()
+    if bounds.low:
+        vector = hardshrink(vector, following(bounds.low, -math.inf))
+    return vector if bounds.high is None else vector - hardshrink(vector, bounds.high)
 
 
 def following(value: float, towards: float = math.inf) -> float:

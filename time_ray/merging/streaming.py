@@ -16,25 +16,25 @@ import time_ray
 from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
 from time_ray.merging.declaration import Technique
-from time_ray.merging.engine import CHUNK, Merger, NotANumber, Plan, named
-from time_ray.merging.errors import MergeError, gathered
-from time_ray.merging.in_memory import identities, with_lines
+from time_ray.merging.engine import CHUNK, MergePlan, Merger, NotFinite, not_finite_error
+from time_ray.merging.errors import MergeError, collecting
+from time_ray.merging.in_memory import expert_ids, with_lines
 from time_ray.merging.lines import tower
 from time_ray.merging.models import FileModel, open_each
 from time_ray.merging.pieces import Expert, Piece
-from time_ray.merging.progress import Meter, Progress
+from time_ray.merging.progress import ProgressCallback, ProgressMeter
 from time_ray.merging.rule import Rule
 from time_ray.merging.selection import histograms
 from time_ray.merging.sidecar import Sidecar, digest
 from time_ray.merging.techniques import technique_named
 
 PathLike = str | os.PathLike[str]
-RECIPE = "time_ray.merge"
+RECIPE_KEY = "time_ray.merge"
 """The key of the recipe in the output's metadata."""
 
 
 @dataclass
-class Files:
+class InputFiles:
     """The open inputs of a streamed merge."""
 
     base: FileModel
@@ -44,15 +44,15 @@ class Files:
 
 
 @dataclass
-class Request:
+class MergeRequest:
     """A merge without fault."""
 
-    row: Technique
-    filled: Mapping[str, Any]
+    technique: Technique
+    parameters: Mapping[str, Any]
+    """In canonical form."""
     rule: Rule
-    files: Files
-    names: Sequence[str]
-    """The experts' ids."""
+    files: InputFiles
+    experts: Sequence[Expert]
 
 
 def merge_files(
@@ -63,7 +63,7 @@ def merge_files(
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     threads: int = 1,
     chunk: int = CHUNK,
     sidecars: bool = True,
@@ -77,15 +77,15 @@ def merge_files(
     tensor is read, or every tensor that holds NaN or Inf.
     """
     target, paths = Path(output), [Path(base), *map(Path, experts)]
-    asked, faults = examine(paths, target, technique, with_lines(params, lines), ids)
-    if asked is None:
+    request, faults = examine(paths, target, technique, with_lines(params, lines), ids)
+    if request is None:
         raise MergeError(*faults)
-    files, names, meter = asked.files, asked.names, Meter(progress)
-    plan = Plan(files.base, asked.rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
+    files, meter = request.files, ProgressMeter(progress)
+    plan = MergePlan(files.base, request.rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
     with one_torch_thread():
-        remember(files, plan, meter, keep=sidecars)
-        recipe = describe(asked)
-        run(plan, files, [Expert(number, name) for number, name in enumerate(names, 1)], target, recipe, meter)
+        complete_sidecars(files, plan, meter, keep=sidecars)
+        recipe = recipe_of(request)
+        write_merge(plan, request, target, recipe, meter)
         for sidecar in files.sidecars if sidecars else ():
             sidecar.save()
     meter.end()
@@ -109,28 +109,28 @@ def merge_faults(
 
 def examine(
     paths: Sequence[Path], target: Path, technique: str, params: Mapping[str, Any], ids: Sequence[str] | None
-) -> tuple[Request | None, list[str]]:
+) -> tuple[MergeRequest | None, list[str]]:
     """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
     opened, unread = open_each({str(number): path for number, path in enumerate(paths)})
     models = {number: model for number, model in opened.items() if isinstance(model, FileModel)}
     base = models.pop("0", None)
     entries = base.entries if base else ()
     faults: list[str] = []
-    with gathered(faults):
-        row = technique_named(technique)
-        filled = row.fill(params)
-        rule = row.build(filled, [entry.name for entry in entries if entry.merged])
+    with collecting(faults):
+        chosen = technique_named(technique)
+        parameters = chosen.fill(params)
+        rule = chosen.build(parameters, [entry.name for entry in entries if entry.merged])
         faults += rule.faults(len(paths) - 1)
-    with gathered(faults):
-        names = identities(ids, len(paths) - 1)
+    with collecting(faults):
+        named = [Expert(number, one) for number, one in enumerate(expert_ids(ids, len(paths) - 1), 1)]
     faults += unread
     if base:
         faults += compatibility.faults(base, models.values())
     faults += outputs.faults(target, entries, paths)
     if faults or not base:
         return None, faults
-    files = Files(base, list(models.values()), [Sidecar(model) for model in (base, *models.values())])
-    return Request(row, filled, rule, files, names), []
+    files = InputFiles(base, list(models.values()), [Sidecar(model) for model in (base, *models.values())])
+    return MergeRequest(chosen, parameters, rule, files, named), []
 
 
 def length(piece: Piece) -> int:
@@ -149,7 +149,7 @@ def one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def remember(files: Files, plan: Plan, meter: Meter, *, keep: bool) -> None:
+def complete_sidecars(files: InputFiles, plan: MergePlan, meter: ProgressMeter, *, keep: bool) -> None:
     """Every sidecar knows its file's digest and, where the rule can use them, its histograms against the base."""
     if keep:
         files.sidecars = [sidecar.load() for sidecar in files.sidecars]
@@ -158,16 +158,16 @@ def remember(files: Files, plan: Plan, meter: Meter, *, keep: bool) -> None:
     with ThreadPoolExecutor(plan.threads) as pool:
         for sidecar, found in zip(unread, pool.map(lambda one: digest(one.model, meter), unread), strict=True):
             sidecar.sha256, sidecar.changed = found, True
-    survey(files, plan, meter)
+    add_histograms(files, plan, meter)
     for sidecar in files.sidecars if keep else ():
         sidecar.save()
 
 
-def survey(files: Files, plan: Plan, meter: Meter) -> None:
+def add_histograms(files: InputFiles, plan: MergePlan, meter: ProgressMeter) -> None:
     """The experts' sidecars hold the histograms that the rule can use."""
     (base, *experts), selection = files.sidecars, plan.rule.selection
     for sidecar in experts if selection else ():
-        sidecar.belong(base.sha256)
+        sidecar.bind_to(base.sha256)
     if selection is None or selection.from_towers({}) is None:
         return
     unknown = [sidecar for sidecar in experts if not sidecar.histograms and selection.label not in sidecar.bounds]
@@ -177,8 +177,8 @@ def survey(files: Files, plan: Plan, meter: Meter) -> None:
         sidecar.histograms = histograms(lambda: plan.magnitudes(sidecar.model), tower)
         sidecar.changed = True
 
-    with naming(files):
-        plan.each(look, iter(unknown))
+    with naming_not_finite(files):
+        plan.for_each(look, iter(unknown))
 
 
 def size_of(model: FileModel) -> int:
@@ -187,50 +187,43 @@ def size_of(model: FileModel) -> int:
 
 
 @contextmanager
-def naming(files: Files) -> Iterator[None]:
+def naming_not_finite(files: InputFiles) -> Iterator[None]:
     """A NaN or Inf that is met inside becomes the error that names all of them."""
     try:
         yield
-    except NotANumber:
-        raise named([files.base, *files.experts]) from None
+    except NotFinite:
+        raise not_finite_error([files.base, *files.experts]) from None
 
 
-def describe(asked: Request) -> dict[str, Any]:
+def recipe_of(request: MergeRequest) -> dict[str, Any]:
     """The recipe: all that determines the output's values, as JSON can hold it."""
-    row, filled = asked.row, asked.filled
-    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in asked.files.sidecars]
-    if row.random:
-        inputs[1:] = [{**known, "id": name} for known, name in zip(inputs[1:], asked.names, strict=True)]
-    versions = {row.name: row.version, "time_ray": time_ray.__version__, "torch": str(torch.__version__)}
-    idle = row.idle(filled)
-    parameters = {name: filled[name] for name in sorted(filled) if name not in idle}
+    technique, parameters = request.technique, request.parameters
+    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in request.files.sidecars]
+    if technique.random:
+        inputs[1:] = [{**known, "id": one.id} for known, one in zip(inputs[1:], request.experts, strict=True)]
+    idle = technique.idle(parameters)
     return {
-        "technique": row.name,
-        "parameters": parameters,
+        "technique": technique.name,
+        "parameters": {name: parameters[name] for name in sorted(parameters) if name not in idle},
         "base": inputs[0],
         "experts": inputs[1:],
-        "versions": versions,
+        "versions": {
+            technique.name: technique.version,
+            "time_ray": time_ray.__version__,
+            "torch": str(torch.__version__),
+        },
     }
 
 
-def run(plan: Plan, files: Files, who: Sequence[Expert], target: Path, recipe: Mapping[str, Any], meter: Meter) -> None:
+def write_merge(
+    plan: MergePlan, request: MergeRequest, target: Path, recipe: Mapping[str, Any], meter: ProgressMeter
+) -> None:
     """The output file is whole."""
-    size = size_of(files.base)
-    selection = plan.rule.selection
-    unmet = [one for one in who if selection and selection.label not in files.sidecars[one.number].bounds]
-    meter.expect((len(who) + 2 + 2 * len(unmet)) * size)
-    met: dict[int, Expert] = {}
-
-    def meet(one: Expert) -> None:
-        sidecar = files.sidecars[one.number]
-        if selection and selection.label not in sidecar.bounds:
-            found = plan.meet(sidecar.model, one, selection.from_towers(sidecar.histograms))
-            sidecar.remember(selection.label, found.bounds)
-        met[one.number] = replace(one, bounds=sidecar.bounds[selection.label]) if selection else one
-
-    metadata = {**files.base.header.get("__metadata__", {}), RECIPE: json.dumps(recipe, sort_keys=True)}
-    with naming(files), outputs.whole_file(target, files.base.entries, metadata) as write:
-        plan.each(meet, iter(who))
+    files = request.files
+    meter.expect((len(request.experts) + 2) * size_of(files.base))
+    metadata = {**files.base.header.get("__metadata__", {}), RECIPE_KEY: json.dumps(recipe, sort_keys=True)}
+    with naming_not_finite(files), outputs.whole_file(target, files.base.entries, metadata) as write:
+        bounded = with_bounds(plan, request, meter)
         for entry in files.base.entries:
             if not entry.merged:
                 write(entry, 0, files.base.read(entry, 0, entry.size))
@@ -239,4 +232,22 @@ def run(plan: Plan, files: Files, who: Sequence[Expert], target: Path, recipe: M
             write(piece.entry, piece.start, values)
             meter.tick(length(piece))
 
-        Merger(plan, files.experts, [met[one.number] for one in who], sink).run()
+        Merger(plan, files.experts, bounded, sink).run()
+
+
+def with_bounds(plan: MergePlan, request: MergeRequest, meter: ProgressMeter) -> Sequence[Expert]:
+    """The experts with the bounds that the rule needs; their sidecars know them, too."""
+    selection, sidecars = plan.rule.selection, request.files.sidecars
+    if selection is None:
+        return request.experts
+    label = selection.label
+    unknown = [expert for expert in request.experts if label not in sidecars[expert.number].bounds]
+    meter.expect(2 * len(unknown) * size_of(request.files.base))
+
+    def find(expert: Expert) -> None:
+        sidecar = sidecars[expert.number]
+        found = plan.with_bounds(sidecar.model, expert, selection.from_towers(sidecar.histograms))
+        sidecar.add_bounds(label, found.bounds)
+
+    plan.for_each(find, iter(unknown))
+    return [replace(expert, bounds=sidecars[expert.number].bounds[label]) for expert in request.experts]

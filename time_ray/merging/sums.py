@@ -9,7 +9,7 @@ from torch import Tensor
 from time_ray.merging.average import Average
 from time_ray.merging.pieces import Piece, State
 from time_ray.merging.reductions import square
-from time_ray.merging.rule import End, Rule, VectorRule, Visit
+from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, VectorRule
 from time_ray.merging.sparsify import Dense, Sparsifier
 
 
@@ -27,47 +27,47 @@ class Sum(VectorRule):
         self.selection = self.sparsify.selection
         self.carries = isinstance(self.sparsify, Dense)
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ τ̂_i."""
-        vector = self.sparsify(visit.vector(), visit.piece, visit.who)
+        vector = self.sparsify(new.task_vector(), new.piece, new.expert)
         return [vector] if state is None else [state[0].add_(vector)]
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The sum."""
-        del end
+        del context
         return state[0]
 
 
 class MeanNorm(Rule):
     """A rule that ends at the experts' mean norm. State: the merged vector, and each ‖τ_i‖²."""
 
-    def tally(self, state: State, piece: Piece) -> tuple[str, list[float]]:
+    def partial_totals(self, state: State, piece: Piece) -> tuple[str, list[float]]:
         """‖merged vector‖², then each ‖τ_i‖²."""
         del piece
         return "norms", [square(state[0]), *state[1].tolist()]
 
-    def settled(self, state: State) -> bool:
-        """Never: norms are of the whole model."""
+    def needs_totals(self, state: State) -> bool:
+        """Always: norms are of the whole model."""
         del state
-        return False
+        return True
 
 
 class NormedSum(MeanNorm, VectorRule):
     """The sum of the task vectors, rescaled to the mean of their norms (over the whole model)."""
 
-    def factor(self, at: Piece, count: int) -> float:
+    def factor(self, piece: Piece, num_experts: int) -> float:
         """1 unless scaling or LiNeS says otherwise: the norm is set already."""
-        return 1.0 if self.scaling is None and self.factors is None else super().factor(at, count)
+        return 1.0 if self.scaling is None and self.factors is None else super().factor(piece, num_experts)
 
-    def add(self, state: State | None, visit: Visit) -> State:
+    def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ τ_i, and each ‖τ_i‖²."""
-        vector = visit.vector()
+        vector = new.task_vector()
         squares = torch.tensor([square(vector)], dtype=torch.float64)
         return [vector, squares] if state is None else [state[0].add_(vector), torch.cat((state[1], squares))]
 
-    def vector(self, state: State, end: End) -> Tensor:
+    def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The sum with the experts' mean norm."""
-        return state[0] * mean_norm_ratio(end.totals["norms"])
+        return state[0] * mean_norm_ratio(context.totals["norms"])
 
 
 def mean_norm_ratio(squares: Sequence[float]) -> float:
