@@ -8,37 +8,16 @@ from merging_toys import SHAPES, near, same, world
 from safetensors.torch import load_file, save_file
 
 from time_ray.merging import TECHNIQUES, MergeError, ema, fold, merge, merge_files, normalise, pair
+from time_ray.merging.declaration import holds
 
 NAMES = list(TECHNIQUES)
-ELEMENTWISE = [name for name in NAMES if TECHNIQUES[name].elementwise]
-VARIANTS = {
-    "average": [{"weights": "linear"}, {"weights": "exp"}, {"weights": "reverse_sqrt"}, {"weights": "reverse_exp"}],
-    "task_arithmetic": [{"keep_norm": True}, {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}}],
-    "ties": [
-        {"aggregate": "sum"},
-        {"aggregate": "max", "scope": "model"},
-        {"scope": "tensor", "exact_k": True},
-        {"lines": {}},
-    ],
-    "breadcrumbs": [{"scope": "row", "drop_low": 0.4, "drop_high": 0.3}, {"scope": "model"}],
-    "breadcrumbs_ties": [{"scope": "tensor", "aggregate": "max"}],
-    "dare": [{"drop": 0.2, "seed": 3}],
-    "consensus": [{"min_agree": 1, "mask_scale": 0.2}],
-    "iso_c": [{"lines": {"alpha": 1.0, "beta": 0.0}}],
-}
-CASES = [(name, params) for name in NAMES for params in [{}, *VARIANTS.get(name, [])]]
-# For these, copies of one expert are that expert (scaled by the technique's own factor where it is not 1).
-FAITHFUL = {"average", "slerp", "task_arithmetic", "magmax", "model_stock"}
-SYMMETRIC = {
-    "average",
-    "task_arithmetic",
-    "ties",
-    "breadcrumbs",
-    "breadcrumbs_ties",
-    "model_stock",
-    "consensus",
-    "iso_c",
-}
+CASES = [(name, params) for name in NAMES for params in [{}, *TECHNIQUES[name].examples]]
+
+
+def claiming(claim):
+    """The cases in which a technique says so of itself."""
+    rows = [(TECHNIQUES[name], name, params) for name, params in CASES]
+    return [(name, params) for row, name, params in rows if holds(getattr(row, claim), row.fill(params))]
 
 
 @pytest.mark.parametrize(("name", "params"), CASES)
@@ -92,7 +71,7 @@ def test_streamed_equals_in_memory_for_any_chunk_and_threads(name, params, tmp_p
         merge_files(paths[0], paths[1:], tmp_path / "out", name, chunk=chunk, threads=threads, **params)
         streamed = load_file(tmp_path / "out")
         assert near(streamed, reference)
-        if TECHNIQUES[name].elementwise and not params.get("keep_norm"):
+        if (name, params) in claiming("elementwise"):
             assert all(torch.equal(streamed[key], reference[key]) for key in reference)
 
 
@@ -102,10 +81,10 @@ def test_zero_task_vectors_give_the_base(name):
     assert near(merge(base, [base, base, base], name), base)
 
 
-@pytest.mark.parametrize("name", sorted(FAITHFUL))
-def test_copies_of_one_expert_are_that_expert(name):
+@pytest.mark.parametrize(("name", "params"), claiming("faithful"))
+def test_copies_of_one_expert_are_that_expert(name, params):
     base, experts = world()
-    assert near(merge(base, [experts[0]] * 3, name, ids=["a", "b", "c"]), experts[0])
+    assert near(merge(base, [experts[0]] * 3, name, ids=["a", "b", "c"], **params), experts[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,13 +95,14 @@ def test_one_expert_alone_is_itself_where_the_table_says_so(name):
     assert same(ema(base, [expert], name, start="expert"), expert)
 
 
-@pytest.mark.parametrize("name", sorted(SYMMETRIC))
-def test_order_does_not_matter_where_the_rule_has_none(name):
+@pytest.mark.parametrize(("name", "params"), claiming("symmetric"))
+def test_order_does_not_matter_where_the_rule_has_none(name, params):
     base, experts = world()
-    assert near(merge(base, experts, name), merge(base, experts[::-1], name), 1e-5)
+    backwards = merge(base, experts[::-1], name, ids=["4", "3", "2", "1"], **params)
+    assert near(merge(base, experts, name, **params), backwards, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["dare", "dare_ties"])
+@pytest.mark.parametrize("name", [name for name in NAMES if TECHNIQUES[name].random])
 def test_random_techniques_depend_on_ids_not_on_order(name):
     base, experts = world(3)
     forward = merge(base, experts, name, ids=["a", "b", "c"])

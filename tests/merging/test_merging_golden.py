@@ -9,9 +9,10 @@ import torch
 from merging_toys import bits
 
 from time_ray.merging import TECHNIQUES, merge
+from time_ray.merging.declaration import holds
 
 GOLDEN = Path(__file__).with_name("golden.json")
-ELEMENTWISE = [name for name, row in TECHNIQUES.items() if row.elementwise]
+ELEMENTWISE = [name for name, row in TECHNIQUES.items() if holds(row.elementwise, row.fill({}))]
 
 
 def sawtooth(size: int, step: int) -> torch.Tensor:

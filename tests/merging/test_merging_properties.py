@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 from merging_toys import same
 
 from time_ray.merging import TECHNIQUES, fold, merge, pair
+from time_ray.merging.declaration import holds
 from time_ray.merging.engine import MergePlan, Merger
 from time_ray.merging.in_memory import MemoryOutput
 from time_ray.merging.models import MemoryModel
 from time_ray.merging.pieces import Expert
 
-ELEMENTWISE = sorted(name for name, row in TECHNIQUES.items() if row.elementwise)
+ELEMENTWISE = sorted(name for name, row in TECHNIQUES.items() if holds(row.elementwise, row.fill({})))
 # Signed zeros, equal magnitudes and subnormals are where vector and scalar instructions may part.
 NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-40, -1e-40]),

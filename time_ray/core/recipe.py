@@ -26,7 +26,7 @@ class ResolvedTechnique:
 
     name: str
     label: str  # for people: the name and what was set
-    version: int
+    version: int | str
     params: Mapping[str, object]  # of a merge of all experts
     pair_params: Mapping[str, object]  # of a step of a running merge
     weighted: bool  # takes the newest expert's share in a running merge

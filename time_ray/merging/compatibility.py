@@ -51,6 +51,6 @@ def not_finite(models: Sequence[Model]) -> Iterator[str]:
     """Every tensor of every model that holds a NaN or an infinity."""
     for model in models:
         for entry in model.entries:
-            pieces = cut([entry], SCAN, whole=False)
+            pieces = cut([entry], SCAN)
             if any(not model.read(entry, piece.start, piece.stop).isfinite().all() for piece in pieces):
                 yield f"{model.label}: {entry.name} holds NaN or Inf; leave this model out or train it again"

@@ -1,4 +1,4 @@
-"""A technique as the table holds it."""
+"""What a technique says of itself: the whole package, and the suite that tests it, know no more."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,14 @@ from time_ray.merging.rule import Rule
 Use = Literal["merge", "pair"]
 """A merge of any number of experts, or one step of a temporal loop."""
 
+Claim = bool | Callable[[Mapping[str, Any]], bool]
+"""Something that a technique says of itself: always, never, or depending on its canonical parameters."""
+
+
+def holds(claim: Claim, parameters: Mapping[str, Any]) -> bool:
+    """Whether a claim is made for these canonical parameters."""
+    return claim if isinstance(claim, bool) else claim(parameters)
+
 
 def none_idle(_: Mapping[str, Any]) -> tuple[str, ...]:
     """Every parameter matters."""
@@ -18,28 +26,34 @@ def none_idle(_: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Technique:
-    """One row of the table: everything that the rest of the package knows of a technique."""
+    """One row of the table. What it claims is what `conformance` tests it for."""
 
     name: str
     rule: str
     """What it does, in one line."""
-    paper: str
+    paper: str = ""
     """Where it is from (a link)."""
     parameters: Mapping[str, Parameter]
     build: Callable[[Mapping[str, Any], Sequence[str]], Rule]
     """The rule for canonical parameters and the names of all tensors."""
-    state: str
+    state: str = "all experts"
     """What a merge over time remembers, in models of float32 besides the base."""
-    elementwise: bool = True
-    """Results are equal to the bit for any chunk size; otherwise tensors are merged whole."""
-    takes_weight: bool = False
-    """A pairwise merge honours `weight`, the newer model's share."""
-    random: bool = False
-    """Draws depend on the experts' ids."""
+    elementwise: Claim = False
+    """Tensors may be cut anywhere, and results are equal to the bit for any cut; otherwise they are merged whole."""
+    symmetric: Claim = True
+    """The order of the experts does not matter (but for rounding); ids stay with their experts."""
+    faithful: Claim = False
+    """Copies of one expert are merged into that expert (but for rounding)."""
     alone: bool = False
     """One expert alone is returned bit for bit."""
-    version: int = 1
-    """Raised whenever results change."""
+    random: bool = False
+    """Draws depend on the experts' ids."""
+    takes_weight: bool = False
+    """A pairwise merge honours `weight`, the newer model's share."""
+    examples: Sequence[Mapping[str, Any]] = ()
+    """Other settings of the parameters to test, each good for any number of experts."""
+    version: int | str = 1
+    """Another one whenever results change: it is part of content keys."""
     idle: Callable[[Mapping[str, Any]], Sequence[str]] = none_idle
     """The parameters that cannot change a result, given the others."""
 
@@ -52,10 +66,12 @@ class Technique:
 
         `merge` is of any number of experts, so it leaves out `weight`; `pair` leaves out `weights`.
         """
-        filled = self.fill(params)
-        if use == "pair" and "weight" in filled and filled["weight"] is None:
+        filled, idle = self.fill(params), set[str]()
+        if self.takes_weight and use == "pair" and filled["weight"] is None:
             filled["weight"] = 0.5
-        idle = {*self.idle(filled), "weight" if use == "merge" else "weights"}
+        if self.takes_weight:
+            idle.add("weight" if use == "merge" else "weights")
+        idle |= {*self.idle(filled)}
         return {name: filled[name] for name in sorted(filled) if name not in idle}
 
     def single_is_identity(self, params: Mapping[str, Any]) -> bool:

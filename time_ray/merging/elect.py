@@ -29,7 +29,6 @@ class Elect(VectorRule):
         super().__init__(scaling, factors)
         self.sparsify = sparsify
         self.aggregate = aggregate
-        self.whole = sparsify.whole
         self.scalars = Average() if sparsify.average_scalars else None
         self.selection = sparsify.selection
 

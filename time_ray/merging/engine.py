@@ -86,11 +86,12 @@ def hold_freed_memory() -> None:
 
 @dataclass
 class MergePlan:
-    """A base, a rule and the pieces that both imply."""
+    """A base, a rule and how the base is cut into pieces."""
 
     base: Model
     rule: Rule
-    chunk: int = CHUNK
+    chunk: int | None = CHUNK
+    """Elements of a piece at most; None: whole tensors."""
     threads: int = 1
     on_read: Callable[[Piece], None] = lambda _: None
     """Called whenever a piece of a model has been read."""
@@ -100,7 +101,7 @@ class MergePlan:
 
     def pieces(self) -> Iterator[Piece]:
         """The pieces of the model, in order."""
-        return cut(self.base.entries, self.chunk, self.rule.whole)
+        return cut(self.base.entries, self.chunk)
 
     def rule_for(self, piece: Piece) -> Rule:
         """The rule of a piece: 0-d tensors may have their own."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging import compatibility
+from time_ray.merging.declaration import holds
 from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, MergePlan, Merger, NotFinite, not_finite_error
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
@@ -58,7 +59,8 @@ def plan_merge(base: ModelLike, technique: str, params: Mapping[str, Any]) -> Me
     model = open_model(base, "base")
     MergeError.unless_none(compatibility.unmergeable(model))
     rule = chosen.build(parameters, [entry.name for entry in model.entries if entry.merged])
-    return MergePlan(model, rule, CHUNK if model.on_cpu() else DEVICE_CHUNK)
+    chunk = CHUNK if model.on_cpu() else DEVICE_CHUNK
+    return MergePlan(model, rule, chunk if holds(chosen.elementwise, parameters) else None)
 
 
 def merge_experts(plan: MergePlan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:

@@ -12,7 +12,6 @@ from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 class IsoC(VectorRule):
     """λ · mean(σ) · U Vᵀ of Σ τ = U diag(σ) Vᵀ for linear layers; λ · mean τ elsewhere."""
 
-    whole = True
     scalars = Average()
 
     def add(self, state: State | None, new: ExpertPiece) -> State:

@@ -15,7 +15,6 @@ class ModelStock(Rule):
     c is the mean cosine of all pairs of task vectors.
     """
 
-    whole = True
     scalars = Average()
 
     def add(self, state: State | None, new: ExpertPiece) -> State:

@@ -30,7 +30,6 @@ def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
 class Opcm(MeanNorm):
     """θ_0 + Q · mean‖τ_i‖ / ‖Q‖, where Q sums the projected task vectors (norms over the whole model)."""
 
-    whole = True
     scalars = Average()
     retain = True
 

@@ -73,11 +73,11 @@ class Expert:
     """By scope."""
 
 
-def cut(entries: Sequence[TensorEntry], size: int, whole: bool) -> Iterator[Piece]:
-    """The pieces of every merged tensor in order; whole tensors, or at most `size` elements each."""
+def cut(entries: Sequence[TensorEntry], size: int | None) -> Iterator[Piece]:
+    """The pieces of every merged tensor in order: at most `size` elements each, or whole tensors."""
     for order, entry in enumerate(entries):
         if not entry.merged:
             continue
-        step = entry.size if whole else size
+        step = size or entry.size
         for start in range(0, entry.size, max(step, 1)):
             yield Piece(entry, start, min(start + step, entry.size), order)

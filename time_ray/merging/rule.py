@@ -46,8 +46,6 @@ class Rule(ABC):
     state and changes neither the expert nor the base; `finish` changes nothing.
     """
 
-    whole: bool = False
-    """Pieces must be whole tensors."""
     scalars: "Rule | None" = None
     """The rule of 0-d tensors; None: they are elements like all others."""
     retain: bool = False

@@ -32,8 +32,6 @@ def slerp(older: Tensor, newer: Tensor, share: float) -> Tensor:
 class Slerp(Rule):
     """A running slerp: the t-th expert has the share 1/t, or the newer of two the share `weight`."""
 
-    whole = True
-
     def __init__(self, weight: float | None = None) -> None:
         self.weight = weight
         self.scalars = Average() if weight is None else PairAverage(weight)

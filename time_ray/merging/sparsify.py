@@ -17,7 +17,6 @@ from time_ray.merging.selection import Selection
 class Sparsifier(ABC):
     """Zeroes some elements of a task vector (and may rescale the others)."""
 
-    whole: bool = False
     average_scalars: bool = False
     selection: Selection | None = None
 
@@ -107,9 +106,7 @@ class Trim(Sparsifier):
 
 
 class RowTrim(Sparsifier):
-    """Keeps the middle magnitudes of each row (last dimension) on its own; equal magnitudes rank by place."""
-
-    whole = True
+    """Keeps the middle magnitudes of each row (last dimension) of whole tensors; equal magnitudes rank by place."""
 
     def __init__(self, selection: Middle) -> None:
         self.middle = selection

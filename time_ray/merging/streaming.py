@@ -15,7 +15,7 @@ from torch import Tensor
 import time_ray
 from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
-from time_ray.merging.declaration import Technique
+from time_ray.merging.declaration import Technique, holds
 from time_ray.merging.engine import CHUNK, MergePlan, Merger, NotFinite, not_finite_error
 from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.in_memory import expert_ids, with_lines
@@ -81,7 +81,8 @@ def merge_files(
     if request is None:
         raise MergeError(*faults)
     files, meter = request.files, ProgressMeter(progress)
-    plan = MergePlan(files.base, request.rule, max(chunk, 1), max(threads, 1), lambda piece: meter.tick(length(piece)))
+    size = max(chunk, 1) if holds(request.technique.elementwise, request.parameters) else None
+    plan = MergePlan(files.base, request.rule, size, max(threads, 1), lambda piece: meter.tick(length(piece)))
     with one_torch_thread():
         complete_sidecars(files, plan, meter, keep=sidecars)
         recipe = recipe_of(request)

@@ -22,7 +22,6 @@ class Sum(VectorRule):
         """`sparsify` is done to each expert's vector first."""
         super().__init__(scaling, factors)
         self.sparsify = sparsify or Dense()
-        self.whole = self.sparsify.whole
         self.scalars = Average() if self.sparsify.average_scalars else None
         self.selection = self.sparsify.selection
         self.carries = isinstance(self.sparsify, Dense)

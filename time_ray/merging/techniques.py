@@ -57,6 +57,11 @@ def dropped(p: Params) -> Sparsifier:
     return Drop(p["drop"], p["seed"])
 
 
+def not_by_row(p: Params) -> bool:
+    """Rows are trimmed whole."""
+    return bool(p["scope"] != "row")
+
+
 def replaced(p: Params) -> tuple[str, ...]:
     """LiNeS replaces the scaling."""
     return ("scaling",) if p["lines"] else ("lines",)
@@ -80,8 +85,12 @@ ROWS = (
         parameters={"weights": weights(), **WEIGHT},
         build=lambda p, _: average(p["weights"], p["weight"]),
         state="1 (all experts for reverse_ schedules but reverse_exp)",
-        takes_weight=True,
+        elementwise=True,
+        symmetric=lambda p: p["weights"] is None and p["weight"] is None,
+        faithful=True,
         alone=True,
+        takes_weight=True,
+        examples=({"weights": "linear"}, {"weights": "exp"}, {"weights": "reverse_sqrt"}, {"weights": "reverse_exp"}),
     ),
     Technique(
         name="slerp",
@@ -90,9 +99,10 @@ ROWS = (
         parameters=WEIGHT,
         build=lambda p, _: Slerp(p["weight"]),
         state="1",
-        elementwise=False,
-        takes_weight=True,
+        symmetric=False,
+        faithful=True,
         alone=True,
+        takes_weight=True,
     ),
     Technique(
         name="task_arithmetic",
@@ -101,6 +111,9 @@ ROWS = (
         parameters={**SCALING_SUM, "keep_norm": flag(default=False)},
         build=lambda p, names: (NormedSum if p["keep_norm"] else Sum)(*moved(p, names)),
         state="1",
+        elementwise=lambda p: not p["keep_norm"],
+        faithful=lambda p: p["scaling"] is None and not p["lines"],
+        examples=({"keep_norm": True}, {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}}),
         idle=replaced,
     ),
     Technique(
@@ -110,6 +123,13 @@ ROWS = (
         parameters={**KEEP, **AGGREGATE, **SCALING},
         build=lambda p, names: Elect(*moved(p, names), largest(p), p["aggregate"]),
         state="4 (mean, max), 2 (sum)",
+        elementwise=True,
+        examples=(
+            {"aggregate": "sum"},
+            {"aggregate": "max", "scope": "model"},
+            {"scope": "tensor", "exact_k": True},
+            {"lines": {}},
+        ),
         idle=idle_keep,
     ),
     Technique(
@@ -119,7 +139,9 @@ ROWS = (
         parameters={**DROP, **SCALING_SUM},
         build=lambda p, names: Sum(*moved(p, names), dropped(p)),
         state="1",
+        elementwise=True,
         random=True,
+        examples=({"drop": 0.2, "seed": 3},),
         idle=idle_drop,
     ),
     Technique(
@@ -129,6 +151,7 @@ ROWS = (
         parameters={**DROP, **AGGREGATE, **SCALING},
         build=lambda p, names: Elect(*moved(p, names), dropped(p), p["aggregate"]),
         state="4 (mean, max), 2 (sum)",
+        elementwise=True,
         random=True,
         idle=idle_drop,
     ),
@@ -139,6 +162,8 @@ ROWS = (
         parameters={**BAND, **SCALING_SUM},
         build=lambda p, names: Sum(*moved(p, names), middle(p)),
         state="1",
+        elementwise=not_by_row,
+        examples=({"scope": "row", "drop_low": 0.4, "drop_high": 0.3}, {"scope": "model"}),
         idle=replaced,
     ),
     Technique(
@@ -148,6 +173,8 @@ ROWS = (
         parameters={**BAND, **AGGREGATE, **SCALING},
         build=lambda p, names: Elect(*moved(p, names), middle(p), p["aggregate"]),
         state="4 (mean, max), 2 (sum)",
+        elementwise=not_by_row,
+        examples=({"scope": "tensor", "aggregate": "max"},),
         idle=replaced,
     ),
     Technique(
@@ -157,6 +184,9 @@ ROWS = (
         parameters=SCALING,
         build=lambda p, names: MagMax(*moved(p, names)),
         state="1",
+        elementwise=True,
+        symmetric=False,  # of equals the later
+        faithful=lambda p: p["scaling"] == 1 and not p["lines"],
         idle=replaced,
     ),
     Technique(
@@ -166,7 +196,7 @@ ROWS = (
         parameters={},
         build=lambda _, __: ModelStock(),
         state="2",
-        elementwise=False,
+        faithful=True,
         alone=True,
     ),
     Technique(
@@ -176,6 +206,8 @@ ROWS = (
         parameters={"min_agree": whole(2, 0), "mask_scale": number(0.4, 0), **SCALING_SUM},
         build=lambda p, names: Consensus(*moved(p, names), p["min_agree"], p["mask_scale"]),
         state="all experts",
+        elementwise=True,
+        examples=({"min_agree": 1, "mask_scale": 0.2},),
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
     Technique(
@@ -185,7 +217,7 @@ ROWS = (
         parameters={"alpha": fraction(0.5)},
         build=lambda p, _: Opcm(p["alpha"]),
         state="1",
-        elementwise=False,
+        symmetric=False,
     ),
     Technique(
         name="iso_c",
@@ -194,7 +226,7 @@ ROWS = (
         parameters=SCALING,
         build=lambda p, names: IsoC(*moved(p, names)),
         state="1",
-        elementwise=False,
+        examples=({"lines": {"alpha": 1.0, "beta": 0.0}},),
         idle=replaced,
     ),
 )
