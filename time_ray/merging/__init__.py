@@ -1,15 +1,21 @@
 """Model merging, exact and incremental: `merge`, `fold`, `pair`, `ema`, and the table `TECHNIQUES`.
 
-Stands on its own: torch and the standard library are all it needs.
+Stands on its own: torch, safetensors and the standard library are all it needs. What is known of techniques is there
+without torch, which is imported when something is merged.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from time_ray.merging.declaration import Technique
 from time_ray.merging.errors import MergeError
-from time_ray.merging.in_memory import ema, merge, pair
-from time_ray.merging.incremental import Fold, fold
 from time_ray.merging.parameters import Parameter
-from time_ray.merging.streaming import merge_faults, merge_files
 from time_ray.merging.techniques import TECHNIQUES, normalise
+
+if TYPE_CHECKING:
+    from time_ray.merging.in_memory import ema, merge, pair
+    from time_ray.merging.incremental import Fold, fold
+    from time_ray.merging.streaming import merge_faults, merge_files
 
 __all__ = [
     "TECHNIQUES",
@@ -25,3 +31,25 @@ __all__ = [
     "normalise",
     "pair",
 ]
+
+_NEEDS_TORCH = {
+    "Fold": "incremental",
+    "ema": "in_memory",
+    "fold": "incremental",
+    "merge": "in_memory",
+    "merge_faults": "streaming",
+    "merge_files": "streaming",
+    "pair": "in_memory",
+}
+"""The files of the names that are imported at first use (PEP 562)."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_NEEDS_TORCH[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from time_ray.merging.parameters import Parameter, fill
-from time_ray.merging.rule import Rule
+
+if TYPE_CHECKING:
+    from time_ray.merging.rule import Rule
 
 Use = Literal["merge", "pair"]
 """A merge of any number of experts, or one step of a temporal loop."""
@@ -34,7 +36,7 @@ class Technique:
     paper: str = ""
     """Where it is from (a link)."""
     parameters: Mapping[str, Parameter]
-    build: Callable[[Mapping[str, Any], Sequence[str]], Rule]
+    build: "Callable[[Mapping[str, Any], Sequence[str]], Rule]"
     """The rule for canonical parameters and the names of all tensors."""
     state: str = "all experts"
     """What a merge over time remembers, in models of float32 besides the base."""

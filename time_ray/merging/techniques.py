@@ -1,22 +1,19 @@
-"""The table of techniques: to add one, write its rule and add its row."""
+"""The table of techniques: to add one, write its rule and add its row.
+
+The table is there without torch: a row imports its rule when it builds it.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from time_ray.merging.average import average
-from time_ray.merging.consensus import Consensus
 from time_ray.merging.declaration import Technique, Use
-from time_ray.merging.elect import Elect
 from time_ray.merging.errors import MergeError
-from time_ray.merging.iso_c import IsoC
 from time_ray.merging.lines import layer_factors
-from time_ray.merging.magmax import MagMax
-from time_ray.merging.model_stock import ModelStock
-from time_ray.merging.opcm import Opcm
 from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines, nearest, number, weights, whole
-from time_ray.merging.slerp import Slerp
-from time_ray.merging.sparsify import Drop, Largest, Middle, RowTrim, Sparsifier, Trim
-from time_ray.merging.sums import NormedSum, Sum
+
+if TYPE_CHECKING:
+    from time_ray.merging.rule import Rule
+    from time_ray.merging.sparsify import Sparsifier
 
 Params = Mapping[str, Any]
 SCALING = {"scaling": number(1.0), "lines": lines()}
@@ -41,20 +38,96 @@ def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, f
     return p["scaling"], layer_factors(names, p["lines"]) if p["lines"] else None
 
 
-def largest(p: Params) -> Sparsifier:
+def largest(p: Params) -> "Sparsifier":
     """The trim of TIES."""
+    from time_ray.merging.sparsify import Largest, Trim
+
     return Trim(Largest(p["keep"], p["scope"], exact=p["exact_k"]))
 
 
-def middle(p: Params) -> Sparsifier:
+def middle(p: Params) -> "Sparsifier":
     """The trim of breadcrumbs."""
+    from time_ray.merging.sparsify import Middle, RowTrim, Trim
+
     selection = Middle(p["drop_low"], p["drop_high"], p["scope"])
     return RowTrim(selection) if p["scope"] == "row" else Trim(selection)
 
 
-def dropped(p: Params) -> Sparsifier:
+def dropped(p: Params) -> "Sparsifier":
     """The drop of DARE."""
+    from time_ray.merging.sparsify import Drop
+
     return Drop(p["drop"], p["seed"])
+
+
+def average(p: Params, _: Sequence[str]) -> "Rule":
+    """The average with these weights."""
+    from time_ray.merging.average import average
+
+    return average(p["weights"], p["weight"])
+
+
+def slerp(p: Params, _: Sequence[str]) -> "Rule":
+    """Spherical interpolation."""
+    from time_ray.merging.slerp import Slerp
+
+    return Slerp(p["weight"])
+
+
+def task_arithmetic(p: Params, names: Sequence[str]) -> "Rule":
+    """The sum of task vectors."""
+    from time_ray.merging.sums import NormedSum, Sum
+
+    return (NormedSum if p["keep_norm"] else Sum)(*moved(p, names))
+
+
+def sparse_sum(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "Rule":
+    """The sum of sparse task vectors."""
+    from time_ray.merging.sums import Sum
+
+    return Sum(*moved(p, names), sparsifier)
+
+
+def sparse_election(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "Rule":
+    """The sign election among sparse task vectors."""
+    from time_ray.merging.elect import Elect
+
+    return Elect(*moved(p, names), sparsifier, p["aggregate"])
+
+
+def magmax(p: Params, names: Sequence[str]) -> "Rule":
+    """The largest change."""
+    from time_ray.merging.magmax import MagMax
+
+    return MagMax(*moved(p, names))
+
+
+def model_stock(_: Params, __: Sequence[str]) -> "Rule":
+    """Model Stock."""
+    from time_ray.merging.model_stock import ModelStock
+
+    return ModelStock()
+
+
+def consensus(p: Params, names: Sequence[str]) -> "Rule":
+    """Consensus merging."""
+    from time_ray.merging.consensus import Consensus
+
+    return Consensus(*moved(p, names), p["min_agree"], p["mask_scale"])
+
+
+def opcm(p: Params, _: Sequence[str]) -> "Rule":
+    """OPCM."""
+    from time_ray.merging.opcm import Opcm
+
+    return Opcm(p["alpha"])
+
+
+def iso_c(p: Params, names: Sequence[str]) -> "Rule":
+    """Iso-C."""
+    from time_ray.merging.iso_c import IsoC
+
+    return IsoC(*moved(p, names))
 
 
 def not_by_row(p: Params) -> bool:
@@ -83,7 +156,7 @@ ROWS = (
         rule="θ = Σ w_i θ_i / Σ w_i, equal, listed or by a recency schedule",
         paper="https://arxiv.org/abs/2203.05482",
         parameters={"weights": weights(), **WEIGHT},
-        build=lambda p, _: average(p["weights"], p["weight"]),
+        build=average,
         state="1 (all experts for reverse_ schedules but reverse_exp)",
         elementwise=True,
         symmetric=lambda p: p["weights"] is None and p["weight"] is None,
@@ -97,7 +170,7 @@ ROWS = (
         rule="per tensor the point on the arc between two models; of many, a running arc with share 1/t",
         paper="https://doi.org/10.1145/325165.325242",
         parameters=WEIGHT,
-        build=lambda p, _: Slerp(p["weight"]),
+        build=slerp,
         state="1",
         symmetric=False,
         faithful=True,
@@ -109,7 +182,7 @@ ROWS = (
         rule="θ = θ_0 + λ Σ τ_i; keep_norm: the sum has the experts' mean norm",
         paper="https://arxiv.org/abs/2212.04089",
         parameters={**SCALING_SUM, "keep_norm": flag(default=False)},
-        build=lambda p, names: (NormedSum if p["keep_norm"] else Sum)(*moved(p, names)),
+        build=task_arithmetic,
         state="1",
         elementwise=lambda p: not p["keep_norm"],
         faithful=lambda p: p["scaling"] is None and not p["lines"],
@@ -121,7 +194,7 @@ ROWS = (
         rule="keep each τ_i's largest magnitudes, elect each sign by the sum, aggregate what agrees",
         paper="https://arxiv.org/abs/2306.01708",
         parameters={**KEEP, **AGGREGATE, **SCALING},
-        build=lambda p, names: Elect(*moved(p, names), largest(p), p["aggregate"]),
+        build=lambda p, names: sparse_election(p, names, largest(p)),
         state="4 (mean, max), 2 (sum)",
         elementwise=True,
         examples=(
@@ -137,7 +210,7 @@ ROWS = (
         rule="drop a random share of each τ_i, rescale what is left, add up",
         paper="https://arxiv.org/abs/2311.03099",
         parameters={**DROP, **SCALING_SUM},
-        build=lambda p, names: Sum(*moved(p, names), dropped(p)),
+        build=lambda p, names: sparse_sum(p, names, dropped(p)),
         state="1",
         elementwise=True,
         random=True,
@@ -149,7 +222,7 @@ ROWS = (
         rule="drop a random share of each τ_i, rescale what is left, elect each sign, aggregate what agrees",
         paper="https://arxiv.org/abs/2311.03099",
         parameters={**DROP, **AGGREGATE, **SCALING},
-        build=lambda p, names: Elect(*moved(p, names), dropped(p), p["aggregate"]),
+        build=lambda p, names: sparse_election(p, names, dropped(p)),
         state="4 (mean, max), 2 (sum)",
         elementwise=True,
         random=True,
@@ -160,7 +233,7 @@ ROWS = (
         rule="drop each τ_i's smallest and very largest magnitudes, add up",
         paper="https://arxiv.org/abs/2312.06795",
         parameters={**BAND, **SCALING_SUM},
-        build=lambda p, names: Sum(*moved(p, names), middle(p)),
+        build=lambda p, names: sparse_sum(p, names, middle(p)),
         state="1",
         elementwise=not_by_row,
         examples=({"scope": "row", "drop_low": 0.4, "drop_high": 0.3}, {"scope": "model"}),
@@ -171,7 +244,7 @@ ROWS = (
         rule="drop each τ_i's smallest and very largest magnitudes, elect each sign, aggregate what agrees",
         paper="https://arxiv.org/abs/2312.06795",
         parameters={**BAND, **AGGREGATE, **SCALING},
-        build=lambda p, names: Elect(*moved(p, names), middle(p), p["aggregate"]),
+        build=lambda p, names: sparse_election(p, names, middle(p)),
         state="4 (mean, max), 2 (sum)",
         elementwise=not_by_row,
         examples=({"scope": "tensor", "aggregate": "max"},),
@@ -182,7 +255,7 @@ ROWS = (
         rule="of each element the τ_i with the largest magnitude; of equals the later",
         paper="https://arxiv.org/abs/2407.06322",
         parameters=SCALING,
-        build=lambda p, names: MagMax(*moved(p, names)),
+        build=magmax,
         state="1",
         elementwise=True,
         symmetric=False,  # of equals the later
@@ -194,7 +267,7 @@ ROWS = (
         rule="per tensor between θ_0 and the mean, as far as the τ_i point the same way",
         paper="https://arxiv.org/abs/2403.19522",
         parameters={},
-        build=lambda _, __: ModelStock(),
+        build=model_stock,
         state="2",
         faithful=True,
         alone=True,
@@ -204,7 +277,7 @@ ROWS = (
         rule="Σ τ_i where at least min_agree experts have |τ_i| > mask_scale · |Σ τ − τ_i|",
         paper="https://arxiv.org/abs/2405.07813",
         parameters={"min_agree": whole(2, 0), "mask_scale": number(0.4, 0), **SCALING_SUM},
-        build=lambda p, names: Consensus(*moved(p, names), p["min_agree"], p["mask_scale"]),
+        build=consensus,
         state="all experts",
         elementwise=True,
         examples=({"min_agree": 1, "mask_scale": 0.2},),
@@ -215,7 +288,7 @@ ROWS = (
         rule="add each τ_i without its part in the main directions merged so far; keep the experts' mean norm",
         paper="https://arxiv.org/abs/2501.09522",
         parameters={"alpha": fraction(0.5)},
-        build=lambda p, _: Opcm(p["alpha"]),
+        build=opcm,
         state="1",
         symmetric=False,
     ),
@@ -224,7 +297,7 @@ ROWS = (
         rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
         paper="https://arxiv.org/abs/2502.04959",
         parameters=SCALING,
-        build=lambda p, names: IsoC(*moved(p, names)),
+        build=iso_c,
         state="1",
         examples=({"lines": {"alpha": 1.0, "beta": 0.0}},),
         idle=replaced,
