@@ -8,11 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from time_ray.merging.declaration import Technique
-from time_ray.merging.errors import MergeError
+from time_ray.merging.errors import MergeError, TechniqueError
+from time_ray.merging.function import technique
 from time_ray.merging.parameters import Parameter
-from time_ray.merging.techniques import TECHNIQUES, normalise
+from time_ray.merging.techniques import TECHNIQUES, normalise, register
 
 if TYPE_CHECKING:
+    from time_ray.merging.function_rule import TensorContext
     from time_ray.merging.in_memory import ema, merge, pair
     from time_ray.merging.incremental import Fold, fold
     from time_ray.merging.streaming import merge_faults, merge_files
@@ -23,6 +25,8 @@ __all__ = [
     "MergeError",
     "Parameter",
     "Technique",
+    "TechniqueError",
+    "TensorContext",
     "ema",
     "fold",
     "merge",
@@ -30,10 +34,13 @@ __all__ = [
     "merge_files",
     "normalise",
     "pair",
+    "register",
+    "technique",
 ]
 
 _NEEDS_TORCH = {
     "Fold": "incremental",
+    "TensorContext": "function_rule",
     "ema": "in_memory",
     "fold": "incremental",
     "merge": "in_memory",

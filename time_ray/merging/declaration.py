@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Union
 
+from time_ray.merging.errors import MergeError
 from time_ray.merging.parameters import Parameter, fill
 
 if TYPE_CHECKING:
@@ -12,8 +13,20 @@ if TYPE_CHECKING:
 Use = Literal["merge", "pair"]
 """A merge of any number of experts, or one step of a temporal loop."""
 
+TAKEN = {
+    *("base", "experts", "older", "newer", "technique", "ids", "start"),  # arguments of `merge`, `pair` and `ema`
+    *("output", "progress", "threads", "chunk", "sidecars"),  # and of `merge_files`
+    *("name", "params"),  # beside a technique's parameters in an experiment
+    *("tensor",),  # what a function may ask for
+}
+"""What parameters may not be called."""
+
 Claim = bool | Callable[[Mapping[str, Any]], bool]
 """Something that a technique says of itself: always, never, or depending on its canonical parameters."""
+
+
+TechniqueLike = Union[str, "Technique"]
+"""What the public functions take for a technique: its name in the table, or itself."""
 
 
 def holds(claim: Claim, parameters: Mapping[str, Any]) -> bool:
@@ -51,13 +64,22 @@ class Technique:
     random: bool = False
     """Draws depend on the experts' ids."""
     takes_weight: bool = False
-    """A pairwise merge honours `weight`, the newer model's share."""
+    """It has a parameter `weight`, null by default: the newer model's share in a pair (which leaves out `weights`)."""
     examples: Sequence[Mapping[str, Any]] = ()
     """Other settings of the parameters to test, each good for any number of experts."""
     version: int | str = 1
     """Another one whenever results change: it is part of content keys."""
     idle: Callable[[Mapping[str, Any]], Sequence[str]] = none_idle
     """The parameters that cannot change a result, given the others."""
+
+    def __post_init__(self) -> None:
+        """MergeError lists what is wrong with the names."""
+        faults = [f"parameter '{name}': the name is taken; give another" for name in self.parameters if name in TAKEN]
+        if not self.name.isidentifier():
+            faults.append("the name is none; give one of letters, digits and _")
+        if self.takes_weight != ("weight" in self.parameters):
+            faults.append("takes_weight and a parameter 'weight' belong together; declare both or neither")
+        MergeError.unless_none(f"technique '{self.name}': {fault}" for fault in faults)
 
     def fill(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter in canonical form, defaults filled in; MergeError lists every fault."""

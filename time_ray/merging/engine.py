@@ -215,14 +215,14 @@ class Merger:
         if rule.needs_totals(state):
             self.waiting[piece] = state if rule.retain else None
         else:
-            self.finish(piece, state, FinishContext(base, piece, len(self.experts), {}))
+            self.finish(piece, state, FinishContext(base, piece, self.experts, {}))
 
     def merge_waiting(self, piece: Piece, totals: Totals) -> None:
         """A piece that waited is merged."""
         base = self.plan.read(self.plan.base, piece)
         state = self.waiting[piece]
         state = self.fold(piece, base) if state is None else state
-        self.finish(piece, state, FinishContext(base, piece, len(self.experts), totals))
+        self.finish(piece, state, FinishContext(base, piece, self.experts, totals))
 
 
 def position(piece: Piece) -> tuple[int, int]:

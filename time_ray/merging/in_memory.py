@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from time_ray.merging import compatibility
-from time_ray.merging.declaration import holds
+from time_ray.merging.declaration import TechniqueLike, holds
 from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, MergePlan, Merger, NotFinite, not_finite_error
 from time_ray.merging.errors import MergeError
+from time_ray.merging.guard import build_rule
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.techniques import technique_named
@@ -52,13 +53,13 @@ def with_lines(params: Mapping[str, Any], lines: Mapping[str, Any] | None) -> di
     return dict(params) if lines is None else {**params, "lines": lines}
 
 
-def plan_merge(base: ModelLike, technique: str, params: Mapping[str, Any]) -> MergePlan:
+def plan_merge(base: ModelLike, technique: TechniqueLike, params: Mapping[str, Any]) -> MergePlan:
     """The plan of a merge; MergeError lists every fault of technique, parameters and base."""
     chosen = technique_named(technique)
     parameters = chosen.fill(params)
     model = open_model(base, "base")
     MergeError.unless_none(compatibility.unmergeable(model))
-    rule = chosen.build(parameters, [entry.name for entry in model.entries if entry.merged])
+    rule = build_rule(chosen, parameters, [entry.name for entry in model.entries if entry.merged])
     chunk = CHUNK if model.on_cpu() else DEVICE_CHUNK
     return MergePlan(model, rule, chunk if holds(chosen.elementwise, parameters) else None)
 
@@ -78,7 +79,7 @@ def merge_experts(plan: MergePlan, models: Sequence[Model], experts: Sequence[Ex
 def merge(
     base: ModelLike,
     experts: Iterable[ModelLike],
-    technique: str,
+    technique: TechniqueLike,
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
@@ -99,7 +100,7 @@ def pair(
     base: ModelLike,
     older: ModelLike,
     newer: ModelLike,
-    technique: str,
+    technique: TechniqueLike,
     *,
     weight: float = 0.5,
     ids: tuple[str | None, str] | None = None,
@@ -114,7 +115,7 @@ def pair(
     """
     chosen = technique_named(technique)
     if ids is None and chosen.random:
-        raise MergeError(f"{technique}: its random draws need names; give ids=(None, id of the newer expert)")
+        raise MergeError(f"{chosen.name}: its random draws need names; give ids=(None, id of the newer expert)")
     first, second = ids or (None, "2")
     share = {"weight": weight} if chosen.takes_weight else {}
     plan = plan_merge(base, technique, with_lines({**params, **share}, lines))
@@ -126,7 +127,7 @@ def pair(
 def ema(
     base: ModelLike,
     experts: Iterable[ModelLike],
-    technique: str,
+    technique: TechniqueLike,
     *,
     start: Literal["base", "expert"] = "base",
     weight: float = 0.5,

@@ -1,11 +1,13 @@
 """A merge of experts that arrive over time: adding one costs reading it, whatever came before."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from time_ray.merging import compatibility
+from time_ray.merging.declaration import TechniqueLike
 from time_ray.merging.engine import MergePlan, NotFinite, TotalsAccumulator, finite_values, not_finite_error
-from time_ray.merging.errors import MergeError
+from time_ray.merging.errors import MergeError, TechniqueError
 from time_ray.merging.in_memory import MemoryOutput, Weights, expert_ids, plan_merge, with_lines
 from time_ray.merging.models import ModelLike, open_model
 from time_ray.merging.pieces import Expert, State
@@ -19,32 +21,40 @@ class Fold:
         self.plan = plan
         self.pieces = list(plan.pieces())
         self.states: list[State | None] = [None] * len(self.pieces)
-        self.ids: list[str] = []
+        self.experts: list[Expert] = []
+        self.broken: TechniqueError | None = None
+        """What a technique from outside did to the states: they can no longer be trusted."""
 
     def add(self, expert: ModelLike, id: str | None = None) -> None:  # noqa: A002 - the word of the interface
         """The fold holds this expert, too. `id` names its random draws (default: its position "1", "2", ...).
 
-        MergeError lists every fault; the fold is then as it was.
+        MergeError lists every fault; the fold is then as it was. After a TechniqueError it refuses all further work.
         """
-        number = len(self.ids) + 1
-        ids = expert_ids([*self.ids, str(number) if id is None else id], number)
+        number = len(self.experts) + 1
+        names = expert_ids([*(one.id for one in self.experts), str(number) if id is None else id], number)
         model = open_model(expert, f"expert {number}")
         MergeError.unless_none(compatibility.faults(self.plan.base, [model]))
         try:
             if self.plan.rule.selection is None:
                 for piece in self.pieces:
                     finite_values(model, piece)
-            bounded = self.plan.with_bounds(model, Expert(number, ids[-1]))
+            bounded = self.plan.with_bounds(model, Expert(number, names[-1]))
         except NotFinite:
             raise not_finite_error([self.plan.base, model]) from None
-        for index, piece in enumerate(self.pieces):
-            base = self.plan.read(self.plan.base, piece, check=False)
-            self.states[index] = self.plan.add(self.states[index], model, bounded, piece, base, check=False)
-        self.ids = ids
+        with self.unbroken():
+            for index, piece in enumerate(self.pieces):
+                base = self.plan.read(self.plan.base, piece, check=False)
+                self.states[index] = self.plan.add(self.states[index], model, bounded, piece, base, check=False)
+        self.experts.append(bounded)
 
     def result(self) -> Weights:
         """The merge of the experts added so far, equal to the bit to merging them at once; adding may continue."""
-        MergeError.unless_none(self.plan.rule.faults(len(self.ids)))
+        MergeError.unless_none(self.plan.rule.faults(len(self.experts)))
+        with self.unbroken():
+            return self.finished()
+
+    def finished(self) -> Weights:
+        """Every piece is finished."""
         folded = [(piece, state) for piece, state in zip(self.pieces, self.states, strict=True) if state is not None]
         accumulator, output = TotalsAccumulator(), MemoryOutput(self.plan.base)
         for piece, state in folded:
@@ -52,12 +62,23 @@ class Fold:
         totals = accumulator.result()
         for piece, state in folded:
             base = self.plan.read(self.plan.base, piece, check=False)
-            context = FinishContext(base, piece, len(self.ids), totals)
+            context = FinishContext(base, piece, self.experts, totals)
             output.write(piece, self.plan.rule_for(piece).finish(state, context))
         return output.whole()
 
+    @contextmanager
+    def unbroken(self) -> Iterator[None]:
+        """A technique that fails inside has failed for good: some states may hold an expert that others do not."""
+        if self.broken:
+            raise self.broken
+        try:
+            yield
+        except TechniqueError as error:
+            self.broken = error
+            raise
 
-def fold(technique: str, base: ModelLike, *, lines: Mapping[str, Any] | None = None, **params: Any) -> Fold:
+
+def fold(technique: TechniqueLike, base: ModelLike, *, lines: Mapping[str, Any] | None = None, **params: Any) -> Fold:
     """A merge to which experts are added over time: `.add(expert, id=None)`, and `.result()` at any time."""
     plan = plan_merge(base, technique, with_lines(params, lines))
     try:

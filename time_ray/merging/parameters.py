@@ -13,17 +13,26 @@ FORWARD = ("linear", "sqrt", "quadratic", "cubic", "fifth", "tenth", "exp", "log
 SCHEDULES = (*FORWARD, *(f"reverse_{name}" for name in FORWARD))
 
 
-class Unfit(Exception):  # noqa: N818 - a signal between two functions of this file, never seen outside
+class Unfit(ValueError):  # noqa: N818 - a signal within this file, never seen outside
     """A value that its parameter does not allow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter: its default, the values it allows in words, and the function to its canonical form."""
+    """One parameter of a technique; the functions of this file make the usual ones."""
 
     default: Any
     allowed: str
+    """The values that it allows, in words."""
     canonical: Callable[[Any], Any]
+    """The one form of a value that JSON can hold; ValueError for what is not allowed."""
+
+    def read(self, name: str, value: Any) -> Any:
+        """The value in canonical form; MergeError says what is allowed."""
+        try:
+            return self.canonical(value)
+        except (ValueError, OverflowError):
+            raise MergeError(f"{name} is {value!r}; give {self.allowed}") from None
 
 
 def is_number(value: object) -> bool:
@@ -51,15 +60,18 @@ def fraction(default: float | None, *, null: str = "") -> Parameter:
     return number(default, 0, 1, null=null)
 
 
-def whole(default: int, low: int) -> Parameter:
-    """A whole number of at least `low`."""
+def whole(default: int | None, low: float = -math.inf, *, null: str = "") -> Parameter:
+    """A whole number of at least `low`; `null` says what null means where it is allowed."""
 
-    def canonical(value: Any) -> int:
+    def canonical(value: Any) -> int | None:
+        if value is None and null:
+            return None
         if not is_number(value) or value != int(value) or value < low:
             raise Unfit
         return int(value)
 
-    return Parameter(default, f"a whole number of at least {low}", canonical)
+    allowed = "a whole number" if math.isinf(low) else f"a whole number of at least {low:g}"
+    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical)
 
 
 def choice(default: str, *options: str) -> Parameter:
@@ -131,11 +143,10 @@ def fill(where: str, table: Mapping[str, Parameter], given: Mapping[str, Any]) -
     faults = [f"{where}: unknown parameter '{name}'; {nearest(name, table)}" for name in given if name not in table]
     filled: dict[str, Any] = {}
     for name, parameter in table.items():
-        value = given.get(name, parameter.default)
         try:
-            filled[name] = parameter.canonical(value)
-        except (Unfit, OverflowError):
-            faults.append(f"{where}: {name} is {value!r}; give {parameter.allowed}")
+            filled[name] = parameter.read(name, given.get(name, parameter.default))
+        except MergeError as error:
+            faults += [f"{where}: {fault}" for fault in error.faults]
     if filled.get("lines") and given.get("scaling") is not None:
         faults.append(f"{where}: both lines and scaling are given, and lines replaces scaling; leave one out")
     MergeError.unless_none(faults)

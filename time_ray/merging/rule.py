@@ -34,9 +34,14 @@ class FinishContext:
 
     base_values: Tensor
     piece: Piece
-    num_experts: int
-    """How many experts were added."""
+    experts: Sequence[Expert]
+    """Those that were added."""
     totals: Totals
+
+    @property
+    def num_experts(self) -> int:
+        """How many experts were added."""
+        return len(self.experts)
 
 
 class Rule(ABC):

@@ -15,9 +15,10 @@ from torch import Tensor
 import time_ray
 from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
-from time_ray.merging.declaration import Technique, holds
+from time_ray.merging.declaration import Technique, TechniqueLike, holds
 from time_ray.merging.engine import CHUNK, MergePlan, Merger, NotFinite, not_finite_error
 from time_ray.merging.errors import MergeError, collecting
+from time_ray.merging.guard import build_rule
 from time_ray.merging.in_memory import expert_ids, with_lines
 from time_ray.merging.lines import tower
 from time_ray.merging.models import FileModel, open_each
@@ -59,7 +60,7 @@ def merge_files(
     base: PathLike,
     experts: Iterable[PathLike],
     output: PathLike,
-    technique: str,
+    technique: TechniqueLike,
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
@@ -97,7 +98,7 @@ def merge_faults(
     base: PathLike,
     experts: Iterable[PathLike],
     output: PathLike,
-    technique: str,
+    technique: TechniqueLike,
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
@@ -109,7 +110,7 @@ def merge_faults(
 
 
 def examine(
-    paths: Sequence[Path], target: Path, technique: str, params: Mapping[str, Any], ids: Sequence[str] | None
+    paths: Sequence[Path], target: Path, technique: TechniqueLike, params: Mapping[str, Any], ids: Sequence[str] | None
 ) -> tuple[MergeRequest | None, list[str]]:
     """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
     opened, unread = open_each({str(number): path for number, path in enumerate(paths)})
@@ -120,7 +121,7 @@ def examine(
     with collecting(faults):
         chosen = technique_named(technique)
         parameters = chosen.fill(params)
-        rule = chosen.build(parameters, [entry.name for entry in entries if entry.merged])
+        rule = build_rule(chosen, parameters, [entry.name for entry in entries if entry.merged])
         faults += rule.faults(len(paths) - 1)
     with collecting(faults):
         named = [Expert(number, one) for number, one in enumerate(expert_ids(ids, len(paths) - 1), 1)]

@@ -6,7 +6,7 @@ The table is there without torch: a row imports its rule when it builds it.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from time_ray.merging.declaration import Technique, Use
+from time_ray.merging.declaration import Technique, TechniqueLike, Use
 from time_ray.merging.errors import MergeError
 from time_ray.merging.lines import layer_factors
 from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines, nearest, number, weights, whole
@@ -306,14 +306,31 @@ ROWS = (
 TECHNIQUES: dict[str, Technique] = {row.name: row for row in ROWS}
 
 
-def technique_named(name: str) -> Technique:
-    """The row of a technique; MergeError names the nearest one."""
+def register(technique: Technique) -> None:
+    """The technique is in the table, so that experiments and commands can name it.
+
+    Again with the same name and version changes nothing; MergeError if the name is taken by another technique.
+    """
+    taken = TECHNIQUES.setdefault(technique.name, technique)
+    if taken is technique:
+        return
+    if any(taken is row for row in ROWS):
+        raise MergeError(f"technique: '{technique.name}' is the name of a technique of this package; give it another")
+    if taken.version != technique.version:
+        versions = f"with version {taken.version!r}, and again with {technique.version!r}"
+        raise MergeError(f"technique: '{technique.name}' is registered {versions}; give one another name")
+
+
+def technique_named(name: TechniqueLike) -> Technique:
+    """The technique, by its name or itself; MergeError names the nearest one."""
+    if isinstance(name, Technique):
+        return name
     if name not in TECHNIQUES:
         raise MergeError(f"technique: '{name}' is unknown; {nearest(name, TECHNIQUES)}")
     return TECHNIQUES[name]
 
 
-def normalise(technique: str, params: Params, use: Use = "merge") -> dict[str, Any]:
+def normalise(technique: TechniqueLike, params: Params, use: Use = "merge") -> dict[str, Any]:
     """The full parameters that determine a result, as JSON can hold them: for content keys.
 
     Defaults are filled in; parameters that cannot change the result in this use are left out. Given back as parameters,
