@@ -1,19 +1,11 @@
-"""Small models to merge: two towers, blocks, a 0-d, an empty and an integer tensor."""
+"""What the tests of merging share: the toy models of the package, and vectors."""
 
 import torch
 from torch import Tensor
 
-Weights = dict[str, Tensor]
-SHAPES = {
-    "visual.conv1.weight": (4, 3, 2, 2),
-    "visual.transformer.resblocks.0.attn.in_proj_weight": (12, 4),
-    "visual.transformer.resblocks.1.mlp.c_fc.weight": (7, 4),
-    "visual.proj": (4, 5),
-    "token_embedding.weight": (9, 4),
-    "transformer.resblocks.0.ln_1.bias": (10,),
-    "empty": (0, 3),
-    "logit_scale": (),
-}
+from time_ray.merging.toy_models import SHAPES, Weights, moved, near, same, toy, world
+
+__all__ = ["SHAPES", "Weights", "bits", "moved", "near", "same", "toy", "vector", "world"]
 
 
 def vector(size: int, seed: int) -> Tensor:
@@ -21,41 +13,6 @@ def vector(size: int, seed: int) -> Tensor:
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
-def toy(seed: int, dtype: torch.dtype = torch.float32) -> Weights:
-    """A model of every kind of tensor."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
-    return {**tensors, "position_ids": torch.arange(4)}
-
-
-def moved(base: Weights, seed: int, by: float = 0.1) -> Weights:
-    """The model after some training."""
-    step = toy(seed)
-    return {
-        name: (value + by * step[name]).to(value.dtype) if value.is_floating_point() else value.clone()
-        for name, value in base.items()
-    }
-
-
-def world(count: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Weights, list[Weights]]:
-    """A base and some experts."""
-    base = toy(0, dtype)
-    return base, [moved(base, seed) for seed in range(1, count + 1)]
-
-
-def same(left: Weights, right: Weights) -> bool:
-    """Whether names, order, shapes, dtypes and all bits are equal."""
-    if list(left) != list(right):
-        return False
-    pairs = [(left[name], right[name]) for name in left]
-    return all(a.dtype == b.dtype and a.shape == b.shape and bits(a) == bits(b) for a, b in pairs)
-
-
 def bits(tensor: Tensor) -> bytes:
     """The bytes of a tensor."""
     return bytes(tensor.contiguous().view(-1).view(torch.uint8).tolist()) if tensor.numel() else b""
-
-
-def near(left: Weights, right: Weights, tolerance: float = 1e-6) -> bool:
-    """Whether all values agree to a tolerance."""
-    return all(torch.allclose(left[name].double(), right[name].double(), rtol=0, atol=tolerance) for name in left)

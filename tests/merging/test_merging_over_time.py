@@ -21,6 +21,13 @@ def test_running_average_has_geometric_weights(weight):
     assert torch.allclose(line(base, experts, "average", start="expert", weight=weight), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["average", "slerp"])
+def test_a_weight_of_nothing_or_of_all_gives_a_model_to_the_bit(name):
+    base, (older, newer, *_) = world()
+    assert same(pair(base, older, newer, name, weight=0), older)
+    assert same(pair(base, older, newer, name, weight=1), newer)
+
+
 @pytest.mark.parametrize("scaling", [0.1, 0.5, 0.8])
 def test_running_task_arithmetic_grows_by_twice_its_scaling(scaling):
     """With each expert trained from the running merge: d_t = 2λ d_{t−1} + λ δ_t; λ = 0.5 is the average."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging_toys import vector
 
-from time_ray.merging import MergeError, merge
+from time_ray.merging import TECHNIQUES, MergeError, merge
 from time_ray.merging.masks import keep_mask
 
 SPLIT = (7, 5)
@@ -182,6 +182,18 @@ def test_dare_drops_once_per_expert_and_rescales():
     sparse = masked(experts - base, 0.6, 5)
     assert torch.allclose(merged(base, experts, "dare", drop=0.6, seed=5), base + sparse.sum(0) / 4, atol=1e-6)
     assert torch.allclose(merged(base, experts, "dare_ties", drop=0.6, seed=5), base + elect(sparse), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ties", "breadcrumbs", "breadcrumbs_ties", "dare", "dare_ties"])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_shares_of_nothing_and_of_everything(name, share):
+    base, experts = world(2)
+    params = {key: share for key in ("keep", "drop", "drop_low", "drop_high") if key in TECHNIQUES[name].parameters}
+    changed = int((merged(base, experts, name, **params) != base).sum())
+    if share == (0 if name == "ties" else 1):
+        assert changed <= 2  # ties keeps the largest element per expert and tower, as the original does
+    else:
+        assert changed == SIZE
 
 
 def test_magmax_takes_the_largest_and_of_equals_the_later():

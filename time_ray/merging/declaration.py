@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from time_ray.merging.errors import MergeError
+from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.parameters import Parameter, fill
 
 if TYPE_CHECKING:
@@ -73,13 +73,17 @@ class Technique:
     """The parameters that cannot change a result, given the others."""
 
     def __post_init__(self) -> None:
-        """MergeError lists what is wrong with the names."""
+        """MergeError lists what is wrong with names, defaults and examples."""
         faults = [f"parameter '{name}': the name is taken; give another" for name in self.parameters if name in TAKEN]
         if not self.name.isidentifier():
             faults.append("the name is none; give one of letters, digits and _")
         if self.takes_weight != ("weight" in self.parameters):
             faults.append("takes_weight and a parameter 'weight' belong together; declare both or neither")
-        MergeError.unless_none(f"technique '{self.name}': {fault}" for fault in faults)
+        faults = [f"technique '{self.name}': {fault}" for fault in faults]
+        for settings in ({}, *self.examples):
+            with collecting(faults):
+                self.fill(settings)
+        MergeError.unless_none(faults)
 
     def fill(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter in canonical form, defaults filled in; MergeError lists every fault."""

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ class Parameter:
     """The values that it allows, in words."""
     canonical: Callable[[Any], Any]
     """The one form of a value that JSON can hold; ValueError for what is not allowed."""
+    edges: Sequence[Any] = ()
+    """Values at the edges of what it allows, the least first: techniques are tested there."""
 
     def read(self, name: str, value: Any) -> Any:
         """The value in canonical form; MergeError says what is allowed."""
@@ -52,7 +54,8 @@ def number(default: float | None, low: float = -math.inf, high: float = math.inf
 
     bounds = "a number" if math.isinf(low) else f"a number of at least {low:g}"
     allowed = f"a number from {low:g} to {high:g}" if math.isfinite(high) else bounds
-    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical)
+    edges = [float(edge) for edge in (low, high) if math.isfinite(edge)]
+    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical, edges)
 
 
 def fraction(default: float | None, *, null: str = "") -> Parameter:
@@ -71,7 +74,8 @@ def whole(default: int | None, low: float = -math.inf, *, null: str = "") -> Par
         return int(value)
 
     allowed = "a whole number" if math.isinf(low) else f"a whole number of at least {low:g}"
-    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical)
+    edges = [int(low)] if math.isfinite(low) else []
+    return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical, edges)
 
 
 def choice(default: str, *options: str) -> Parameter:
@@ -82,7 +86,7 @@ def choice(default: str, *options: str) -> Parameter:
             raise Unfit
         return str(value)
 
-    return Parameter(default, "one of " + ", ".join(options), canonical)
+    return Parameter(default, "one of " + ", ".join(options), canonical, options)
 
 
 def flag(*, default: bool) -> Parameter:
@@ -93,7 +97,7 @@ def flag(*, default: bool) -> Parameter:
             raise Unfit
         return value
 
-    return Parameter(default, "true or false", canonical)
+    return Parameter(default, "true or false", canonical, (False, True))
 
 
 def weights() -> Parameter:
@@ -109,7 +113,7 @@ def weights() -> Parameter:
         return None if len(set(value)) == 1 else [float(share) for share in value]
 
     allowed = "null (equal shares), a list of numbers of at least 0 (oldest first, not all 0), or one of "
-    return Parameter(None, allowed + ", ".join(SCHEDULES), canonical)
+    return Parameter(None, allowed + ", ".join(SCHEDULES), canonical, SCHEDULES)
 
 
 def lines() -> Parameter:
@@ -126,7 +130,7 @@ def lines() -> Parameter:
         return settings if settings["beta"] else {"alpha": settings["alpha"], "beta": 0.0}
 
     allowed = "null (off), or {alpha, beta: numbers, curve: " + "|".join(CURVES) + ", tail: " + "|".join(TAILS) + "}"
-    return Parameter(None, allowed, canonical)
+    return Parameter(None, allowed, canonical, [{"alpha": 0.0, "beta": 0.0}])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
