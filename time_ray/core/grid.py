@@ -46,7 +46,7 @@ class Setting:
     evaluation_key: str = field(init=False)
     key: str = field(init=False)
     chains: dict[tuple[Strategy, str], tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
-    links: dict[tuple[str, str], Link] = field(init=False, repr=False, default_factory=dict)
+    links: dict[tuple[str, str], Link] = field(init=False, repr=False, default_factory=dict)  # by history and start
 
     def __post_init__(self) -> None:
         datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)

@@ -43,25 +43,26 @@ class Metric:
 
 
 def knowledge_accumulation(history: AccuracyHistory) -> float | None:
-    """Mean accuracy over the adaptation datasets, learned already or not."""
+    """Mean accuracy (percent) over the adaptation datasets, learned already or not."""
     return _mean(history.accuracies[-1][name] for name in history.adaptation)
 
 
 def zero_shot_retention(history: AccuracyHistory) -> float | None:
-    """Mean accuracy over the held-out datasets; None without any."""
+    """Mean accuracy (percent) over the held-out datasets; None without any."""
     return _mean(history.accuracies[-1][name] for name in history.evaluation)
 
 
 def geometric_mean(history: AccuracyHistory) -> float | None:
-    """sqrt(KA · ZS); None where one of them is not defined."""
+    """sqrt(KA · ZS), in percent; None where one of them is not defined."""
     ka, zs = knowledge_accumulation(history), zero_shot_retention(history)
     return None if ka is None or zs is None else math.sqrt(ka * zs)
 
 
 def forgetting(history: AccuracyHistory) -> float | None:
-    """Mean over the adaptation datasets d of max over s < t of a(s, d), less a(t, d); None at task 0.
+    """Best past accuracy less the one now, mean over the adaptation datasets; None at task 0.
 
-    The base is s = 0: what it knew can be forgotten. Negative where a dataset is better than ever.
+    mean over d of (max over s < t of a(s, d)) - a(t, d), in percentage points, with the base as s = 0: what it knew can
+    be forgotten, too. Negative where datasets are better than ever.
     """
     *past, now = history.accuracies
     if not past:
@@ -87,7 +88,10 @@ OF_THE_PAPER = ("ka", "zs", "gm")  # what TIME reports: first wherever metrics a
 
 
 def register(metric: Metric) -> Metric:
-    """The metric is computed of every cell from now on. UserError if its name or title is taken."""
+    """The metric is computed of every cell from now on. Raises UserError if its name or title is taken.
+
+    Cells that were tracked before have it in MLflow with the next sweep, or `time-ray sync`.
+    """
     for one in METRICS.values():
         if metric.name == one.name or metric.title == one.title:
             raise UserError(f"metric '{metric.name}' ({metric.title}): the name or title is taken; give it another")
@@ -96,7 +100,7 @@ def register(metric: Metric) -> Metric:
 
 
 def metric_named(name: str) -> Metric:
-    """A metric of the table. UserError names the nearest one."""
+    """A metric of the table. Raises UserError, which names the nearest one."""
     if name not in METRICS:
         raise UserError(unknown("metric", name, METRICS))
     return METRICS[name]

@@ -2,6 +2,7 @@
 
 A strategy is one object that owns all of itself: its name, its parameters, how it is written and shown, and what it
 makes of the experts, as a recipe and never as tensors (TIME, section 3, https://arxiv.org/abs/2412.06712).
+With θ_0 the base, θ_t the expert of task t and m_t the model that a strategy makes after task t.
 """
 
 from abc import abstractmethod
@@ -47,15 +48,22 @@ class Strategy(Section):
 
     @abstractmethod
     def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
-        """The model that the experts so far make, from the base that they all go back to.
+        """The model m_t that the experts so far make. It may depend on nothing but what is given here.
 
-        It may depend on nothing else. Equal weights should be equal recipes wherever that is known without computing:
-        whatever shares a recipe shares its training and its scores.
+        Args:
+            base: the pretrained weights θ_0, which all experts go back to.
+            experts: those of tasks 1 to t, at least one; the first task starts from the base, whatever the strategy.
+            technique: how this cell merges; for `merge_of` and `Running`.
+
+        Returns:
+            One of the recipes: equal ones wherever weights are known to be equal without computing, as what shares a
+            recipe shares its training and its scores.
+
         """
 
 
 class Zs(Strategy):
-    """The base, whatever was learned."""
+    """m_t = θ_0: the base, whatever was learned."""
 
     name = "zs"
 
@@ -65,7 +73,7 @@ class Zs(Strategy):
 
 
 class Ft(Strategy):
-    """The newest expert."""
+    """m_t = θ_t: the newest expert."""
 
     name = "ft"
 
@@ -75,7 +83,10 @@ class Ft(Strategy):
 
 
 class Ema(Strategy):
-    """A running merge: each expert is merged into what was there before it."""
+    """m_t = merge(m_{t-1}, θ_t): a running merge, in which the newest expert has a share of `weight`.
+
+    m_0 is the base, or with `start: expert` m_1 is the first expert.
+    """
 
     name = "ema"
     weight: Annotated[float, Field(ge=0, le=1, description="the newest expert's share in the running merge")] = 0.5
@@ -101,7 +112,7 @@ class Ema(Strategy):
 
 
 class All(Strategy):
-    """One merge of all experts."""
+    """m_t = merge(θ_1, ..., θ_t): one merge of all experts."""
 
     name = "all"
 
@@ -111,7 +122,7 @@ class All(Strategy):
 
 
 class Window(Strategy):
-    """One merge of the newest experts; older ones count no more."""
+    """m_t = merge(θ_{t-size+1}, ..., θ_t): one merge of the newest experts; older ones count no more."""
 
     name = "window"
     size: Annotated[int, Field(ge=1, description="how many of the newest experts are merged")] = 3
@@ -127,7 +138,10 @@ Kind = TypeVar("Kind", bound=type[Strategy])
 
 
 def register(strategy: Kind) -> Kind:
-    """An experiment may name the strategy from now on; as a decorator of its class. UserError if the name is taken."""
+    """An experiment may name the strategy from now on; a decorator of its class. Raises UserError if the name is taken.
+
+    Workers read experiments, too: the module that registers must be imported there as well.
+    """
     if strategy.name in STRATEGIES:
         raise UserError(f"strategy '{strategy.name}': the name is taken; give it another")
     STRATEGIES[strategy.name] = strategy
@@ -135,7 +149,7 @@ def register(strategy: Kind) -> Kind:
 
 
 def read(value: object) -> Strategy:
-    """The strategy that an experiment names: `ema`, or `{name: ema, weight: 0.3}`. ValidationError with every fault."""
+    """The strategy that is written as `ema` or `{name: ema, weight: 0.3}`. Raises ValidationError with its faults."""
     if isinstance(value, Strategy):
         return value
     named = _Named.model_validate({"name": value} if isinstance(value, str) else value)
