@@ -14,7 +14,7 @@ from time_ray.data.dataset import verify_datasets
 from time_ray.export import export_cell, pick_cell
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
-from time_ray.ranking import Ranked, best_seed, rank
+from time_ray.ranking import Ranked, Ranking, ranking
 from time_ray.results import CellResult, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
@@ -35,6 +35,7 @@ __all__ = [
     "Opened",
     "PlanReport",
     "Ranked",
+    "Ranking",
     "best",
     "budget",
     "export",
@@ -136,19 +137,24 @@ def status(opened: Opened) -> list[CellResult]:
     return read_results(opened.study.cells, opened.store)
 
 
-def best(opened: Opened, by: str = "gm") -> list[Ranked]:
-    """Finished cells over their seeds, best first. UserError if none is finished, or there is no such metric."""
-    ranked = rank(status(opened), by)
-    if not ranked:
+def best(opened: Opened, by: str = "gm") -> Ranking:
+    """Finished cells over their seeds, best first by any metric.
+
+    Raises:
+        UserError: no cell is finished, or there is no such metric.
+
+    """
+    found = ranking(status(opened), by)
+    if not found.rows:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
-    return ranked
+    return found
 
 
-def register(opened: Opened, ranked: Sequence[Ranked], by: str = "gm") -> str:
+def register(opened: Opened, ranked: Ranking) -> str:
     """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI."""
     from time_ray.tracking.tracker import Tracker, register_best
 
-    return register_best(Tracker(opened.study, opened.files), best_seed(ranked[0], by))
+    return register_best(Tracker(opened.study, opened.files), ranked.winner)
 
 
 def sync(opened: Opened) -> str | None:
@@ -175,7 +181,7 @@ def export(opened: Opened, cell: str, folder: str | Path) -> Path:
         UserError: no finished cell, or more than one, is meant; or its weights are not in the store.
 
     """
-    result = best_seed(best(opened)[0], "gm") if cell == "best" else pick_cell(status(opened), cell)
+    result = best(opened).winner if cell == "best" else pick_cell(status(opened), cell)
     return export_cell(opened, result, Path(folder))
 
 

@@ -9,19 +9,17 @@ import typer
 
 from time_ray import __version__
 from time_ray.commands import data, lists, store
-from time_ray.commands.options import Exp, Form, Overrides, Rank, talk
+from time_ray.commands.options import Exp, Form, Overrides, Rank, talk, technique_names
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.merging.errors import MergeError
-from time_ray.ranking import columns
 from time_ray.report import tables
 
 app = typer.Typer(
     name="time-ray",
     help="Temporal model merging for CLIP: sweep init x deploy x technique, find the Best-in-TIME configuration.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -140,19 +138,20 @@ def best(
 ) -> None:
     """Rank the finished cells over their seeds, mark the Pareto front, and register the winner in MLflow."""
     from time_ray import api
+    from time_ray.ranking import columns
     from time_ray.report.summary import best_rows
 
     opened = api.open_experiment(exp, overrides or ())
-    ranked = api.best(opened, by)
+    ranking = api.best(opened, by)
     if form == "table":
-        tables.print_rows(best_rows(ranked), form)
+        tables.print_rows(best_rows(ranking.rows), form)
     else:
-        tables.print_rows([row.as_row() for row in ranked], form, columns=columns())
-    unfinished = sum(not result.done for result in api.status(opened))
-    if unfinished:
-        talk.print(f"{unfinished} cells are not finished and not ranked; run: time-ray sweep {opened.words}")
+        tables.print_rows([row.as_row() for row in ranking.rows], form, columns=columns())
+    if ranking.num_unfinished:
+        left = f"{ranking.num_unfinished} cells are not finished and not ranked"
+        talk.print(f"{left}; run: time-ray sweep {opened.words}")
     if register:
-        talk.print(f"registered: {api.register(opened, ranked, by)}")
+        talk.print(f"registered: {api.register(opened, ranking)}")
 
 
 @app.command()
@@ -208,7 +207,10 @@ def merge(
     experts: Annotated[list[Path], typer.Argument(metavar="EXPERT...", help="Experts, oldest first (safetensors).")],
     base: Annotated[Path, typer.Option("--base", help="The weights that all experts started from (safetensors).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
-    technique: Annotated[str, typer.Option("--technique", "-t", help="See: time-ray list techniques.")] = "average",
+    technique: Annotated[
+        str,
+        typer.Option("--technique", "-t", help="See: time-ray list techniques.", autocompletion=technique_names),
+    ] = "average",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter, as in --set keep=0.2.")
     ] = None,

@@ -31,11 +31,30 @@ class Ranked:
         return {name: scores[name] if name in scores else getattr(self, name) for name in columns()}
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Finished cells over their seeds, best first by a metric of the table."""
+
+    by: str
+    rows: tuple[Ranked, ...]
+    num_unfinished: int  # cells that are not ranked, each seed counted
+
+    @property
+    def winner(self) -> CellResult:
+        """The best cell's best seed: the one whose weights are registered and exported."""
+        return best_seed(self.rows[0], self.by)
+
+
 def columns() -> tuple[str, ...]:
     """The columns of `best -f json` and `-f csv`. Later metrics stand behind earlier columns, so that none moves."""
     later = [name for name in METRICS if name not in OF_THE_PAPER]
     first = (*OF_THE_PAPER, *(f"{name}_sd" for name in OF_THE_PAPER))
     return (*AXES, "seeds", *first, "pareto", *(column for name in later for column in (name, f"{name}_sd")))
+
+
+def ranking(results: Sequence[CellResult], by: str = "gm") -> Ranking:
+    """The ranking of all that is finished, which may be nothing. Raises UserError if there is no such metric."""
+    return Ranking(by, tuple(rank(results, by)), sum(not result.done for result in results))
 
 
 def rank(results: Sequence[CellResult], by: str = "gm") -> list[Ranked]:

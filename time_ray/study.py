@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from time_ray import merging
 from time_ray.clip import mini
-from time_ray.clip.cost import step_cost
 from time_ray.clip.weights import weights_digest
 from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
@@ -287,6 +286,7 @@ def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budge
 
 
 def _step_cost(name: str, batch_size: int) -> Cost:
+    from time_ray.clip.cost import step_cost  # imports torch, which only budgets in FLOPs need
 
     return step_cost(name, batch_size)
 

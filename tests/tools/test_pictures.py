@@ -35,13 +35,13 @@ def svg(path: Path) -> str:
 def test_the_plot_has_every_cell_the_base_and_the_winners_name(swept: Path, tmp_path: Path) -> None:
     make(str(swept), (), tmp_path, ["scores"])
     text = svg(tmp_path / "scores.svg")
-    ranked = api.best(api.open_experiment(swept))
+    ranked = api.best(api.open_experiment(swept)).rows
     cells = {f"{row.init} / {row.deploy}, {row.technique}" for row in ranked}
     assert len(cells) == 8
     assert sorted(re.findall(r'id="cell (.*?)"', text)) == sorted(cells)
     assert text.count('id="base"') == 1
     best = ranked[0]
-    assert f"Best-in-TIME: GM {best.gm:.1f}" in text
+    assert f"Best-in-TIME: GM {best.means['gm']:.1f}" in text
     assert f"<!-- {best.init} / {best.deploy}, {best.technique} -->" in text
 
 

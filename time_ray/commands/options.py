@@ -8,12 +8,32 @@ from rich.console import Console
 
 from time_ray.report.tables import Format
 
+
+def metric_names() -> list[str]:
+    """For shell completion."""
+    from time_ray.core.metrics import METRICS
+
+    return list(METRICS)
+
+
+def technique_names() -> list[str]:
+    """For shell completion."""
+    from time_ray.merging import TECHNIQUES
+
+    return list(TECHNIQUES)
+
+
 Exp = Annotated[Path, typer.Argument(metavar="EXP", help="Experiment file (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
 ]
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
-Rank = Annotated[str, typer.Option("--by", metavar="METRIC", help="Metric that ranks; see: time-ray list metrics.")]
+Rank = Annotated[
+    str,
+    typer.Option(
+        "--by", metavar="METRIC", help="Metric that ranks; see: time-ray list metrics.", autocompletion=metric_names
+    ),
+]
 
 talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets

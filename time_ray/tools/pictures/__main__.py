@@ -42,7 +42,7 @@ def make(experiment: str, overrides: Sequence[str], folder: Path, kinds: Sequenc
 
 def finished(opened: api.Opened) -> tuple[list[Point], list[tuple[float, float]]]:
     """The finished cells, best first, and KA and ZS of the bases that they began with."""
-    ranked = api.best(opened)
+    ranked = api.best(opened).rows
     scored = [(row, row.means["ka"], row.means["zs"], row.means["gm"]) for row in ranked]
     points = [
         Point(row.init, row.deploy, row.technique, ka, zs, gm)

@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-import matplotlib as mpl
 from PIL import Image, ImageDraw, ImageFont
 
 from time_ray.data.mini.draw.canvas import DRAWN, Colour, background, noisy, unlike
@@ -41,6 +40,8 @@ CHESS = ("king", "queen", "rook", "bishop", "knight", "pawn")
 @cache
 def typeface(name: str, size: int) -> ImageFont.FreeTypeFont:
     """A font that comes with matplotlib, the same on every machine."""
+    import matplotlib as mpl  # takes long, and only who draws needs it
+
     path = Path(mpl.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
