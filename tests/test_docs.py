@@ -1,6 +1,7 @@
 import re
+import shlex
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -19,7 +20,20 @@ from time_ray.ranking import columns
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 MAP = (ROOT / "time_ray/README.md").read_text()
+DOCS = ROOT / "time_ray/docs"
+DOCUMENTS = sorted(
+    path for pattern in ("*.md", ".github/*.md", "experiments/*.md", "time_ray/**/*.md") for path in ROOT.glob(pattern)
+)
 AS_TEXT = (Budget, TechniqueSpec)  # written as `30 steps`, and as a name with parameters
+
+
+def page(name: str) -> str:
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of a document in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -50,8 +64,8 @@ def shown(default: Any) -> str:
     return {None: "`null`", "": "`''`"}.get(default, f"`{default}`")
 
 
-def test_readme_names_every_key_of_an_experiment_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| (required|`[^|]*`) \|", README, re.MULTILINE))
+def test_docs_name_every_key_of_an_experiment_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| (required|`[^|]*`) \|", page("experiment-file"), re.MULTILINE))
     assert rows == {key: shown(default) for key, default in keys(Experiment)}
 
 
@@ -63,38 +77,81 @@ def test_readme_and_ci_run_the_same_two_command_lines(command: str) -> None:
     assert f'typed "{command}"' in (ROOT / ".ci/run").read_text()
 
 
-def test_readme_names_every_command_and_no_other() -> None:
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 170
+
+
+def test_docs_name_every_command_and_no_other() -> None:
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"time-ray (?:--\w+ )?([a-z]+)\b", README))
-    assert named == commands
+    named = set(re.findall(r"`time-ray (?:--\w+ )?([a-z][a-z-]*)\b", page("command-line")))
+    assert named - {"--debug"} == commands
 
 
-def test_readme_names_every_column_of_best() -> None:
-    (line,) = re.findall(r"^- `best`: .*(?:\n  .*)*", README, re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_commands_in_documents_can_be_typed(document: Path) -> None:
+    """Every `time-ray ...` line of a shell block has a command, and options, that exist."""
+    for block in blocks(document, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if (place := line.partition("#")[0].find("time-ray ")) >= 0:
+                check_typed(shlex.split(line[place:], comments=True)[1:])
+
+
+def check_typed(words: list[str]) -> None:
+    command: Any = get_command(app)
+    while words and getattr(command, "commands", {}).get(words[0]):
+        command, words = command.commands[words[0]], words[1:]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    assert not getattr(command, "commands", {}) or set(words) <= known, f"no such command: {words}"
+    given = {word.partition("=")[0] for word in words if word.startswith("-")}
+    assert given <= {*known, "-h", "--help"}, f"{command.name}: {given - known}"
+
+
+def test_docs_name_every_column_of_best() -> None:
+    (line,) = re.findall(r"^- `best`: .*(?:\n  .*)*", page("command-line"), re.MULTILINE)
     assert set(columns()) <= set(re.findall(r"`(\w+)`", line))
 
 
-def test_the_experiment_in_the_readme_loads(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    path = tmp_path / "my_question.yaml"
-    path.write_text(text)
-    experiment, _ = config.load(path)
-    assert experiment.init[2].weight == 0.3
-    assert len(experiment.seed) == 3
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_experiments_in_documents_load(document: Path, tmp_path: Path) -> None:
+    for text in blocks(document, "yaml"):
+        if text.startswith("name:") and "plugins:" not in text:
+            path = tmp_path / "experiment.yaml"
+            path.write_text(text, encoding="utf-8")
+            assert config.load(path)[0].init
 
 
-def test_the_merging_example_in_the_readme_runs() -> None:
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "merging" in block]
+def test_the_merging_example_runs() -> None:
+    (code,) = [block for block in blocks(DOCS / "python.md", "python") if "merging.merge" in block]
     names: dict[str, Any] = {}
-    exec(code, names)  # noqa: S102 - the README's own words
+    exec(code, names)  # noqa: S102 - the page's own words
     assert names["merged"]["w"].tolist() == [2.0, 2.0, 0.0, 0.5]
     assert names["served"]["w"][0].item() == pytest.approx(0.7 * 0.3 + 0.3 * 3)
 
 
-def test_links_in_documents_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md", *(ROOT / "experiments").glob("*.md")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document}: {target}"
+@pytest.mark.parametrize("document", [ROOT / "README.md", DOCS / "python.md"], ids=str)
+def test_the_sweep_from_python_runs(
+    document: Path, new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example as it stands, but for the file that it opens."""
+    path = new_experiment(tmp_path, init="ft", deploy=["ft", "all"])
+    code = next(block for block in blocks(document, "python") if "api.sweep" in block)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("experiments/quickstart.yaml", str(path)), {})  # noqa: S102 - the page's own words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_links_in_documents_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        file = document.parent / target if target else document
+        assert file.exists(), f"{document}: {target}"
+        assert not anchor or anchor in anchors(file), f"{document}: {target}#{anchor}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The headings of a document as links name them."""
+    titles = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_map_names_every_file_and_no_other() -> None:
