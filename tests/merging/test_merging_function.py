@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import re
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from merging_toys import near, same, world
 from safetensors.torch import load_file, save_file
 
+from time_ray import merging
 from time_ray.merging import (
     TECHNIQUES,
     MergeError,
@@ -25,6 +27,7 @@ from time_ray.merging import (
     technique,
     techniques,
 )
+from time_ray.merging.conformance import run
 from time_ray.merging.parameters import fraction
 from time_ray.merging.rule import Rule
 
@@ -148,13 +151,17 @@ def test_every_fault_of_a_signature_is_a_line():
             technique(unfit)
 
 
-def test_names_that_are_taken_are_refused():
+def test_a_row_that_does_not_add_up_is_refused():
+    parameters = {"ids": fraction(0), "weight": fraction(2)}
     with pytest.raises(MergeError) as caught:
-        Technique(name="my rule", rule="", parameters={"ids": fraction(0), "weight": fraction(0)}, build=clipped.build)
+        Technique(name="my rule", rule="", parameters=parameters, build=clipped.build, examples=[{"ids": 3}])
     assert [fault.partition(": ")[2].split(";")[0] for fault in caught.value.faults] == [
         "parameter 'ids': the name is taken",
         "the name is none",
         "takes_weight and a parameter 'weight' belong together",
+        "weight is 2",
+        "ids is 3",
+        "weight is 2",
     ]
 
 
@@ -167,14 +174,24 @@ def scaled(base, experts):
 """
 
 
+def imported(path, source):
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_of_the_readme_conforms(tmp_path):
+    readme = Path(merging.__file__).with_name("README.md").read_text()
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "@technique" in block]
+    row = imported(tmp_path / "my_rules.py", code).thinned_mean
+    assert [result for result in run(row) if not result.passed] == []
+
+
 def test_the_version_follows_the_whole_module(tmp_path):
     def version(scale, file="rules.py"):
-        path = tmp_path / file
-        path.write_text(SOURCE.format(scale=scale))
-        spec = importlib.util.spec_from_file_location("rules", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.scaled.version
+        return imported(tmp_path / file, SOURCE.format(scale=scale)).scaled.version
 
     first = version(1)
     assert re.fullmatch("source:[0-9a-f]{12}", first)
@@ -191,6 +208,8 @@ def test_a_weight_is_the_share_of_the_newer():
         assert near(pair(base, *experts[:2], share, weight=weight), pair(base, *experts[:2], "average", weight=weight))
     assert near(ema(base, experts, share, weight=0.3), ema(base, experts, "average", weight=0.3))
     assert near(merge(base, experts, share), merge(base, experts, "average"))
+    newest = technique(name="newest", version=1)(lambda _, experts: experts[-1])
+    assert same(merge(base, experts, newest), experts[-1])
     assert near(ema(base, experts, clipped, weight=0.3), ema(base, experts, clipped, weight=0.9))  # it has none
     assert normalise(share, {"weight": 0.4}, use="pair") == {"weight": 0.4}
     assert normalise(share, {"weight": 0.4}) == {}
@@ -240,7 +259,7 @@ def changes_an_expert(base, experts):
 
 FAULTS = [
     (raises, r"raises on \S+: RuntimeError: two lines; correct"),
-    (returns_nothing, r"returns_nothing on \S+: returned of type NoneType, and the base is float32\[.*; return a"),
+    (returns_nothing, r"returns_nothing on \S+: returned a NoneType, and the base is float32\[.*; return a"),
     (flattens, r"flattens on \S+: returned float32\[\d+\], and the base is float32\[.*\]; return a"),
     (widens, r"widens on \S+: returned float64\[.*\], and the base is float32\[.*; return a"),
     (changes_the_base, r"changes_the_base on \S+: changed the base in place; change a copy"),
@@ -343,11 +362,12 @@ def test_a_rule_needs_no_more_than_a_row():
     [
         (ChangesTheExpert, r"ChangesTheExpert\.add on \S+: changed the expert in place"),
         (KeepsTheExpert, r"KeepsTheExpert\.add on \S+: keeps the expert as its state; keep a copy"),
-        (ForgetsToReturn, r"ForgetsToReturn\.add on \S+: returned of type NoneType; return a list of tensors"),
+        (ForgetsToReturn, r"ForgetsToReturn\.add on \S+: returned a NoneType; return a list of tensors"),
         (ChangesItsState, r"ChangesItsState\.finish on \S+: changed state\[0\] in place"),
         (Shortens, r"Shortens\.finish on \S+: returned float32\[\d+\], and the base is float32\[\d+\]"),
         (Raises, r"Raises\.partial_totals on \S+: ZeroDivisionError: division by zero; correct"),
         (FailsAtOnce, "FailsAtOnce: ValueError: .*; correct"),
+        (dict, "dict: build returned a dict; return a Rule"),
     ],
 )
 def test_a_rule_that_misbehaves_is_named_in_one_line(rule, message, tmp_path):

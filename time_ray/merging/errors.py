@@ -1,13 +1,14 @@
 """The errors of this package: everything wrong with a request, one line each."""
 
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parent) + os.sep
 
 
 class MergeError(ValueError):

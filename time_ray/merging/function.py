@@ -49,8 +49,8 @@ def technique(
     """Decorates a function `(base, experts, *, parameters) -> tensor` that merges one tensor: it becomes a technique.
 
     The function is called for every tensor that is not empty, with float32 tensors in their shapes (float64 where the
-    model is float64); `experts` is a list, oldest first. It returns a tensor like `base` and changes none in place.
-    The first line of its documentation is the rule in words.
+    model is float64); `experts` is a list, oldest first. It returns a tensor like `base` and changes none in place. It
+    may be called by several threads at once. The first line of its documentation is the rule in words.
 
     Its parameters are the arguments behind the `*`. Each has a default: a bool, an int, a float, None or a word (with
     the annotation `float | None`, or `Literal` of all words), or a `Parameter` with its bounds (see `parameters`). Two
@@ -95,7 +95,7 @@ def technique_of(function: Function, **declared: Unpack[Declared]) -> Technique:
     if "version" not in declared:
         declared["version"] = source_version(function)
     made = Technique(
-        name=function.__name__,
+        name=declared.get("name", function.__name__),
         rule=(inspect.getdoc(function) or "").partition("\n")[0],
         parameters=parameters,
         build=build,

@@ -23,6 +23,9 @@ def build_rule(technique: Technique, parameters: Mapping[str, Any], names: Seque
         if technique.build.__module__.startswith(OWN):
             raise
         raise TechniqueError.from_exception(origin_of(technique.build), technique.name, error) from error
+    if not isinstance(rule, Rule):
+        fault = f"{technique.name}: build returned {described(rule)}; return a Rule"
+        raise TechniqueError(f"{origin_of(technique.build)}: {fault}")
     return rule if type(rule).__module__.startswith(OWN) else GuardedRule(rule)
 
 
@@ -61,7 +64,7 @@ def described(value: object) -> str:
     """What a value is, for a message."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    return f"of type {type(value).__name__}"
+    return f"a {type(value).__name__}"
 
 
 class GuardedRule(Rule):
