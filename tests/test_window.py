@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from time_ray.learn.models import base_weights
 
 from time_ray import api, merging
+from time_ray.clip.models import base_weights
 from time_ray.core.grid import Step
 from time_ray.core.recipe import Recipe
 from time_ray.loop import Weights
