@@ -9,7 +9,7 @@ import typer
 
 from time_ray import __version__
 from time_ray.commands import data, lists, store
-from time_ray.commands.options import Exp, Form, Overrides, Rank, talk, technique_names
+from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, talk, technique_names
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
@@ -215,12 +215,31 @@ def merge(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter, as in --set keep=0.2.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the result does not depend on them.")] = 1,
+    plugins: Plugins = None,
 ) -> None:
     """Merge weight files into one, streamed from disk to disk."""
+    from time_ray.plugins import load_plugins
     from time_ray.report.merge_progress import merge_with_progress
 
+    load_plugins(plugins or ())
     recipe = merge_with_progress(base, experts, output, technique, settings or (), threads, talk)
     talk.print(f"{recipe['technique']} of {len(experts)} experts: {output}")
+
+
+@app.command()
+def check_technique(
+    technique: Annotated[
+        str,
+        typer.Argument(
+            metavar="TECHNIQUE", help="A name, or my_rules.py:NAME of a plugin file.", autocompletion=technique_names
+        ),
+    ],
+    form: Form = "table",
+) -> None:
+    """Test a merge technique: what every technique must do, and what this one says of itself."""
+    from time_ray.report.conformance import print_checks
+
+    raise typer.Exit(print_checks(technique, form, talk))
 
 
 def main() -> None:

@@ -12,9 +12,11 @@ from pydantic_core import ErrorDetails
 from time_ray.core import strategies
 from time_ray.core.errors import UserError, nearest, unknown
 from time_ray.core.experiment import AXES, Experiment
+from time_ray.plugins import load_plugins
 from time_ray.study import Fault, StudyError
 
 Place = tuple[str | int, ...]
+_COMMAND_LINE = "command line"  # where an override stands, in place of a file and its line
 
 
 class Document:
@@ -69,6 +71,7 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, 
             _override(document, text)
         except UserError as error:
             document.faults += error.faults
+    _load_plugins(document, Path(path).parent)
     try:
         return Experiment.model_validate(document.values), document
     except ValidationError as error:
@@ -77,6 +80,26 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, 
     document.broken |= {str(error["loc"][0]) for error in found}
     whole = {k: v for k, v in document.values.items() if k in Experiment.model_fields and k not in document.broken}
     return Experiment.model_validate({**_STAND_IN, **whole}), document
+
+
+def _load_plugins(document: Document, folder: Path) -> None:
+    """What plugins offer can be named in the experiment. Raises UserError: without them its names mean nothing.
+
+    Paths start from the file's folder, those of the command line from the current one; both are absolute afterwards.
+    """
+    given = document.values.get("plugins", [])
+    listed = given if isinstance(given, list) else [given]
+    if not all(isinstance(path, str) for path in listed):
+        return  # the experiment's own check says so
+    place: Place = ("plugins",)
+    start = Path() if document.where(place).startswith(_COMMAND_LINE) else folder
+    paths = [str((start / Path(path).expanduser()).absolute()) for path in listed]
+    try:
+        load_plugins(paths)
+    except UserError as error:
+        raise UserError(*document.faults, *(document.fault(place, fault) for fault in error.faults)) from None
+    if paths:
+        document.values["plugins"] = paths
 
 
 _STAND_IN: dict[str, Any] = {
@@ -164,7 +187,7 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
 def _override(document: Document, text: str) -> None:
     """One `key=value` of the command line takes the place of what the file says."""
     dotted, equals, raw = text.partition("=")
-    source = f"command line '{text}'"
+    source = f"{_COMMAND_LINE} '{text}'"
     if not equals or not dotted:
         raise UserError(f"{source}: write overrides as key=value, for example seed=[0,1,2] or training.lr=1e-4")
     place: Place = tuple(dotted.split("."))

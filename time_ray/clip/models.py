@@ -16,7 +16,7 @@ from open_clip.convert import convert_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from time_ray.clip.weights import first_line, is_tag, known_name, open_clip_with_mini, weights_file
+from time_ray.clip.weights import first_line, is_tag, known_name, open_clip_with_ours, weights_file
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 
@@ -88,7 +88,7 @@ def create(spec: ModelSpec) -> Clip:
     Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
     """
     name = known_name(spec.name)
-    open_clip_with_mini()
+    open_clip_with_ours()
     try:
         with _open_clip_quiet():
             module = open_clip.create_model(
@@ -106,7 +106,7 @@ def outline(name: str) -> nn.Module:
 
     Raises UserError for a name that open_clip does not know or that is not supported here.
     """
-    open_clip_with_mini()
+    open_clip_with_ours()
     with _open_clip_quiet(), torch.device("meta"):
         module: nn.Module = open_clip.create_model(
             known_name(name), load_weights=False, pretrained_text=False, device="meta"

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from time_ray.clip.architectures import ARCHITECTURES, Architecture, teach
 from time_ray.clip.mini import MODELS, model_config_dir
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
@@ -33,7 +34,12 @@ def weights_digest(spec: ModelSpec) -> str:
     if spec.weights is None and digest != _shipped_digest(path):
         msg = f"model {spec.name}: {path}: not as it was shipped; install time_ray again"
         raise UserError(msg)
-    return digest
+    return digest if spec.name not in ARCHITECTURES else _digest_with(ARCHITECTURES[spec.name], digest)
+
+
+def _digest_with(architecture: Architecture, digest: str) -> str:
+    """The name of the weights in an architecture from outside, whose own name does not say what it is."""
+    return hashlib.sha256(f"{architecture.written} {digest}".encode()).hexdigest()
 
 
 def known_name(name: str) -> str:
@@ -42,7 +48,7 @@ def known_name(name: str) -> str:
     if config is not None:
         UserError.unless_none(_unsupported(name, config))
         return name
-    names = open_clip_with_mini().list_models()
+    names = open_clip_with_ours().list_models()
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else "open_clip.list_models() names them all"
     msg = f"model {name}: open_clip has no such architecture; {hint}"
@@ -57,7 +63,7 @@ def weights_file(spec: ModelSpec) -> Path:
         return Path(spec.weights).resolve()
     if is_tag(spec):
         return _downloaded(spec.name, spec.weights)
-    tags = open_clip_with_mini().list_pretrained_tags_by_model(spec.name)
+    tags = open_clip_with_ours().list_pretrained_tags_by_model(spec.name)
     close = difflib.get_close_matches(spec.weights, tags, n=1)
     hint = f"did you mean {close[0]}?" if close else f"its tags: {', '.join(tags) or 'none'}"
     msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model; {hint}"
@@ -68,24 +74,37 @@ def is_tag(spec: ModelSpec) -> bool:
     """Whether the weights are an open_clip tag; a file of that name goes first."""
     if spec.weights is None or Path(spec.weights).is_file():
         return False
-    return bool(open_clip_with_mini().is_pretrained_cfg(spec.name, spec.weights))
+    return bool(open_clip_with_ours().is_pretrained_cfg(spec.name, spec.weights))
+
+
+def open_clip_with_ours() -> Any:
+    """The module open_clip, which knows the mini models and those of plugins as well."""
+    open_clip = _open_clip_with_mini()
+    teach(open_clip)
+    return open_clip
 
 
 @cache
-def open_clip_with_mini() -> Any:
-    """The module open_clip, which knows the mini models as well."""
+def _open_clip_with_mini() -> Any:
     import open_clip
 
     open_clip.add_model_config(model_config_dir())
     return open_clip
 
 
+def is_known(name: str) -> bool:
+    """Whether there is an architecture of this name."""
+    return _config(name) is not None
+
+
 def _config(name: str) -> Mapping[str, Any] | None:
     """The architecture as open_clip describes it; None for a name that it does not know."""
     if name in MODELS:
         return MODELS[name].config
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name].config
     if "open_clip" in sys.modules:  # this process may have taught it others
-        known: Mapping[str, Any] | None = open_clip_with_mini().get_model_config(name)
+        known: Mapping[str, Any] | None = open_clip_with_ours().get_model_config(name)
         return known
     file = _own_configs().get(name)
     return None if file is None else dict(json.loads(file.read_text(encoding="utf-8")))
@@ -132,7 +151,7 @@ def _file_digest(path: Path, _size: int, _mtime_ns: int) -> str:
 
 
 def _downloaded(name: str, tag: str) -> Path:
-    open_clip = open_clip_with_mini()
+    open_clip = open_clip_with_ours()
     try:
         return Path(open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, tag)))
     except (OSError, RuntimeError) as error:

@@ -11,6 +11,7 @@ from time_ray.cluster.coordinator import Board
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run
+from time_ray.merging import MergeError
 from time_ray.packing import by_trajectory
 
 Moved = Literal["on", "waiting", "over"]
@@ -70,7 +71,7 @@ class _Trajectory:
         return (_Trajectory([cell], self._world) for cell in self._left.values() if self._failed)
 
     def _fail(self, error: Exception) -> None:
-        if self._world.ranks.size > 1 and not isinstance(error, CellError):
+        if self._world.ranks.size > 1 and not isinstance(error, (CellError, MergeError)):
             raise error  # the other workers may wait in a collective: only a restart of all of them is safe
         if len(self._left) > 1:
             self._failed = True
@@ -85,4 +86,4 @@ class _Trajectory:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if isinstance(error, CellError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, (CellError, MergeError)) else f"{type(error).__name__}: {text}"

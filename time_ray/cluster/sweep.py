@@ -1,6 +1,7 @@
 """The driver: plan, run what is missing on Ray Tune, feed the display and MLflow, read the results back."""
 
 import os
+import pickle
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.data.sources import prepare
 from time_ray.packing import pack
+from time_ray.plugins import installed_in, loaded
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
 from time_ray.results import CellResult, read_results, stored
 from time_ray.store.files import Files
@@ -180,7 +182,14 @@ class _Sweep:
         rates = read_rates(self.store, todo)
         bundles = pack(todo, slots, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
         self._say(f"starting {len(bundles)} trials, {min(slots, len(bundles))} at once")
-        job = Job(self.study.experiment, self.study.datasets, self.files.uri, f"time-ray-board-{uuid.uuid4().hex}")
+        experiment = self.study.experiment
+        job = Job(
+            plugins=loaded(experiment.plugins),
+            installed=installed_in(experiment),
+            study=pickle.dumps((experiment, self.study.datasets)),
+            storage=self.files.uri,
+            board=f"time-ray-board-{uuid.uuid4().hex}",
+        )
         keys = [[cell.key for cell in bundle] for bundle in bundles]
         with self._scratch(folder) as scratch:
             errors = ray.round(keys, job, scratch, self._take)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from time_ray.core.experiment import Experiment
-    from time_ray.study import Datasets
+    from time_ray.plugins import PluginFile
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,9 @@ class Shape:
 class Job:
     """What every worker of a sweep is told."""
 
-    experiment: "Experiment"
-    datasets: "Datasets"
+    plugins: "tuple[PluginFile, ...]"  # loaded before the study is opened, which may hold what they define
+    installed: dict[str, str]  # plugins of packages by name, and the distributions that must be there for them
+    study: bytes  # the experiment and its datasets
     storage: str
     board: str  # the board actor's name
 
@@ -84,6 +84,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from time_ray.cluster.backend import SweepWorld
     from time_ray.cluster.bundle import work
     from time_ray.cluster.coordinator_actor import RemoteBoard
+    from time_ray.plugins import load_job_plugins
     from time_ray.store.files import Files
     from time_ray.store.store import Store
     from time_ray.study import resolve
@@ -93,7 +94,8 @@ def train_worker(config: dict[str, Any]) -> None:
     torch.set_num_threads(shape.threads)
     board = RemoteBoard(ray.get_actor(job.board))
     device = str(get_device()) if shape.gpus else "cpu"
-    study = resolve(job.experiment, job.datasets)
+    load_job_plugins(job.plugins, job.installed)
+    study = resolve(*pickle.loads(job.study))  # noqa: S301 from the same driver
     world = SweepWorld(study, Store(Files(job.storage)), board, device=device)
     wanted = set(config["cells"])
     work([cell for cell in study.cells if cell.key in wanted], world, board)

@@ -2,33 +2,39 @@
 
 import typer
 
-from time_ray.commands.options import Form
+from time_ray.commands.options import Form, Plugins
 from time_ray.report import tables
 
 app = typer.Typer(help="List what an experiment may name.", no_args_is_help=True)
 
 
 @app.command()
-def strategies(form: Form = "table") -> None:
+def strategies(form: Form = "table", plugins: Plugins = None) -> None:
     """Strategies of the init and deploy axes: what they make of the experts so far, parameters."""
+    from time_ray.plugins import load_plugins
     from time_ray.report.catalogue import strategy_rows
 
+    load_plugins(plugins or ())
     tables.print_rows(strategy_rows(), form)
 
 
 @app.command()
-def techniques(form: Form = "table") -> None:
+def techniques(form: Form = "table", plugins: Plugins = None) -> None:
     """Merge techniques: rule, parameters, state, paper."""
+    from time_ray.plugins import load_plugins
     from time_ray.report.catalogue import technique_rows
 
+    load_plugins(plugins or ())
     tables.print_rows(technique_rows(), form)
 
 
 @app.command()
-def metrics(form: Form = "table") -> None:
+def metrics(form: Form = "table", plugins: Plugins = None) -> None:
     """Metrics that cells are scored and ranked by."""
+    from time_ray.plugins import load_plugins
     from time_ray.report.catalogue import metric_rows
 
+    load_plugins(plugins or ())
     tables.print_rows(metric_rows(), form)
 
 

@@ -36,4 +36,9 @@ Rank = Annotated[
     ),
 ]
 
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE.py", help="A file with techniques, strategies or metrics of your own."),
+]
+
 talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets

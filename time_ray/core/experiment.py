@@ -135,6 +135,12 @@ class Experiment(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the MLflow experiment")]
     about: Annotated[str, Field(description="the question it answers, in a sentence")] = ""
+    plugins: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_as_tuple),
+        BeforeValidator(_listed),
+        Field(description="Python files of your own; from this file's folder"),
+    ] = ()
     init: Annotated[tuple[StrategyEntry, ...], *_Axis]
     deploy: Annotated[tuple[StrategyEntry, ...], *_Axis]
     technique: Annotated[tuple[TechniqueEntry, ...], *_Axis]

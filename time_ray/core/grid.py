@@ -8,7 +8,7 @@ from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained
 from time_ray.core.scoring import Scoring
-from time_ray.core.strategies import Strategy
+from time_ray.core.strategies import Strategy, made_by
 
 EVALUATION_VERSION = 2  # bump when the same weights would get other scores
 
@@ -66,7 +66,7 @@ class Setting:
     def _links(self, init: Strategy, technique: ResolvedTechnique) -> Iterator[Link]:
         experts: Experts | None = None
         for training in self.trainings:
-            start = self.base if experts is None else init.recipe(self.base, experts, technique)
+            start = self.base if experts is None else made_by(init, self.base, experts, technique)
             link = self._link(experts, start, training)
             experts = link.experts
             yield link
@@ -94,7 +94,7 @@ class Cell:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = (self.init.label, self.deploy.label, self.technique.key, self.setting.key)
+        parts = (_identity(self.init), _identity(self.deploy), self.technique.key, self.setting.key)
         object.__setattr__(self, "key", key_of("cell", *parts))
 
     @property
@@ -125,8 +125,13 @@ class Cell:
         """The cell's tasks in order, as recipes; nothing is computed."""
         technique, base = self.technique, self.setting.base
         for link in self.setting.chain(self.init, technique):
-            deployed = self.deploy.recipe(base, link.experts, technique)
+            deployed = made_by(self.deploy, base, link.experts, technique)
             yield Step(link.expert.training, link.start, link.expert, deployed)
+
+
+def _identity(strategy: Strategy) -> str:
+    """The label; of a strategy from outside also which version of it: another one may make other models."""
+    return strategy.label if strategy.version is None else f"{strategy.label} {strategy.version}"
 
 
 def grid(

@@ -3,13 +3,18 @@
 KA, ZS and GM are TIME's (https://arxiv.org/abs/2412.06712), forgetting is that of https://arxiv.org/abs/1801.10112.
 """
 
+import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 from time_ray.core.errors import UserError, unknown
 from time_ray.core.keys import key_of
+
+log = logging.getLogger(__name__)
 
 
 class AccuracyHistory(NamedTuple):
@@ -33,7 +38,7 @@ class Metric:
     unit: str  # points are differences of percent
     higher_is_better: bool
     compute: Callable[[AccuracyHistory], float | None]
-    version: int = 1  # bump when the same history would give another value
+    version: int | str | None = None  # another one when the same history gives another value; a plugin's digest if None
 
     def loss(self, value: float | None) -> float:
         """The lower, the better, whatever the metric; what is not defined comes last."""
@@ -84,6 +89,7 @@ METRICS: dict[str, Metric] = {
         Metric(name="forgetting", title="forgetting", unit="points", higher_is_better=False, compute=forgetting),
     )
 }
+_OWN = frozenset(METRICS)
 OF_THE_PAPER = ("ka", "zs", "gm")  # what TIME reports: first wherever metrics are listed
 
 
@@ -108,7 +114,30 @@ def metric_named(name: str) -> Metric:
 
 def scores(history: AccuracyHistory) -> dict[str, float | None]:
     """Every metric after the last task of the history, by name."""
-    return {name: metric.compute(history) for name, metric in METRICS.items()}
+    return {name: _value(metric, history) for name, metric in METRICS.items()}
+
+
+def _value(metric: Metric, history: AccuracyHistory) -> float | None:
+    """The metric; of one from outside that raises or gives no number there is none, and one line says so."""
+    if metric.name in _OWN:
+        return metric.compute(history)
+    try:
+        found: object = metric.compute(history)
+    except Exception as error:  # noqa: BLE001 whatever it is, all other metrics are there
+        return _not_there(metric, " ".join(f"{type(error).__name__}: {error}".split()))
+    if found is None:
+        return None
+    if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
+        return float(found)
+    return _not_there(metric, f"gave {found!r}; return a finite number or None")
+
+
+@cache
+def _not_there(metric: Metric, why: str) -> None:
+    """Said once a process."""
+    code = metric.compute.__code__ if inspect.isfunction(metric.compute) else None
+    where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
+    log.warning("%smetric '%s' is not shown: %s", where, metric.name, why)
 
 
 def metrics_version() -> str:

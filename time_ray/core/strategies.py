@@ -5,13 +5,14 @@ makes of the experts, as a recipe and never as tensors (TIME, section 3, https:/
 With θ_0 the base, θ_t the expert of task t and m_t the model that a strategy makes after task t.
 """
 
+import inspect
 from abc import abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from time_ray.core.errors import UserError, unknown
-from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, Running, merge_of
+from time_ray.core.recipe import Base, Experts, Merged, Recipe, ResolvedTechnique, Running, Trained, merge_of
 from time_ray.core.section import Section
 
 
@@ -19,6 +20,7 @@ class Strategy(Section):
     """One value on the init or deploy axis. Its fields are its parameters; each has a default and a description."""
 
     name: ClassVar[str]  # what an experiment calls it
+    version: ClassVar[int | str | None] = None  # of a plugin: its own, or the digest of its source
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +156,21 @@ def read(value: object) -> Strategy:
         return value
     named = _Named.model_validate({"name": value} if isinstance(value, str) else value)
     return STRATEGIES[named.name].model_validate(named.model_extra)
+
+
+def made_by(strategy: Strategy, base: Base, experts: Experts, technique: ResolvedTechnique) -> Recipe:
+    """The strategy's recipe. Raises UserError where one from outside raises, or gives none."""
+    if strategy.version is None:
+        return strategy.recipe(base, experts, technique)
+    where = f"{inspect.getsourcefile(type(strategy).recipe)}: strategy '{strategy.label}' after task {experts.length}"
+    try:
+        found: object = strategy.recipe(base, experts, technique)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{where}: {text}; correct the strategy") from error
+    if not isinstance(found, (Base, Trained, Merged, Running)):
+        raise UserError(f"{where}: gave {type(found).__name__}; return a recipe, as merge_of or experts.newest is")
+    return found
 
 
 def taken_by(parameter: str) -> tuple[str, ...]:
