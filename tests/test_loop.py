@@ -71,8 +71,8 @@ class Toys:
         self.accuracy[where.scores_key(recipe)] = accuracy
 
     @contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
-        self._called("claim", name)
+    def lease(self, name: str) -> Iterator[bool]:
+        self._called("lease", name)
         yield True
 
     def count(self, name: str) -> Counter[str]:
@@ -246,7 +246,7 @@ def test_an_expert_trained_meanwhile_elsewhere_is_not_trained_again() -> None:
         """Another trial trains every expert just as we ask for it."""
 
         @contextmanager
-        def claim(self, name: str) -> Iterator[bool]:
+        def lease(self, name: str) -> Iterator[bool]:
             experts = {step.expert.key: step.expert for step in GRID[0].walk()}
             if name not in experts:  # scores are ours
                 yield True

@@ -20,7 +20,7 @@ from time_ray import api
 from time_ray.api import Opened
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import LocalBoard
+from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.core.errors import CellError
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
@@ -312,8 +312,8 @@ def test_results_do_not_depend_on_the_packing(
     bundles = pack(opened.study.cells, 2, {}, one_each=one_each)
     assert len(bundles) == (4 if one_each else 2)
     for bundle in reversed(bundles):  # every bundle in a process of its own, as far as memory goes
-        board = LocalBoard()
-        work(bundle, SweepWorld(opened.study, Store(opened.files), board), board)
+        coordinator = LocalCoordinator()
+        work(bundle, SweepWorld(opened.study, Store(opened.files), coordinator), coordinator)
     assert same_as(swept, opened)
 
 

@@ -49,7 +49,7 @@ class World(Protocol):
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
         """The scores are in the store."""
 
-    def claim(self, name: str) -> AbstractContextManager[bool]:
+    def lease(self, name: str) -> AbstractContextManager[bool]:
         """True: what has this name is ours to make. False: another trial is making it; look again later."""
 
 
@@ -83,7 +83,7 @@ def run(cells: Sequence[Cell], world: World) -> Iterator[Row | None]:
 def obtain(expert: Trained, world: World) -> Waiting:
     """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
     while not world.has(expert):
-        with world.claim(expert.key) as ours:
+        with world.lease(expert.key) as ours:
             if ours and not world.has(expert):
                 world.put(expert, world.train(expert, realize(expert.start, world)))
         if not ours:
@@ -109,13 +109,13 @@ def score(models: Sequence[Recipe], setting: Setting, world: World) -> Generator
     """The accuracy of each model, by key, found or measured; models are realised only to be measured."""
     found = _found(models, setting, world)
     while missing := [recipe for recipe in models if recipe.key not in found]:
-        with ExitStack() as claims:
-            claimed = [r for r in missing if claims.enter_context(world.claim(setting.scores_key(r)))]
-            ours = [recipe for recipe in claimed if world.scores(setting, recipe) is None]
+        with ExitStack() as leases:
+            leased = [r for r in missing if leases.enter_context(world.lease(setting.scores_key(r)))]
+            ours = [recipe for recipe in leased if world.scores(setting, recipe) is None]
             measured = world.evaluate(setting, (realize(recipe, world) for recipe in ours))
             for recipe, accuracy in zip(ours, measured, strict=True):
                 world.record(setting, recipe, accuracy)
-        if not claimed:
+        if not leased:
             yield
         found |= _found(missing, setting, world)
     return found

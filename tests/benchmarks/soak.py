@@ -2,8 +2,8 @@
 
 Runs hundreds of cells of trivial cost (one step each, the smallest datasets) through real Ray and MLflow, and prints
 memory (proportional set size), open files and threads of the driver (which holds the MLflow client), of the process
-that speaks with Ray, of the raylet, the GCS, the board and the training workers: at the first cell, in the middle, at
-the last, and after the last cell is in MLflow. And cells per minute, from the first to the last.
+that speaks with Ray, of the raylet, the GCS, the coordinator and training workers: at the first cell, in the middle,
+at the last, and after the last cell is in MLflow. And cells per minute, from the first to the last.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ KINDS = {
     "Ray driver": "time_ray.cluster.ray_driver",
     "raylet": "raylet/raylet",
     "GCS": "gcs/gcs_server",
-    "board": "ray::LocalBoard",
+    "coordinator": "ray::LocalCoordinator",
     "training worker": "ray::RayTrainWorker",
 }
 EXPERIMENT = {

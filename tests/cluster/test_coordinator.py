@@ -1,9 +1,9 @@
-"""The board: one maker an expert, as long as it lives."""
+"""The coordinator: one maker an expert, as long as it lives."""
 
 import pytest
 
 from time_ray.cluster import coordinator
-from time_ray.cluster.coordinator import LEASE_SECONDS, LocalBoard
+from time_ray.cluster.coordinator import LEASE_SECONDS, LocalCoordinator
 
 
 class Clock:
@@ -24,38 +24,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_an_expert_has_one_maker(clock: Clock) -> None:
-    shared = LocalBoard()
-    assert shared.claim("expert", "one")
-    assert not shared.claim("expert", "other")
-    assert shared.claim("expert", "one")
-    assert shared.claim("another", "other")
+    shared = LocalCoordinator()
+    assert shared.lease("expert", "one")
+    assert not shared.lease("expert", "other")
+    assert shared.lease("expert", "one")
+    assert shared.lease("another", "other")
     shared.release("expert", "other")  # not theirs to release
-    assert not shared.claim("expert", "other")
+    assert not shared.lease("expert", "other")
     shared.release("expert", "one")
-    assert shared.claim("expert", "other")
+    assert shared.lease("expert", "other")
 
 
 def test_a_maker_that_died_holds_nothing_for_long(clock: Clock) -> None:
-    shared = LocalBoard()
-    assert shared.claim("expert", "one")
+    shared = LocalCoordinator()
+    assert shared.lease("expert", "one")
     clock.now = LEASE_SECONDS - 1
     shared.renew("one")
     clock.now = 2 * LEASE_SECONDS - 2
-    assert not shared.claim("expert", "other")
+    assert not shared.lease("expert", "other")
     clock.now = 2 * LEASE_SECONDS
-    assert shared.claim("expert", "other")
+    assert shared.lease("expert", "other")
 
 
 def test_events_are_told_once(clock: Clock) -> None:
-    shared = LocalBoard()
-    shared.tell({"kind": "a"})
-    shared.tell({"kind": "b"})
+    shared = LocalCoordinator()
+    shared.emit({"kind": "a"})
+    shared.emit({"kind": "b"})
     assert [event["kind"] for event in shared.events()] == ["a", "b"]
     assert shared.events() == []
 
 
 def test_draining_stays(clock: Clock) -> None:
-    shared = LocalBoard()
+    shared = LocalCoordinator()
     assert not shared.draining()
     shared.drain()
     assert shared.draining()

@@ -7,7 +7,7 @@ import pytest
 
 from time_ray import api
 from time_ray.cluster.backend import SweepWorld, _pixels_folder
-from time_ray.cluster.coordinator import LocalBoard
+from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.data import images
 from time_ray.store.files import Files
 
@@ -18,14 +18,14 @@ def test_a_sweep_keeps_large_test_images_beside_its_weights(
     monkeypatch.setattr(images, "KEPT_SIDE", 8)  # so the mini world's count as large
     opened = api.open_experiment(new_experiment(tmp_path))
     (setting,) = opened.study.settings
-    board = LocalBoard()
+    coordinator = LocalCoordinator()
     found = []
     for _ in range(2):
-        world = SweepWorld(opened.study, opened.store, board)
+        world = SweepWorld(opened.study, opened.store, coordinator)
         found += world.evaluate(setting, [world.load(setting.base)])
     assert found[0] == found[1]
     assert list((tmp_path / "runs/pixels").glob("*/*.pixels"))
-    notes = [event["text"] for event in board.events() if event["kind"] == "note"]
+    notes = [event["text"] for event in coordinator.events() if event["kind"] == "note"]
     assert len(notes) == 1
     assert str(tmp_path / "runs/pixels") in notes[0]
 

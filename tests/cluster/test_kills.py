@@ -36,7 +36,7 @@ RECOVERED = {
     "training worker": "ray::RayTrainWorker",
     "trial": "ray::ImplicitFunc",
     "Train controller": "ray::TrainController",
-    "board": "ray::LocalBoard",
+    "coordinator": "ray::LocalCoordinator",
     "Ray driver": "time_ray.cluster.ray_driver",
     "raylet": "raylet/raylet",
     "GCS": "gcs/gcs_server",

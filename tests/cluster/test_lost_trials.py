@@ -11,7 +11,7 @@ from time_ray import api
 from time_ray.cluster import sweep
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import LocalBoard
+from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.experiment import Run
@@ -88,8 +88,8 @@ def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) ->
         if len(asked) == 1:
             take({"kind": "running", "cells": list(bundles[0]), "holder": "a trial"})
             raise RayLostError("Ray's gcs_server ended")
-        study, board = resolve(job.experiment, job.datasets), LocalBoard()
-        work(study.cells, SweepWorld(study, Store(Files(job.storage)), board), board)
+        study, coordinator = resolve(job.experiment, job.datasets), LocalCoordinator()
+        work(study.cells, SweepWorld(study, Store(Files(job.storage)), coordinator), coordinator)
         return []
 
     outcome, _, cells = on_ray(lost_once)

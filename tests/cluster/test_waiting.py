@@ -6,8 +6,7 @@ from pathlib import Path
 from time_ray import api
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import Event, LocalBoard
-from time_ray.cluster.leases import Claims
+from time_ray.cluster.coordinator import Event, Leases, LocalCoordinator
 
 
 def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callable[..., Path], tmp_path: Path) -> None:
@@ -16,26 +15,26 @@ def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callab
     held = list(waits.walk())[1].expert.key
     done: list[str] = []
 
-    class Watched(LocalBoard):
-        """The other trial gives its claim back once this one has finished a cell."""
+    class Watched(LocalCoordinator):
+        """The other trial gives its lease back once this one has finished a cell."""
 
-        def tell(self, event: Event) -> None:
+        def emit(self, event: Event) -> None:
             if event["kind"] == "done":
                 done.append(event["cell"])
                 self.release(held, "another trial")
 
-    board = Watched()
-    assert board.claim(held, "another trial")
-    work(opened.study.cells, SweepWorld(opened.study, opened.store, board), board)
+    coordinator = Watched()
+    assert coordinator.lease(held, "another trial")
+    work(opened.study.cells, SweepWorld(opened.study, opened.store, coordinator), coordinator)
     assert done == [goes_on.key, waits.key]
 
 
-def test_a_claim_stands_until_it_is_released() -> None:
-    board = LocalBoard()
-    ours = Claims(board, "us")
-    assert ours.take("expert")
-    assert ours.take("scores")
-    assert not Claims(board, "them").take("expert")
+def test_a_lease_stands_until_it_is_released() -> None:
+    coordinator = LocalCoordinator()
+    ours = Leases(coordinator, "us")
+    assert ours.acquire("expert")
+    assert ours.acquire("scores")
+    assert not Leases(coordinator, "them").acquire("expert")
     ours.release("expert")
-    assert Claims(board, "them").take("expert")
-    assert not Claims(board, "them").take("scores")
+    assert Leases(coordinator, "them").acquire("expert")
+    assert not Leases(coordinator, "them").acquire("scores")

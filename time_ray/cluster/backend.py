@@ -14,8 +14,7 @@ from time_ray.clip import models
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
-from time_ray.cluster.coordinator import Board
-from time_ray.cluster.leases import Claims
+from time_ray.cluster.coordinator import Coordinator, Leases
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
@@ -37,13 +36,13 @@ _EVALUATION = "evaluation"
 class SweepWorld:
     """See loop.World. With several workers every method is called on all of them, and all return the same."""
 
-    def __init__(self, study: Study, store: Store, board: Board, *, device: str = "cpu") -> None:
+    def __init__(self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu") -> None:
         self.store = store
-        self.board = board
+        self.coordinator = coordinator
         self.device = device
         self.ranks = Ranks()
         self.holder = uuid.uuid4().hex
-        self._claims = Claims(board, self.holder)
+        self._leases = Leases(coordinator, self.holder)
         self._run = study.experiment.run
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
@@ -53,7 +52,7 @@ class SweepWorld:
         self._merges = Merges(self._realize, self._cache)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
-        self._squares = Squares(folder, lambda text: self._tell(kind="note", text=text)) if folder else None
+        self._squares = Squares(folder, lambda text: self._emit(kind="note", text=text)) if folder else None
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
@@ -78,7 +77,7 @@ class SweepWorld:
         base = _base_of(expert)
         clip = self._clip(self._models[base.key])
         started = time.perf_counter()
-        self._tell(kind="training", task=training.task.number, expert=expert.key)
+        self._emit(kind="training", task=training.task.number, expert=expert.key)
         weights = train(
             clip,
             start,
@@ -168,17 +167,17 @@ class SweepWorld:
         spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
         self.ranks.agree(lambda: self.store.record("scores", setting.scores_key(recipe), about))
-        self._tell(kind="evaluated", seconds=spent["eval"])
+        self._emit(kind="evaluated", seconds=spent["eval"])
 
     @contextmanager
-    def claim(self, name: str) -> Iterator[bool]:
+    def lease(self, name: str) -> Iterator[bool]:
         """See World."""
-        ours = self.ranks.agree(lambda: self._claims.take(name))
+        ours = self.ranks.agree(lambda: self._leases.acquire(name))
         try:
             yield ours
         finally:
             if ours and self.ranks.rank == 0:
-                self._claims.release(name)
+                self._leases.release(name)
 
     def _put(self, recipe: Recipe, weights: Weights) -> None:
         seconds = {"deploy": self._merge_seconds(recipe)}
@@ -188,7 +187,7 @@ class SweepWorld:
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_progress(recipe.key)
-            self._tell(kind="trained", expert=recipe.key, steps=recipe.training.steps, seconds=seconds["train"])
+            self._emit(kind="trained", expert=recipe.key, steps=recipe.training.steps, seconds=seconds["train"])
 
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
@@ -232,9 +231,9 @@ class SweepWorld:
             self._clips[spec] = models.create(spec)
         return self._clips[spec]
 
-    def _tell(self, **event: Any) -> None:
+    def _emit(self, **event: Any) -> None:
         if self.ranks.rank == 0:
-            self.board.tell(event)
+            self.coordinator.emit(event)
 
 
 def _pixels_folder(files: Files) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from time_ray.cluster.backend import SweepWorld
-from time_ray.cluster.coordinator import Board
+from time_ray.cluster.coordinator import Coordinator
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run
@@ -17,11 +17,11 @@ from time_ray.packing import by_trajectory
 Moved = Literal["on", "waiting", "over"]
 
 
-def work(cells: Sequence[Cell], world: SweepWorld, board: Board) -> None:
+def work(cells: Sequence[Cell], world: SweepWorld, coordinator: Coordinator) -> None:
     """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
     going = deque(_Trajectory(group, world) for group in by_trajectory(cells).values())
     current, waited = None, 0
-    while going and not world.ranks.agree(board.draining):
+    while going and not world.ranks.agree(coordinator.draining):
         if going[0] is not current:
             current = going[0]
             current.begin()
@@ -46,7 +46,7 @@ class _Trajectory:
 
     def begin(self) -> None:
         """It is this trajectory's turn."""
-        self._tell(kind="running", cells=list(self._left), holder=self._world.holder)
+        self._emit(kind="running", cells=list(self._left), holder=self._world.holder)
 
     def move(self) -> Moved:
         """Go on to the next row of a cell."""
@@ -54,7 +54,7 @@ class _Trajectory:
             row = next(self._rows)
         except StopIteration:
             for key in self._left:
-                self._tell(kind="done", cell=key)
+                self._emit(kind="done", cell=key)
             return "over"
         except StoreError:
             raise  # nothing that is made now could be kept: no other cell fares better
@@ -63,7 +63,7 @@ class _Trajectory:
             return "over"
         if row is None:
             return "waiting"
-        self._tell(kind="row", cell=row.cell.key, task=row.task)
+        self._emit(kind="row", cell=row.cell.key, task=row.task)
         return "on"
 
     def apart(self) -> "Iterator[_Trajectory]":
@@ -77,11 +77,11 @@ class _Trajectory:
             self._failed = True
             return
         for key in self._left:
-            self._tell(kind="failed", cell=key, error=_one_line(error), trace=traceback.format_exc())
+            self._emit(kind="failed", cell=key, error=_one_line(error), trace=traceback.format_exc())
 
-    def _tell(self, **event: object) -> None:
+    def _emit(self, **event: object) -> None:
         if self._world.ranks.rank == 0:
-            self._world.board.tell(event)
+            self._world.coordinator.emit(event)
 
 
 def _one_line(error: Exception) -> str:

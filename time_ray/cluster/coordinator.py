@@ -1,9 +1,10 @@
-"""The board of a sweep: who is making which expert, what happened, and whether to stop.
+"""The coordinator of a sweep: which trial makes what, what happened, and whether to stop.
 
-Plain and in memory: a sweep on Ray keeps one in an actor, a sweep in one process keeps it directly.
-Nothing on it is needed for a right result; it saves double work and feeds the display.
+It is plain and in memory: a sweep on Ray keeps one in an actor, a sweep in one process keeps it directly. No result
+depends on it; it saves double work and feeds the display.
 """
 
+import threading
 import time
 from typing import Any, Protocol
 
@@ -12,57 +13,57 @@ LEASE_SECONDS = 30.0
 Event = dict[str, Any]
 
 
-class Board(Protocol):
-    """What a trial needs of the board."""
+class Coordinator(Protocol):
+    """What a trial needs of the coordinator."""
 
-    def claim(self, key: str, holder: str) -> bool:
-        """Whether the expert is the holder's to make: nobody alive holds it."""
+    def lease(self, name: str, holder: str) -> bool:
+        """Whether what has this name is now the holder's to make: nobody else alive holds it."""
 
-    def release(self, key: str, holder: str) -> None:
-        """The holder no longer makes the expert."""
+    def release(self, name: str, holder: str) -> None:
+        """The holder no longer makes it."""
 
     def renew(self, holder: str) -> None:
-        """The holder is alive, and its claims stand."""
+        """The holder is alive, and its leases stand."""
 
-    def tell(self, event: Event) -> None:
-        """The event is on the board."""
+    def emit(self, event: Event) -> None:
+        """The sweep will hear of the event."""
 
     def draining(self) -> bool:
         """Whether trials should finish what they are at and stop."""
 
 
-class LocalBoard:
-    """The board itself."""
+class LocalCoordinator:
+    """The coordinator itself."""
 
     def __init__(self) -> None:
-        self._claims: dict[str, tuple[str, float]] = {}
+        self._leases: dict[str, tuple[str, float]] = {}
         self._events: list[Event] = []
         self._draining = False
 
-    def claim(self, key: str, holder: str) -> bool:
-        """See Board."""
-        current, renewed = self._claims.get(key, (holder, time.monotonic()))
+    def lease(self, name: str, holder: str) -> bool:
+        """See Coordinator."""
+        current, renewed = self._leases.get(name, (holder, time.monotonic()))
         if current != holder and time.monotonic() - renewed < LEASE_SECONDS:
             return False
-        self._claims[key] = (holder, time.monotonic())
+        self._leases[name] = (holder, time.monotonic())
         return True
 
-    def release(self, key: str, holder: str) -> None:
-        """See Board."""
-        if self._claims.get(key, ("", 0.0))[0] == holder:
-            del self._claims[key]
+    def release(self, name: str, holder: str) -> None:
+        """See Coordinator."""
+        if self._leases.get(name, ("", 0.0))[0] == holder:
+            del self._leases[name]
 
     def renew(self, holder: str) -> None:
-        """See Board."""
+        """See Coordinator."""
         now = time.monotonic()
-        self._claims.update({key: (h, now) for key, (h, _) in self._claims.items() if h == holder})
+        self._leases.update({name: (h, now) for name, (h, _) in self._leases.items() if h == holder})
 
-    def tell(self, event: Event) -> None:
-        """See Board."""
+    def emit(self, event: Event) -> None:
+        """See Coordinator."""
         self._events.append(event)
 
     def draining(self) -> bool:
-        """See Board."""
+        """See Coordinator."""
         return self._draining
 
     def drain(self) -> None:
@@ -70,6 +71,44 @@ class LocalBoard:
         self._draining = True
 
     def events(self) -> list[Event]:
-        """What was told since the last time this was asked."""
-        told, self._events = self._events, []
-        return told
+        """What was emitted since the last time this was asked."""
+        emitted, self._events = self._events, []
+        return emitted
+
+
+class Leases:
+    """The leases of one trial: renewed while it lives, so that they end with it."""
+
+    def __init__(self, coordinator: Coordinator, holder: str) -> None:
+        self._coordinator = coordinator
+        self._holder = holder
+        self._names: set[str] = set()
+        self._none_left = threading.Event()
+        self._renewer: threading.Thread | None = None
+
+    def acquire(self, name: str) -> bool:
+        """Whether it is ours to make; if so, for as long as we live and do not release it."""
+        ours = self._coordinator.lease(name, self._holder)
+        if ours:
+            self._names.add(name)
+            self._keep()
+        return ours
+
+    def release(self, name: str) -> None:
+        """It is made, or given up."""
+        self._coordinator.release(name, self._holder)
+        self._names.discard(name)
+        if not self._names and self._renewer is not None:
+            self._none_left.set()
+            self._renewer.join()
+            self._renewer = None
+
+    def _keep(self) -> None:
+        if self._renewer is None:
+            self._none_left = threading.Event()
+            self._renewer = threading.Thread(target=self._renew, args=(self._none_left,), daemon=True, name="leases")
+            self._renewer.start()
+
+    def _renew(self, over: threading.Event) -> None:
+        while not over.wait(LEASE_SECONDS / 4):
+            self._coordinator.renew(self._holder)

@@ -124,11 +124,11 @@ def _round(order: Mapping[str, Any], space: Room, orders: Orders, voice: Voice) 
     """Every bundle was given to a trial, and all trials ended; why some of them did so early."""
     import ray
 
-    from time_ray.cluster.coordinator_actor import BoardActor, RemoteBoard
+    from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
-    actor = BoardActor.options(name=order["board"]).remote()
+    actor = CoordinatorActor.options(name=order["coordinator"]).remote()
     try:
-        with _following(RemoteBoard(actor), orders, voice):
+        with _following(RemoteCoordinator(actor), orders, voice):
             return _tune(order, space)
     finally:
         ray.kill(actor)
@@ -165,10 +165,10 @@ def _tune(order: Mapping[str, Any], space: Room) -> list[str]:
 
 
 @contextmanager
-def _following(board: Any, orders: Orders, voice: Voice) -> Iterator[None]:
-    """Events are taken from the board while the block runs, and what killed processes have reserved is given back."""
+def _following(coordinator: Any, orders: Orders, voice: Voice) -> Iterator[None]:
+    """Events are passed on while the block runs, and what killed processes have reserved is given back."""
     over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(board, over, orders, voice), daemon=True)
+    follower = threading.Thread(target=_follow, args=(coordinator, over, orders, voice), daemon=True)
     follower.start()
     threading.Thread(target=watch_for_leaks, args=(over,), daemon=True, name="leaks").start()
     try:
@@ -178,14 +178,14 @@ def _following(board: Any, orders: Orders, voice: Voice) -> Iterator[None]:
         follower.join()
 
 
-def _follow(board: Any, over: threading.Event, orders: Orders, voice: Voice) -> None:
+def _follow(coordinator: Any, over: threading.Event, orders: Orders, voice: Voice) -> None:
     told = False
     while True:
         last = over.wait(POLL_SECONDS)
         if orders.draining.is_set() and not told:
-            board.drain()
+            coordinator.drain()
             told = True
-        for event in board.events():
+        for event in coordinator.events():
             voice.tell(event)
         if last:
             return

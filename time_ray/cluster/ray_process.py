@@ -69,7 +69,7 @@ class RayProcess:
         `take` hears what happens while it does.
         """
         packed = base64.b64encode(pickle.dumps(job)).decode()
-        self._order({"bundles": bundles, "job": packed, "board": job.board, "scratch": asdict(scratch)})
+        self._order({"bundles": bundles, "job": packed, "coordinator": job.coordinator, "scratch": asdict(scratch)})
         while (event := self._next())["kind"] != "ended":
             take(event)
         return list(event["errors"])

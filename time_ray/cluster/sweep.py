@@ -15,7 +15,7 @@ import torch
 
 from time_ray.cluster.backend import SweepWorld
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import Event, LocalBoard
+from time_ray.cluster.coordinator import Event, LocalCoordinator
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
 from time_ray.cluster.trial import Job, Scratch
@@ -138,11 +138,11 @@ class _Sweep:
     def _run_missing(self, results: Sequence[CellResult]) -> None:
         settings = self.study.experiment.run
         if settings.workers == 0:
-            board = LocalBoard()
+            coordinator = LocalCoordinator()
             todo = [result.cell for result in results if not result.done]
-            self._pass_on = board.drain
-            with self._following(board), _torch_threads(settings.threads):
-                work(todo, SweepWorld(self.study, self.store, board), board)
+            self._pass_on = coordinator.drain
+            with self._following(coordinator), _torch_threads(settings.threads):
+                work(todo, SweepWorld(self.study, self.store, coordinator), coordinator)
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:
@@ -188,7 +188,7 @@ class _Sweep:
             installed=installed_in(experiment),
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
-            board=f"time-ray-board-{uuid.uuid4().hex}",
+            coordinator=f"time-ray-coordinator-{uuid.uuid4().hex}",
         )
         keys = [[cell.key for cell in bundle] for bundle in bundles]
         with self._scratch(folder) as scratch:
@@ -219,10 +219,10 @@ class _Sweep:
                 self._take({"kind": "failed", "cell": cell.key, "error": why, "trace": ""})
 
     @contextmanager
-    def _following(self, board: LocalBoard) -> Iterator[None]:
-        """Events are taken from the board while the block runs."""
+    def _following(self, coordinator: LocalCoordinator) -> Iterator[None]:
+        """Events are taken from the coordinator while the block runs."""
         over = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(board, over), daemon=True)
+        follower = threading.Thread(target=self._follow, args=(coordinator, over), daemon=True)
         follower.start()
         try:
             yield
@@ -230,11 +230,11 @@ class _Sweep:
             over.set()
             follower.join()
 
-    def _follow(self, board: LocalBoard, over: threading.Event) -> None:
+    def _follow(self, coordinator: LocalCoordinator, over: threading.Event) -> None:
         last = False
         while not last:
             last = over.wait(POLL_SECONDS)
-            for event in board.events():
+            for event in coordinator.events():
                 self._take(event)
 
     def _take(self, event: Event) -> None:

@@ -32,7 +32,7 @@ class Job:
     installed: dict[str, str]  # plugins of packages by name, and the distributions that must be there for them
     study: bytes  # the experiment and its datasets
     storage: str
-    board: str  # the board actor's name
+    coordinator: str  # the coordinator actor's name
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     from time_ray.cluster.backend import SweepWorld
     from time_ray.cluster.bundle import work
-    from time_ray.cluster.coordinator_actor import RemoteBoard
+    from time_ray.cluster.coordinator_actor import RemoteCoordinator
     from time_ray.plugins import load_job_plugins
     from time_ray.store.files import Files
     from time_ray.store.store import Store
@@ -92,10 +92,10 @@ def train_worker(config: dict[str, Any]) -> None:
     job: Job = pickle.loads(config["job"])  # noqa: S301 it comes from our own driver, through Ray
     shape: Shape = config["shape"]
     torch.set_num_threads(shape.threads)
-    board = RemoteBoard(ray.get_actor(job.board))
+    coordinator = RemoteCoordinator(ray.get_actor(job.coordinator))
     device = str(get_device()) if shape.gpus else "cpu"
     load_job_plugins(job.plugins, job.installed)
     study = resolve(*pickle.loads(job.study))  # noqa: S301 from the same driver
-    world = SweepWorld(study, Store(Files(job.storage)), board, device=device)
+    world = SweepWorld(study, Store(Files(job.storage)), coordinator, device=device)
     wanted = set(config["cells"])
-    work([cell for cell in study.cells if cell.key in wanted], world, board)
+    work([cell for cell in study.cells if cell.key in wanted], world, coordinator)
