@@ -14,7 +14,7 @@ from time_ray import api
 
 @pytest.fixture(autouse=True)
 def untracked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time_ray.cluster.sweep.Mirror", Untracked)
+    monkeypatch.setattr("time_ray.cluster.sweep.MlflowSync", Untracked)
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def make_small(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Small]
         opened = open_small(folder, draw(folder / "data"), **changes)
         faulty = Faulty()
         with pytest.MonkeyPatch.context() as context:
-            context.setattr("time_ray.cluster.sweep.Mirror", Untracked)
+            context.setattr("time_ray.cluster.sweep.MlflowSync", Untracked)
             outcome = api.sweep(at(opened, faulty.files(folder / "runs")))
         assert outcome.exit_code == 0
         return Small(opened, faulty.points, end_state(opened.files), table(opened))

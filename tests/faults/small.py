@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
 
 
 class Untracked:
-    """Stands in for MLflow's mirror: what is tracked is another test's concern."""
+    """Stands in for the copying into MLflow: what is tracked is another test's concern."""
 
     lag = None
 

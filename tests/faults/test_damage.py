@@ -62,7 +62,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     paint(folder / "pictures" / "kept", ("dull", "bright"), 90)
     opened = open_small(folder, folder / "pictures")
     with pytest.MonkeyPatch.context() as context:
-        context.setattr("time_ray.cluster.sweep.Mirror", Untracked)
+        context.setattr("time_ray.cluster.sweep.MlflowSync", Untracked)
         assert api.sweep(opened).exit_code == 0
     store = Store(opened.files)
     store.put_progress("ab" * 16, 3, dict(store.get(min(store.keys("weights"))) or {}))

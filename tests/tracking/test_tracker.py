@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from time_ray import api
 from time_ray.core.metrics import METRICS
 from time_ray.tracking import history, mlflow_sync, tracker
-from time_ray.tracking.mlflow_sync import Mirror
+from time_ray.tracking.mlflow_sync import MlflowSync
 from time_ray.tracking.tracker import Tracker
 
 Make = Callable[..., Path]
@@ -279,24 +279,24 @@ class Down:
 
 
 def test_an_outage_is_over_when_it_is_over(swept: Swept, empty: str) -> None:
-    follower = Mirror(swept.opened.study, swept.opened.files, Down(mlflow_sync.LAST_TRIES - 1))
-    follower.finish()
-    assert follower.lag is None
+    sync = MlflowSync(swept.opened.study, swept.opened.files, Down(mlflow_sync.LAST_TRIES - 1))
+    sync.finish()
+    assert sync.lag is None
     assert tracked(empty) == swept.tracked
 
 
 def test_what_is_outstanding_is_said_without_secrets(swept: Swept, empty: str) -> None:
-    follower = Mirror(swept.opened.study, swept.opened.files, Down(1000))
-    follower.finish()
-    assert follower.lag == "2 of 2 cells are not there yet (http://127.0.0.1:1 refused)"
+    sync = MlflowSync(swept.opened.study, swept.opened.files, Down(1000))
+    sync.finish()
+    assert sync.lag == "2 of 2 cells are not there yet (http://127.0.0.1:1 refused)"
 
 
 def test_giving_up_says_what_is_left(swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 60.0)
-    follower = Mirror(swept.opened.study, swept.opened.files)
-    follower.changed(swept.opened.study.cells[0])
-    follower.give_up()
-    assert follower.lag == "1 of 2 cells are not there yet (stopped before they were copied)"
+    sync = MlflowSync(swept.opened.study, swept.opened.files)
+    sync.changed(swept.opened.study.cells[0])
+    sync.give_up()
+    assert sync.lag == "1 of 2 cells are not there yet (stopped before they were copied)"
 
 
 def test_a_cell_that_cannot_be_copied_holds_up_no_other(swept: Swept, empty: str) -> None:
@@ -308,9 +308,9 @@ def test_a_cell_that_cannot_be_copied_holds_up_no_other(swept: Swept, empty: str
                 raise ValueError("cannot be copied")
             super()._sync_cell(result)
 
-    follower = Mirror(swept.opened.study, swept.opened.files, Picky)
-    follower.finish()
-    assert follower.lag == "1 of 2 cells are not there yet (cannot be copied)"
+    sync = MlflowSync(swept.opened.study, swept.opened.files, Picky)
+    sync.finish()
+    assert sync.lag == "1 of 2 cells are not there yet (cannot be copied)"
     assert [run["name"] for run in tracked(empty)["runs"] if run["parent"]] != []
 
 

@@ -31,7 +31,7 @@ from time_ray.store.lease import lease
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
 from time_ray.tracking.history import owners
-from time_ray.tracking.mlflow_sync import Mirror
+from time_ray.tracking.mlflow_sync import MlflowSync
 from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
 
 POLL_SECONDS = 0.25
@@ -87,7 +87,7 @@ class _Sweep:
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
         self._pass_on: Callable[[], None] = lambda: None  # to trials: that they shall stop
-        self.mirror: Mirror | None = None
+        self.mlflow: MlflowSync | None = None
 
     def run(self) -> Outcome:
         """See sweep."""
@@ -99,22 +99,22 @@ class _Sweep:
         if not done:
             check_weights(self.study)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
-        self.mirror = Mirror(self.study, self.files)
+        self.mlflow = MlflowSync(self.study, self.files)
         stopped_at_once = False
         if not done:
             prepare(self.study.datasets.all, self._say)
             stopped_at_once = self._interruptible(results)
             results = read_results(self.study.cells, self.store)
         if stopped_at_once:
-            self.mirror.give_up()
+            self.mlflow.give_up()
         else:
             self._say("writing MLflow")
-            self.mirror.finish()
+            self.mlflow.finish()
             write_rates(self.store, results)
         done = all(result.done for result in results)
-        if done and self.mirror.lag is None:
+        if done and self.mlflow.lag is None:
             note_tracked(self.study, self.files)
-        return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mirror.lag)
+        return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mlflow.lag)
 
     def _interruptible(self, results: Sequence[CellResult]) -> bool:
         """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True."""
@@ -245,8 +245,8 @@ class _Sweep:
             self.failures[event["cell"]] = {**event, "of": self.cells[event["cell"]]}
         if kind in ("failed", "done"):
             self.running = {holder: cells - {key} for holder, cells in self.running.items()}
-        if kind in ("row", "done") and self.mirror is not None:
-            self.mirror.changed(self.cells[event["cell"]])
+        if kind in ("row", "done") and self.mlflow is not None:
+            self.mlflow.changed(self.cells[event["cell"]])
         self.watch({**event, "of": self.cells[key]} if key else event)
 
     def _say(self, text: str) -> None:

@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 180.0  # for one cell to be copied, once the sweep is over
 LAST_TRIES = 3  # in a row and in vain, once the sweep is over
 
 
-class Mirror:
+class MlflowSync:
     """A thread that copies cells into MLflow soon after they change, and all of them at the end."""
 
     def __init__(self, study: Study, files: Files, make_tracker: Callable[[Study, Files], Tracker] = Tracker) -> None:
@@ -117,12 +117,12 @@ def copy_all(study: Study, files: Files) -> str | None:
     UserError while a sweep of it runs: that one copies its cells by itself.
     """
     with lease(files, study.experiment.name):
-        mirror = Mirror(study, files)
-        mirror.finish()
+        sync = MlflowSync(study, files)
+        sync.finish()
         results = read_results(study.cells, Store(files))
-        if mirror.lag is None and all(result.done for result in results):
+        if sync.lag is None and all(result.done for result in results):
             note_tracked(study, files)
-    return mirror.lag
+    return sync.lag
 
 
 def _one_line(error: Exception) -> str:
