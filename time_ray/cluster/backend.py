@@ -146,7 +146,7 @@ class SweepWorld:
 
     def has(self, recipe: Recipe) -> bool:
         """See World."""
-        return self.ranks.agree(lambda: self.store.entry("weights", recipe.key) is not None)
+        return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See World."""
@@ -155,24 +155,24 @@ class SweepWorld:
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See World."""
         self._cache.put(recipe.key, weights)
-        self.ranks.agree(lambda: self._put(recipe, weights))
+        self.ranks.broadcast(lambda: self._put(recipe, weights))
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """See World."""
-        entry = self.ranks.agree(lambda: self.store.entry("scores", setting.scores_key(recipe)))
+        entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
         return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
 
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
         """See World."""
         spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
-        self.ranks.agree(lambda: self.store.record("scores", setting.scores_key(recipe), about))
+        self.ranks.broadcast(lambda: self.store.record("scores", setting.scores_key(recipe), about))
         self._emit(kind="evaluated", seconds=spent["eval"])
 
     @contextmanager
     def lease(self, name: str) -> Iterator[bool]:
         """See World."""
-        ours = self.ranks.agree(lambda: self._leases.acquire(name))
+        ours = self.ranks.broadcast(lambda: self._leases.acquire(name))
         try:
             yield ours
         finally:
@@ -219,12 +219,12 @@ class SweepWorld:
             made.append(make())
             return made[0] is not None
 
-        if not self.ranks.agree(on_first):
+        if not self.ranks.broadcast(on_first):
             return None
         weights = made[0] if made else None
         if self.ranks.size == 1:
             return weights
-        return self.ranks.share(weights, self.load(_base_of(recipe)))
+        return self.ranks.broadcast_tensors(weights, self.load(_base_of(recipe)))
 
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:

@@ -21,7 +21,7 @@ def work(cells: Sequence[Cell], world: SweepWorld, coordinator: Coordinator) -> 
     """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
     going = deque(_Trajectory(group, world) for group in by_trajectory(cells).values())
     current, waited = None, 0
-    while going and not world.ranks.agree(coordinator.draining):
+    while going and not world.ranks.broadcast(coordinator.draining):
         if going[0] is not current:
             current = going[0]
             current.begin()

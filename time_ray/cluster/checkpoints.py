@@ -40,12 +40,12 @@ class StepCheckpoints:
             found.append(newest)
             return newest[0], {name: (tensor.shape, tensor.dtype) for name, tensor in newest[1].items()}
 
-        form = self._ranks.agree(on_first)
+        form = self._ranks.broadcast(on_first)
         if form is None:
             return None
         step, tensors = form
         like = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensors.items()}
-        return step, self._ranks.share(found[0][1] if found else None, like)
+        return step, self._ranks.broadcast_tensors(found[0][1] if found else None, like)
 
     def due(self, step: int) -> bool:
         """Whether it is time for one after that many steps. Workers talk about it only every now and then."""
@@ -53,13 +53,13 @@ class StepCheckpoints:
             return False
         if self._first_step is None:
             self._first_step = step - 1
-        due, self._look_at = self._ranks.agree(lambda: self._decide(step))
+        due, self._look_at = self._ranks.broadcast(lambda: self._decide(step))
         return due
 
     def save(self, step: int, state: Mapping[str, Tensor]) -> None:
         """The state is in the store, and older ones are gone."""
         before = time.monotonic()
-        self._ranks.agree(lambda: self._store.put_progress(self._key, step, state))
+        self._ranks.broadcast(lambda: self._store.put_progress(self._key, step, state))
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

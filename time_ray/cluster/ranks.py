@@ -1,4 +1,4 @@
-"""The workers of one trial speak with one voice: rank 0 asks the store, all others hear the answer."""
+"""The workers of one trial: rank 0 asks the store, and broadcasts the answer to all others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -20,8 +20,8 @@ class Ranks:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._group: Any = dist.new_group(backend="gloo") if self.size > 1 else None
 
-    def agree(self, ask: Callable[[], T]) -> T:
-        """What rank 0 found, on every rank; an error that rank 0 met is raised on every rank."""
+    def broadcast(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns on rank 0, on every rank; an error that it raises there is raised on every rank."""
         if self.size == 1:
             return ask()
         box: list[object] = [None, None]
@@ -35,7 +35,7 @@ class Ranks:
             raise box[1]
         return box[0]  # type: ignore[return-value]
 
-    def share(self, weights: Mapping[str, Tensor] | None, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def broadcast_tensors(self, weights: Mapping[str, Tensor] | None, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rank 0's weights on every rank; `like` gives names, shapes and dtypes to the others."""
         result = {}
         for name, form in like.items():
