@@ -1,4 +1,4 @@
-"""The main path over a World of two dicts: stages in order, nothing twice, and a failure only costs a restart."""
+"""The main path over a Backend of two dicts: stages in order, nothing twice, and a failure only costs a restart."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,8 +24,8 @@ class Interrupted(Exception):  # noqa: N818 what happens to a process is no erro
     """The power went."""
 
 
-class Toys:
-    """A World of two dicts. `calls` says what was asked of it; at call number `dies_at` the power goes."""
+class ToyBackend:
+    """A Backend of two dicts. `calls` says what was asked of it; at call number `dies_at` the power goes."""
 
     def __init__(self, dies_at: int | None = None) -> None:
         self.weights: dict[str, Weights] = {}
@@ -105,13 +105,13 @@ def _bits(weights: Weights) -> str:
     return key_of(*(float(x) for x in weights["w"]))
 
 
-def finish(cells: Sequence[Cell], world: Toys) -> list[Row]:
+def finish(cells: Sequence[Cell], backend: ToyBackend) -> list[Row]:
     """All rows, trajectory after trajectory."""
-    return [row for group in by_trajectory(cells).values() for row in run(group, world) if row is not None]
+    return [row for group in by_trajectory(cells).values() for row in run(group, backend) if row is not None]
 
 
-def end_state(world: Toys) -> tuple[dict[str, str], dict[str, Accuracy]]:
-    return {key: _bits(weights) for key, weights in world.weights.items()}, world.accuracy
+def end_state(backend: ToyBackend) -> tuple[dict[str, str], dict[str, Accuracy]]:
+    return {key: _bits(weights) for key, weights in backend.weights.items()}, backend.accuracy
 
 
 GRID = full_grid([technique(), technique("sum", weighted=False, alone=False)], setting(3))
@@ -119,15 +119,15 @@ GRID = full_grid([technique(), technique("sum", weighted=False, alone=False)], s
 
 def test_the_stages_of_a_task_come_in_order() -> None:
     (cell,) = grid(strategies(["ema"]), strategies(["ema"]), [technique()], [setting(2)])
-    world = Toys()
-    rows = run([cell], world)
+    backend = ToyBackend()
+    rows = run([cell], backend)
     assert next(rows).task == 0
     stages: list[list[str]] = []
     for _ in range(2):
-        world.calls.clear()
+        backend.calls.clear()
         next(rows)
         stages.append(
-            [name for name, _ in world.calls if name in ("load", "train", "put", "merge", "evaluate", "record")]
+            [name for name, _ in backend.calls if name in ("load", "train", "put", "merge", "evaluate", "record")]
         )
     assert stages[0] == ["load", "train", "put", "merge", "evaluate", "record"]
     # the start of task 2 is a merge, and the last deployed model is kept
@@ -135,24 +135,24 @@ def test_the_stages_of_a_task_come_in_order() -> None:
 
 
 def test_rows_say_what_is_served_after_every_task() -> None:
-    rows = finish(GRID[:1], Toys())
+    rows = finish(GRID[:1], ToyBackend())
     assert [row.task for row in rows] == [0, 1, 2, 3]
     assert rows[0].deployed.key == GRID[0].setting.base.key
     assert {row.cell for row in rows} == {GRID[0]}
 
 
 def test_what_is_stored_is_neither_made_nor_read() -> None:
-    world = Toys()
-    first = finish(GRID, world)
-    world.calls.clear()
-    assert [row.accuracy for row in finish(GRID, world)] == [row.accuracy for row in first]
-    assert {name for name, _ in world.calls} == {"has", "scores"}
+    backend = ToyBackend()
+    first = finish(GRID, backend)
+    backend.calls.clear()
+    assert [row.accuracy for row in finish(GRID, backend)] == [row.accuracy for row in first]
+    assert {name for name, _ in backend.calls} == {"has", "scores"}
 
 
 def test_cells_of_a_trajectory_are_measured_in_one_pass() -> None:
     sizes = []
 
-    class Passes(Toys):
+    class Passes(ToyBackend):
         def evaluate(self, where: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
             together = list(models)
             sizes.append(len(together))
@@ -164,13 +164,13 @@ def test_cells_of_a_trajectory_are_measured_in_one_pass() -> None:
 
 
 def test_every_expert_is_trained_once_and_every_model_scored_once() -> None:
-    world = Toys()
-    finish(GRID, world)
+    backend = ToyBackend()
+    finish(GRID, backend)
     counts = plan(GRID)
-    assert max(world.count("train").values()) == 1
-    assert max(world.count("record").values()) == 1
-    assert world.count("train").total() == counts.trainings_distinct
-    assert world.count("evaluate").total() == counts.evaluations_distinct
+    assert max(backend.count("train").values()) == 1
+    assert max(backend.count("record").values()) == 1
+    assert backend.count("train").total() == counts.trainings_distinct
+    assert backend.count("evaluate").total() == counts.evaluations_distinct
 
 
 NAMES = st.lists(st.sampled_from(["zs", "ft", "ema", "all"]), min_size=1, max_size=4, unique=True)
@@ -189,20 +189,20 @@ def test_the_plan_counts_what_running_performs(
 ) -> None:
     toys = [setting(num_tasks, seed=seed) for seed in range(seeds)]
     cells = grid(strategies(inits), strategies(deploys), techniques, toys)
-    world = Toys()
-    finish(data.draw(st.permutations(cells)), world)
+    backend = ToyBackend()
+    finish(data.draw(st.permutations(cells)), backend)
     counts = plan(cells)
-    assert world.count("train").total() == counts.trainings_distinct
-    assert world.count("evaluate").total() == counts.evaluations_distinct
-    assert len(world.accuracy) == counts.evaluations_distinct
-    assert len(set(world.count("merge"))) <= counts.merges_distinct
-    assert len(world.weights) == sum(work.weights for work in counts.work.values())
+    assert backend.count("train").total() == counts.trainings_distinct
+    assert backend.count("evaluate").total() == counts.evaluations_distinct
+    assert len(backend.accuracy) == counts.evaluations_distinct
+    assert len(set(backend.count("merge"))) <= counts.merges_distinct
+    assert len(backend.weights) == sum(work.weights for work in counts.work.values())
 
 
 @given(st.permutations(GRID))
 @settings(max_examples=10)
 def test_the_order_of_cells_changes_nothing(cells: list[Cell]) -> None:
-    one, other = Toys(), Toys()
+    one, other = ToyBackend(), ToyBackend()
     finish(GRID, one)
     finish(cells, other)
     assert end_state(one) == end_state(other)
@@ -210,19 +210,19 @@ def test_the_order_of_cells_changes_nothing(cells: list[Cell]) -> None:
 
 @pytest.mark.parametrize("cells", [GRID[i : i + 1] for i in range(0, len(GRID), 5)], ids=lambda cells: cells[0].name)
 def test_a_failure_at_any_call_only_costs_a_restart(cells: Sequence[Cell]) -> None:
-    undisturbed = Toys()
+    undisturbed = ToyBackend()
     rows = finish(cells, undisturbed)
     for call in range(1, len(undisturbed.calls) + 1):
-        world = Toys(dies_at=call)
+        backend = ToyBackend(dies_at=call)
         with pytest.raises(Interrupted):
-            finish(cells, world)
-        died_in, _ = world.calls.pop()  # the call that never ended
-        trained = world.count("train")
-        world.calls, world.dies_at = [], None
-        assert [row.accuracy for row in finish(cells, world)] == [row.accuracy for row in rows]
-        assert end_state(world) == end_state(undisturbed)
+            finish(cells, backend)
+        died_in, _ = backend.calls.pop()  # the call that never ended
+        trained = backend.count("train")
+        backend.calls, backend.dies_at = [], None
+        assert [row.accuracy for row in finish(cells, backend)] == [row.accuracy for row in rows]
+        assert end_state(backend) == end_state(undisturbed)
         # a training is done again only if the power went before it was kept
-        assert max((trained + world.count("train")).values()) <= (2 if died_in == "put" else 1)
+        assert max((trained + backend.count("train")).values()) <= (2 if died_in == "put" else 1)
 
 
 @pytest.mark.parametrize("init", ["zs", "ft", "ema", "all"])
@@ -230,19 +230,19 @@ def test_a_failure_at_any_call_only_costs_a_restart(cells: Sequence[Cell]) -> No
 @pytest.mark.parametrize("lost", [0, 1, 2])
 def test_an_expert_that_is_lost_is_made_again(init: str, deploy: str, lost: int) -> None:
     (cell,) = grid(strategies([init]), strategies([deploy]), [technique()], [setting(3)])
-    world = Toys()
-    rows = finish([cell], world)
-    whole = end_state(world)
+    backend = ToyBackend()
+    rows = finish([cell], backend)
+    whole = end_state(backend)
     last = rows[-1].deployed
-    del world.weights[[step.expert.key for step in cell.walk()][lost]]
-    world.weights.pop(last.key)
-    assert _bits(realize(last, world)) == whole[0][last.key]
-    finish([cell], world)
-    assert end_state(world) == whole
+    del backend.weights[[step.expert.key for step in cell.walk()][lost]]
+    backend.weights.pop(last.key)
+    assert _bits(realize(last, backend)) == whole[0][last.key]
+    finish([cell], backend)
+    assert end_state(backend) == whole
 
 
 def test_an_expert_trained_meanwhile_elsewhere_is_not_trained_again() -> None:
-    class Raced(Toys):
+    class Raced(ToyBackend):
         """Another trial trains every expert just as we ask for it."""
 
         @contextmanager
@@ -251,27 +251,27 @@ def test_an_expert_trained_meanwhile_elsewhere_is_not_trained_again() -> None:
             if name not in experts:  # scores are ours
                 yield True
                 return
-            elsewhere = Toys()
+            elsewhere = ToyBackend()
             elsewhere.weights = self.weights
             self.weights[name] = elsewhere.train(experts[name], realize(experts[name].start, elsewhere))
             yield False
 
-    world = Raced()
-    finish(GRID[:1], world)
-    alone = Toys()
+    backend = Raced()
+    finish(GRID[:1], backend)
+    alone = ToyBackend()
     finish(GRID[:1], alone)
-    assert end_state(world) == end_state(alone)
-    assert not world.count("train")
+    assert end_state(backend) == end_state(alone)
+    assert not backend.count("train")
 
 
 def test_a_failing_expert_fails_the_cells_that_need_it() -> None:
-    class Failing(Toys):
+    class Failing(ToyBackend):
         def train(self, *_: object) -> Weights:
             raise CellError("loss is nan at step 3")
 
-    world = Failing()
-    rows = run(GRID[:1], world)
+    backend = Failing()
+    rows = run(GRID[:1], backend)
     assert next(rows).task == 0
     with pytest.raises(CellError, match="nan at step 3"):
         next(rows)
-    assert world.weights == {}
+    assert backend.weights == {}

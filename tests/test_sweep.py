@@ -18,7 +18,7 @@ from PIL import Image
 
 from time_ray import api
 from time_ray.api import Opened
-from time_ray.cluster.backend import SweepWorld
+from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.core.errors import CellError
@@ -313,7 +313,7 @@ def test_results_do_not_depend_on_the_packing(
     assert len(bundles) == (4 if one_each else 2)
     for bundle in reversed(bundles):  # every bundle in a process of its own, as far as memory goes
         coordinator = LocalCoordinator()
-        work(bundle, SweepWorld(opened.study, Store(opened.files), coordinator), coordinator)
+        work(bundle, SweepBackend(opened.study, Store(opened.files), coordinator))
     assert same_as(swept, opened)
 
 
@@ -364,15 +364,15 @@ def test_a_failing_cell_fails_alone(
 ) -> None:
     path = new_experiment(tmp_path, **SMALL | {"seed": [7]})
     overrides = ("init=[ft,ema]", "seed=0")
-    whole = SweepWorld.train
+    whole = SweepBackend.train
 
-    def failing(world: SweepWorld, expert: Trained, start: Weights) -> Weights:
+    def failing(backend: SweepBackend, expert: Trained, start: Weights) -> Weights:
         if isinstance(expert.start, Running):
             raise CellError("the loss is [/nan] at step 1")
-        return whole(world, expert, start)
+        return whole(backend, expert, start)
 
     with monkeypatch.context() as context:
-        context.setattr(SweepWorld, "train", failing)
+        context.setattr(SweepBackend, "train", failing)
         done = time_ray("sweep", path, *overrides)
     assert done.status == 1
     failed = [line for line in done.err.splitlines() if line.startswith("failed: ")]

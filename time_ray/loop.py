@@ -1,4 +1,4 @@
-"""THE MAIN PATH: TIME's five stages, task after task, and the world they act on.
+"""THE MAIN PATH: TIME's five stages, task after task, over a backend that does the work.
 
 "How to Merge Your Multimodal Models Over Time?", https://arxiv.org/abs/2412.06712
 """
@@ -19,7 +19,7 @@ Accuracy: TypeAlias = Mapping[str, float]  # percent, by dataset
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
 
 
-class World(Protocol):
+class Backend(Protocol):
     """What the loop needs: four things that compute, three that keep weights, two that keep scores, one lock."""
 
     def load(self, base: Base) -> Weights:
@@ -65,79 +65,79 @@ class Row(NamedTuple):
 Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
 
-def run(cells: Sequence[Cell], world: World) -> Iterator[Row | None]:
+def run(cells: Sequence[Cell], backend: Backend) -> Iterator[Row | None]:
     """Run cells of one trajectory, task after task; a row for each after every task. What is stored is not made again.
 
     None in between: another trial is making what these cells need, so there is time for something else.
     """
     setting = cells[0].setting
-    yield from evaluated(cells, 0, [setting.base] * len(cells), world)
+    yield from evaluated(cells, 0, [setting.base] * len(cells), backend)
     for steps in zip(*(cell.walk() for cell in cells), strict=True):  # init: a recipe, the same for all these cells
-        yield from obtain(steps[0].expert, world)  # train and store, or find
+        yield from obtain(steps[0].expert, backend)  # train and store, or find
         deployed = [step.deployed for step in steps]  # deploy: recipes, too
         if steps[0].training is setting.trainings[-1]:
-            keep(deployed, world)
-        yield from evaluated(cells, steps[0].training.task.number, deployed, world)  # eval
+            keep(deployed, backend)
+        yield from evaluated(cells, steps[0].training.task.number, deployed, backend)  # eval
 
 
-def obtain(expert: Trained, world: World) -> Waiting:
+def obtain(expert: Trained, backend: Backend) -> Waiting:
     """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
-    while not world.has(expert):
-        with world.lease(expert.key) as ours:
-            if ours and not world.has(expert):
-                world.put(expert, world.train(expert, realize(expert.start, world)))
+    while not backend.has(expert):
+        with backend.lease(expert.key) as ours:
+            if ours and not backend.has(expert):
+                backend.put(expert, backend.train(expert, realize(expert.start, backend)))
         if not ours:
             yield
 
 
-def keep(models: Iterable[Recipe], world: World) -> None:
+def keep(models: Iterable[Recipe], backend: Backend) -> None:
     """The weights of these models are in the store."""
     for recipe in models:
-        if not world.has(recipe):
-            world.put(recipe, realize(recipe, world))
+        if not backend.has(recipe):
+            backend.put(recipe, realize(recipe, backend))
 
 
-def evaluated(cells: Sequence[Cell], task: int, deployed: Sequence[Recipe], world: World) -> Iterator[Row | None]:
+def evaluated(cells: Sequence[Cell], task: int, deployed: Sequence[Recipe], backend: Backend) -> Iterator[Row | None]:
     """What each cell serves after the task, and how well: found, or measured together."""
     setting = cells[0].setting
-    found = yield from score(list({recipe.key: recipe for recipe in deployed}.values()), setting, world)
+    found = yield from score(list({recipe.key: recipe for recipe in deployed}.values()), setting, backend)
     for cell, recipe in zip(cells, deployed, strict=True):
         yield Row(cell, task, recipe, found[recipe.key])
 
 
-def score(models: Sequence[Recipe], setting: Setting, world: World) -> Generator[None, None, dict[str, Accuracy]]:
+def score(models: Sequence[Recipe], setting: Setting, backend: Backend) -> Generator[None, None, dict[str, Accuracy]]:
     """The accuracy of each model, by key, found or measured; models are realised only to be measured."""
-    found = _found(models, setting, world)
+    found = _found(models, setting, backend)
     while missing := [recipe for recipe in models if recipe.key not in found]:
         with ExitStack() as leases:
-            leased = [r for r in missing if leases.enter_context(world.lease(setting.scores_key(r)))]
-            ours = [recipe for recipe in leased if world.scores(setting, recipe) is None]
-            measured = world.evaluate(setting, (realize(recipe, world) for recipe in ours))
+            leased = [r for r in missing if leases.enter_context(backend.lease(setting.scores_key(r)))]
+            ours = [recipe for recipe in leased if backend.scores(setting, recipe) is None]
+            measured = backend.evaluate(setting, (realize(recipe, backend) for recipe in ours))
             for recipe, accuracy in zip(ours, measured, strict=True):
-                world.record(setting, recipe, accuracy)
+                backend.record(setting, recipe, accuracy)
         if not leased:
             yield
-        found |= _found(missing, setting, world)
+        found |= _found(missing, setting, backend)
     return found
 
 
-def _found(models: Sequence[Recipe], setting: Setting, world: World) -> dict[str, Accuracy]:
-    looked_up = ((recipe.key, world.scores(setting, recipe)) for recipe in models)
+def _found(models: Sequence[Recipe], setting: Setting, backend: Backend) -> dict[str, Accuracy]:
+    looked_up = ((recipe.key, backend.scores(setting, recipe)) for recipe in models)
     return {key: accuracy for key, accuracy in looked_up if accuracy is not None}
 
 
-def realize(recipe: Recipe, world: World) -> Weights:
+def realize(recipe: Recipe, backend: Backend) -> Weights:
     """The tensors of a recipe, taken from the store where they are there and made where they are not."""
     if isinstance(recipe, Base):
-        return world.load(recipe)
-    while (found := world.get(recipe)) is None:
+        return backend.load(recipe)
+    while (found := backend.get(recipe)) is None:
         if isinstance(recipe, Trained):
-            _wait(obtain(recipe, world))
+            _wait(obtain(recipe, backend))
             continue
         try:
-            return world.merge(recipe)
+            return backend.merge(recipe)
         except MissingExpertError as missing:
-            _wait(obtain(missing.among(recipe), world))
+            _wait(obtain(missing.among(recipe), backend))
     return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from time_ray import api
-from time_ray.cluster.backend import SweepWorld, _pixels_folder
+from time_ray.cluster.backend import SweepBackend, _pixels_folder
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.data import images
 from time_ray.store.files import Files
@@ -21,8 +21,8 @@ def test_a_sweep_keeps_large_test_images_beside_its_weights(
     coordinator = LocalCoordinator()
     found = []
     for _ in range(2):
-        world = SweepWorld(opened.study, opened.store, coordinator)
-        found += world.evaluate(setting, [world.load(setting.base)])
+        backend = SweepBackend(opened.study, opened.store, coordinator)
+        found += backend.evaluate(setting, [backend.load(setting.base)])
     assert found[0] == found[1]
     assert list((tmp_path / "runs/pixels").glob("*/*.pixels"))
     notes = [event["text"] for event in coordinator.events() if event["kind"] == "note"]

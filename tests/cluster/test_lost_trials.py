@@ -9,7 +9,7 @@ import pytest
 
 from time_ray import api
 from time_ray.cluster import sweep
-from time_ray.cluster.backend import SweepWorld
+from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.ray_process import RayLostError
@@ -89,7 +89,7 @@ def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) ->
             take({"kind": "running", "cells": list(bundles[0]), "holder": "a trial"})
             raise RayLostError("Ray's gcs_server ended")
         study, coordinator = resolve(job.experiment, job.datasets), LocalCoordinator()
-        work(study.cells, SweepWorld(study, Store(Files(job.storage)), coordinator), coordinator)
+        work(study.cells, SweepBackend(study, Store(Files(job.storage)), coordinator))
         return []
 
     outcome, _, cells = on_ray(lost_once)

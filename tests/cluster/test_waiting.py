@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from time_ray import api
-from time_ray.cluster.backend import SweepWorld
+from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import Event, Leases, LocalCoordinator
 
@@ -25,7 +25,7 @@ def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callab
 
     coordinator = Watched()
     assert coordinator.lease(held, "another trial")
-    work(opened.study.cells, SweepWorld(opened.study, opened.store, coordinator), coordinator)
+    work(opened.study.cells, SweepBackend(opened.study, opened.store, coordinator))
     assert done == [goes_on.key, waits.key]
 
 

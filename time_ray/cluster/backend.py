@@ -1,4 +1,4 @@
-"""The real World: experts and scores in the store, training and evaluation on this trial's workers."""
+"""The real Backend: experts and scores in the store, training and evaluation on this trial's workers."""
 
 import os
 import time
@@ -33,8 +33,8 @@ MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothin
 _EVALUATION = "evaluation"
 
 
-class SweepWorld:
-    """See loop.World. With several workers every method is called on all of them, and all return the same."""
+class SweepBackend:
+    """See loop.Backend. With several workers every method is called on all of them, and all return the same."""
 
     def __init__(self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu") -> None:
         self.store = store
@@ -57,13 +57,13 @@ class SweepWorld:
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
     def load(self, base: Base) -> Weights:
-        """See World."""
+        """See Backend."""
         if base.key not in self._bases:
             self._bases[base.key] = models.base_weights(self._models[base.key])
         return self._bases[base.key]
 
     def train(self, expert: Trained, start: Weights) -> Weights:
-        """See World."""
+        """See Backend."""
         if expert.key in self._failed:
             raise self._failed[expert.key]
         try:
@@ -112,14 +112,14 @@ class SweepWorld:
         return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
 
     def merge(self, merge: Merged | Running) -> Weights:
-        """See World."""
+        """See Backend."""
         started = time.perf_counter()
         weights = cast("Weights", self._shared(lambda: self._merges(merge), merge))  # a merge is made, or raises
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
     def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
-        """See World."""
+        """See Backend."""
         datasets = (*self._data.adaptation, *self._data.evaluation)
         shard = (self.ranks.rank, self.ranks.size)
         left = iter(models)
@@ -145,25 +145,25 @@ class SweepWorld:
         return max(1, min(MOST_IN_A_PASS, self._cache.limit // size))
 
     def has(self, recipe: Recipe) -> bool:
-        """See World."""
+        """See Backend."""
         return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
 
     def get(self, recipe: Recipe) -> Weights | None:
-        """See World."""
+        """See Backend."""
         return self._shared(lambda: self._cached(recipe), recipe)
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
-        """See World."""
+        """See Backend."""
         self._cache.put(recipe.key, weights)
         self.ranks.broadcast(lambda: self._put(recipe, weights))
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
-        """See World."""
+        """See Backend."""
         entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
         return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
 
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
-        """See World."""
+        """See Backend."""
         spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
         self.ranks.broadcast(lambda: self.store.record("scores", setting.scores_key(recipe), about))
@@ -171,7 +171,7 @@ class SweepWorld:
 
     @contextmanager
     def lease(self, name: str) -> Iterator[bool]:
-        """See World."""
+        """See Backend."""
         ours = self.ranks.broadcast(lambda: self._leases.acquire(name))
         try:
             yield ours

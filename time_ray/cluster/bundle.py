@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from time_ray.cluster.backend import SweepWorld
-from time_ray.cluster.coordinator import Coordinator
+from time_ray.cluster.backend import SweepBackend
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.loop import PAUSE_SECONDS, run
@@ -17,11 +16,11 @@ from time_ray.packing import by_trajectory
 Moved = Literal["on", "waiting", "over"]
 
 
-def work(cells: Sequence[Cell], world: SweepWorld, coordinator: Coordinator) -> None:
+def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
     """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
-    going = deque(_Trajectory(group, world) for group in by_trajectory(cells).values())
+    going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
     current, waited = None, 0
-    while going and not world.ranks.broadcast(coordinator.draining):
+    while going and not backend.ranks.broadcast(backend.coordinator.draining):
         if going[0] is not current:
             current = going[0]
             current.begin()
@@ -38,15 +37,15 @@ def work(cells: Sequence[Cell], world: SweepWorld, coordinator: Coordinator) -> 
 class _Trajectory:
     """Cells that share a chain of experts: they go in step, so that they share what is in memory."""
 
-    def __init__(self, cells: Sequence[Cell], world: SweepWorld) -> None:
+    def __init__(self, cells: Sequence[Cell], backend: SweepBackend) -> None:
         self._left = {cell.key: cell for cell in cells}
-        self._rows = run(cells, world)
-        self._world = world
+        self._rows = run(cells, backend)
+        self._backend = backend
         self._failed = False
 
     def begin(self) -> None:
         """It is this trajectory's turn."""
-        self._emit(kind="running", cells=list(self._left), holder=self._world.holder)
+        self._emit(kind="running", cells=list(self._left), holder=self._backend.holder)
 
     def move(self) -> Moved:
         """Go on to the next row of a cell."""
@@ -68,10 +67,10 @@ class _Trajectory:
 
     def apart(self) -> "Iterator[_Trajectory]":
         """What is left to try after a failure: each cell alone, so that a failing cell fails alone."""
-        return (_Trajectory([cell], self._world) for cell in self._left.values() if self._failed)
+        return (_Trajectory([cell], self._backend) for cell in self._left.values() if self._failed)
 
     def _fail(self, error: Exception) -> None:
-        if self._world.ranks.size > 1 and not isinstance(error, (CellError, MergeError)):
+        if self._backend.ranks.size > 1 and not isinstance(error, (CellError, MergeError)):
             raise error  # the other workers may wait in a collective: only a restart of all of them is safe
         if len(self._left) > 1:
             self._failed = True
@@ -80,8 +79,8 @@ class _Trajectory:
             self._emit(kind="failed", cell=key, error=_one_line(error), trace=traceback.format_exc())
 
     def _emit(self, **event: object) -> None:
-        if self._world.ranks.rank == 0:
-            self._world.coordinator.emit(event)
+        if self._backend.ranks.rank == 0:
+            self._backend.coordinator.emit(event)
 
 
 def _one_line(error: Exception) -> str:

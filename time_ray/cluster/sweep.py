@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from time_ray.cluster.backend import SweepWorld
+from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import Event, LocalCoordinator
 from time_ray.cluster.ray_cluster import check_address
@@ -142,7 +142,7 @@ class _Sweep:
             todo = [result.cell for result in results if not result.done]
             self._pass_on = coordinator.drain
             with self._following(coordinator), _torch_threads(settings.threads):
-                work(todo, SweepWorld(self.study, self.store, coordinator), coordinator)
+                work(todo, SweepBackend(self.study, self.store, coordinator))
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:

@@ -81,7 +81,7 @@ def train_worker(config: dict[str, Any]) -> None:
     import torch
     from ray.train.torch import get_device
 
-    from time_ray.cluster.backend import SweepWorld
+    from time_ray.cluster.backend import SweepBackend
     from time_ray.cluster.bundle import work
     from time_ray.cluster.coordinator_actor import RemoteCoordinator
     from time_ray.plugins import load_job_plugins
@@ -96,6 +96,6 @@ def train_worker(config: dict[str, Any]) -> None:
     device = str(get_device()) if shape.gpus else "cpu"
     load_job_plugins(job.plugins, job.installed)
     study = resolve(*pickle.loads(job.study))  # noqa: S301 from the same driver
-    world = SweepWorld(study, Store(Files(job.storage)), coordinator, device=device)
+    backend = SweepBackend(study, Store(Files(job.storage)), coordinator, device=device)
     wanted = set(config["cells"])
-    work([cell for cell in study.cells if cell.key in wanted], world, coordinator)
+    work([cell for cell in study.cells if cell.key in wanted], backend)
