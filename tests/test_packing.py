@@ -12,18 +12,18 @@ LONG = 2 * WORTH * OVERHEAD_SECONDS
 
 
 @given(st.integers(1, 20), st.dictionaries(st.sampled_from(TRAJECTORIES), st.floats(0.1, LONG)))
-def test_every_cell_is_in_one_bundle_with_its_trajectory(slots: int, seconds: dict[str, float]) -> None:
-    bundles = pack(CELLS, slots, seconds)
+def test_every_cell_is_in_one_bundle_with_its_trajectory(capacity: int, seconds: dict[str, float]) -> None:
+    bundles = pack(CELLS, capacity, seconds)
     assert sorted(cell.key for bundle in bundles for cell in bundle) == sorted(cell.key for cell in CELLS)
     assert all(bundles)
     for name in TRAJECTORIES:
         assert sum(any(cell.trajectory == name for cell in bundle) for bundle in bundles) == 1
     long = [name for name in TRAJECTORIES if seconds.get(name, 0) > WORTH * OVERHEAD_SECONDS]
-    assert len(bundles) == len(long) + min(slots, len(TRAJECTORIES) - len(long))
+    assert len(bundles) == len(long) + min(capacity, len(TRAJECTORIES) - len(long))
 
 
 def test_short_work_makes_as_many_bundles_as_run_at_once() -> None:
-    assert [len(pack(CELLS, slots, {})) for slots in (1, 2, 5)] == [1, 2, 5]
+    assert [len(pack(CELLS, capacity, {})) for capacity in (1, 2, 5)] == [1, 2, 5]
     assert len(pack(CELLS, 100, {})) == len(TRAJECTORIES)
 
 

@@ -10,12 +10,12 @@ WORTH = 10  # a trajectory this many times longer than the overhead gets a trial
 
 
 def pack(
-    cells: Sequence[Cell], slots: int, seconds: dict[str, float], stored: Stored = NOTHING, *, one_each: bool = False
+    cells: Sequence[Cell], capacity: int, seconds: dict[str, float], stored: Stored = NOTHING, *, one_each: bool = False
 ) -> list[list[Cell]]:
     """Bundles of cells, longest first; results never depend on them.
 
     Cells of one trajectory stay together. `seconds` is the cost of each trajectory where it is known; long ones get
-    a bundle each, the rest is spread evenly over the slots.
+    a bundle each, the rest is spread evenly over `capacity` bundles, as many as run at once.
     """
     if one_each:
         return [[cell] for cell in cells]
@@ -24,7 +24,7 @@ def pack(
     order = sorted(groups, key=lambda name: (-costs[name], name))
     long = [name for name in order if seconds.get(name, 0.0) > WORTH * OVERHEAD_SECONDS]
     bundles = [groups[name] for name in long]
-    return bundles + _spread([(groups[name], costs[name]) for name in order if name not in long], slots)
+    return bundles + _spread([(groups[name], costs[name]) for name in order if name not in long], capacity)
 
 
 def by_trajectory(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -35,9 +35,9 @@ def by_trajectory(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     return groups
 
 
-def _spread(groups: Sequence[tuple[list[Cell], float]], slots: int) -> list[list[Cell]]:
+def _spread(groups: Sequence[tuple[list[Cell], float]], capacity: int) -> list[list[Cell]]:
     """Longest first, each to the bundle with the least work so far."""
-    bundles: list[list[Cell]] = [[] for _ in range(min(slots, len(groups)))]
+    bundles: list[list[Cell]] = [[] for _ in range(min(capacity, len(groups)))]
     loads = [0.0] * len(bundles)
     for group, cost in groups:
         lightest = loads.index(min(loads))

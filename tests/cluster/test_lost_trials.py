@@ -22,12 +22,12 @@ from time_ray.study import resolve
 
 
 class ToyRay:
-    """A Ray of one slot whose rounds are what a test wants them to be."""
+    """A Ray that runs one trial at once and whose rounds are what a test wants them to be."""
 
     def __init__(self, rounds: Callable[..., list[str]]) -> None:
-        self.round = rounds
+        self.run_round = rounds
 
-    def slots(self) -> int:
+    def capacity(self) -> int:
         return 1
 
     def drain(self) -> None:

@@ -66,12 +66,12 @@ def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch
     (root / "broken").chmod(0o755)
     why = "the process that speaks with Ray ended with status 3: out of cheese"
     with pytest.raises(RayLostError, match=why), ray_process.ray_process(Run()) as (process, _):
-        process.slots()
+        process.capacity()
     assert [path.name for path in root.iterdir()] == ["broken"]
 
 
 def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path) -> None:
-    """The end of its orders ends the process, however far it is, and its folder is gone."""
+    """The end of its commands ends the process, however far it is, and its folder is gone."""
     assert "RAY_ADDRESS" not in os.environ
     folder = root / "tr-some"
     folder.mkdir()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from time_ray.cluster.trial import Shape
+from time_ray.cluster.trial import TrialSettings
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 from time_ray.core.secrets import hidden
@@ -36,11 +36,11 @@ _CONNECT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Room:
-    """What the cluster offers a sweep: the shape of a trial, and how many fit at once."""
+class Capacity:
+    """What the cluster offers a sweep."""
 
-    shape: Shape
-    slots: int
+    trial: TrialSettings
+    trials: int  # at once
 
 
 def check_address() -> None:
@@ -145,25 +145,25 @@ def _check_state_api() -> None:
         raise UserError(msg) from error
 
 
-def room(run: Run) -> Room:
-    """The shape of a trial on this cluster. UserError if not even one fits."""
+def capacity(run: Run) -> Capacity:
+    """How many trials run at once on this cluster. UserError if not even one fits."""
     import ray
 
     total = ray.cluster_resources()
     cpus, cluster_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     gpus = run.gpus if run.gpus is not None else (1.0 if cluster_gpus else 0.0)
-    shape = Shape(run.workers, run.threads, gpus, run.max_failures)
-    fits = [cpus // (shape.workers * shape.threads)]
+    trial = TrialSettings(run.workers, run.threads, gpus, run.max_failures)
+    fits = [cpus // (trial.workers * trial.threads)]
     if gpus:
-        fits.append(cluster_gpus // (shape.workers * gpus))
-    slots = int(min(fits))
-    if slots < 1 and not _can_grow():
-        needed = f"{shape.workers * shape.threads} CPUs and {shape.workers * gpus:g} GPUs"
+        fits.append(cluster_gpus // (trial.workers * gpus))
+    trials = int(min(fits))
+    if trials < 1 and not _can_grow():
+        needed = f"{trial.workers * trial.threads} CPUs and {trial.workers * gpus:g} GPUs"
         msg = (
             f"run: a trial needs {needed}, the cluster has {cpus:g} and {cluster_gpus:g}; lower run.workers or run.gpus"
         )
         raise UserError(msg)
-    return Room(shape, run.trials or max(1, slots))
+    return Capacity(trial, run.trials or max(1, trials))
 
 
 def _can_grow() -> bool:

@@ -1,7 +1,7 @@
 """The process that speaks with Ray: `python -m time_ray.cluster.ray_driver`, started by a sweep (see ray_process.py).
 
 Ray ends the process that drives it when a part of Ray is lost, and parts of Ray may hang. So that a sweep survives
-that, Ray's driver is a process of its own: orders come as JSON lines on stdin, what happens goes as JSON lines to
+that, Ray's driver is a process of its own: commands come as JSON lines on stdin, what happens goes as JSON lines to
 stdout, and the end of stdin ends it, with all it has started.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO
 
 from time_ray.cluster.coordinator import Event
 from time_ray.cluster.leaks import watch_for_leaks
-from time_ray.cluster.ray_cluster import Room, connected, lost_part, room
+from time_ray.cluster.ray_cluster import Capacity, capacity, connected, lost_part
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.trial import Scratch, tune_trial
 from time_ray.core.errors import UserError
@@ -28,21 +28,21 @@ from time_ray.core.experiment import Run
 POLL_SECONDS = 0.25
 
 
-class Voice:
+class EventWriter:
     """What the sweep hears: JSON lines, whole, from any thread."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._lock = threading.Lock()
 
-    def tell(self, event: Event) -> None:
+    def write(self, event: Event) -> None:
         """The sweep can read the event."""
         with self._lock:
             self._out.write(json.dumps(event) + "\n")
             self._out.flush()
 
 
-class Orders:
+class CommandReader:
     """What the sweep wants: rounds one after the other, and to stop at any time."""
 
     def __init__(self, source: TextIO) -> None:
@@ -52,27 +52,27 @@ class Orders:
         self._news = threading.Condition()
 
     def first(self) -> dict[str, Any]:
-        """The first order: how to connect."""
+        """The first command: how to connect."""
         return dict(json.loads(self._source.readline()))
 
     def listen(self, folder: str) -> None:
-        """Orders are taken from now on; when the sweep is gone, so is everything that was started for it."""
-        threading.Thread(target=self._listen, args=(folder,), daemon=True, name="orders").start()
+        """Commands are read from now on; when the sweep is gone, so is everything that was started for it."""
+        threading.Thread(target=self._listen, args=(folder,), daemon=True, name="commands").start()
 
     def next_round(self) -> dict[str, Any]:
-        """The next round, once it is ordered."""
+        """The next round, once it is asked for."""
         with self._news:
             self._news.wait_for(lambda: self._rounds)
             return self._rounds.pop(0)
 
     def _listen(self, folder: str) -> None:
         for line in self._source:
-            order = json.loads(line)
-            if "drain" in order:
+            command = json.loads(line)
+            if "drain" in command:
                 self.draining.set()
                 continue
             with self._news:
-                self._rounds.append(order)
+                self._rounds.append(command)
                 self._news.notify()
         if "RAY_ADDRESS" in os.environ:  # others use this cluster, too: take leave
             signal.raise_signal(signal.SIGINT)
@@ -83,81 +83,81 @@ class Orders:
 
 
 def main() -> None:
-    """Connect, say what room there is, and run rounds until the sweep ends us."""
-    voice = Voice(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    """Connect, say how many trials run at once, and run rounds until the sweep ends us."""
+    events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # whatever libraries print
-    orders = Orders(sys.stdin)
-    first = orders.first()
-    orders.listen(first["folder"])
-    settings = Run(**first["run"])
+    commands = CommandReader(sys.stdin)
+    first = commands.first()
+    commands.listen(first["folder"])
+    run = Run(**first["run"])
     try:
-        with connected(settings, first["folder"]):
-            _watch_over_ray(voice)
+        with connected(run, first["folder"]):
+            _watch_over_ray(events)
             while True:
-                space = room(settings)
-                voice.tell({"kind": "room", "slots": space.slots})
-                errors = _round(orders.next_round(), space, orders, voice)
-                voice.tell({"kind": "ended", "errors": errors})
+                found = capacity(run)
+                events.write({"kind": "room", "slots": found.trials})
+                errors = _round(commands.next_round(), found, commands, events)
+                events.write({"kind": "ended", "errors": errors})
     except UserError as error:
-        voice.tell({"kind": "refused", "faults": list(error.faults)})
+        events.write({"kind": "refused", "faults": list(error.faults)})
     except KeyboardInterrupt:
         return
 
 
-def _watch_over_ray(voice: Voice) -> None:
+def _watch_over_ray(events: EventWriter) -> None:
     """When a part of a private cluster is lost the sweep hears of it at once: Ray itself would wait a minute."""
 
     def watch() -> None:
         while not (lost := lost_part()):
             time.sleep(POLL_SECONDS)
-        _lose(voice, f"Ray's {lost} ended")
+        _lose(events, f"Ray's {lost} ended")
 
     threading.Thread(target=watch, daemon=True, name="watch").start()
 
 
-def _lose(voice: Voice, why: str) -> NoReturn:
-    voice.tell({"kind": "lost", "why": why})
+def _lose(events: EventWriter, why: str) -> NoReturn:
+    events.write({"kind": "lost", "why": why})
     os._exit(1)
 
 
-def _round(order: Mapping[str, Any], space: Room, orders: Orders, voice: Voice) -> list[str]:
+def _round(command: Mapping[str, Any], found: Capacity, commands: CommandReader, events: EventWriter) -> list[str]:
     """Every bundle was given to a trial, and all trials ended; why some of them did so early."""
     import ray
 
     from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
-    actor = CoordinatorActor.options(name=order["coordinator"]).remote()
+    actor = CoordinatorActor.options(name=command["coordinator"]).remote()
     try:
-        with _following(RemoteCoordinator(actor), orders, voice):
-            return _tune(order, space)
+        with _following(RemoteCoordinator(actor), commands, events):
+            return _tune(command, found)
     finally:
         ray.kill(actor)
 
 
-def _tune(order: Mapping[str, Any], space: Room) -> list[str]:
+def _tune(command: Mapping[str, Any], found: Capacity) -> list[str]:
     """All bundles ran as Tune trials; the last line of every error that ended one."""
     from ray import tune
 
-    scratch = Scratch(**order["scratch"])
+    scratch = Scratch(**command["scratch"])
 
     trial = tune.with_parameters(
         tune_trial,
-        job=base64.b64decode(order["job"]),
-        bundles=order["bundles"],
-        shape=space.shape,
+        job=base64.b64decode(command["job"]),
+        bundles=command["bundles"],
+        settings=found.trial,
         scratch=scratch,
     )
     # a trial itself only waits for its workers; on the head it outlives any worker node
     trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
     tuner = tune.Tuner(
         trial,
-        param_space={"bundle": tune.grid_search(list(range(len(order["bundles"]))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=space.slots),
+        param_space={"bundle": tune.grid_search(list(range(len(command["bundles"]))))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=found.trials),
         run_config=tune.RunConfig(
             name="tune",
             **scratch.where(),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=space.shape.max_failures),
+            failure_config=tune.FailureConfig(max_failures=found.trial.max_failures),
         ),
     )
     ended = tuner.fit()
@@ -165,10 +165,10 @@ def _tune(order: Mapping[str, Any], space: Room) -> list[str]:
 
 
 @contextmanager
-def _following(coordinator: Any, orders: Orders, voice: Voice) -> Iterator[None]:
+def _following(coordinator: Any, commands: CommandReader, events: EventWriter) -> Iterator[None]:
     """Events are passed on while the block runs, and what killed processes have reserved is given back."""
     over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(coordinator, over, orders, voice), daemon=True)
+    follower = threading.Thread(target=_follow, args=(coordinator, over, commands, events), daemon=True)
     follower.start()
     threading.Thread(target=watch_for_leaks, args=(over,), daemon=True, name="leaks").start()
     try:
@@ -178,15 +178,15 @@ def _following(coordinator: Any, orders: Orders, voice: Voice) -> Iterator[None]
         follower.join()
 
 
-def _follow(coordinator: Any, over: threading.Event, orders: Orders, voice: Voice) -> None:
+def _follow(coordinator: Any, over: threading.Event, commands: CommandReader, events: EventWriter) -> None:
     told = False
     while True:
         last = over.wait(POLL_SECONDS)
-        if orders.draining.is_set() and not told:
+        if commands.draining.is_set() and not told:
             coordinator.drain()
             told = True
         for event in coordinator.events():
-            voice.tell(event)
+            events.write(event)
         if last:
             return
 

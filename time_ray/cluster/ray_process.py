@@ -55,13 +55,13 @@ class RayProcess:
 
     def connect(self, run: Run) -> None:
         """Ray is being started or joined."""
-        self._order({"run": run.model_dump(), "folder": str(self._folder)})
+        self._send({"run": run.model_dump(), "folder": str(self._folder)})
 
-    def slots(self) -> int:
+    def capacity(self) -> int:
         """How many trials fit at once. UserError if not even one does."""
-        return int(self._hear("room")["slots"])
+        return int(self._expect("room")["slots"])
 
-    def round(
+    def run_round(
         self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[Event], None]
     ) -> list[str]:
         """Every bundle of cells was given to a trial, and all trials ended; why some of them did so early.
@@ -69,7 +69,7 @@ class RayProcess:
         `take` hears what happens while it does.
         """
         packed = base64.b64encode(pickle.dumps(job)).decode()
-        self._order({"bundles": bundles, "job": packed, "coordinator": job.coordinator, "scratch": asdict(scratch)})
+        self._send({"bundles": bundles, "job": packed, "coordinator": job.coordinator, "scratch": asdict(scratch)})
         while (event := self._next())["kind"] != "ended":
             take(event)
         return list(event["errors"])
@@ -77,7 +77,7 @@ class RayProcess:
     def drain(self) -> None:
         """Trials stop once they have finished what they are at."""
         with contextlib.suppress(RayLostError):
-            self._order({"drain": True})
+            self._send({"drain": True})
 
     def end(self) -> None:
         """The process has ended, and so has everything it started."""
@@ -90,15 +90,15 @@ class RayProcess:
         self._process.wait()
         _pipe(self._process.stdout).close()
 
-    def _order(self, order: dict[str, Any]) -> None:
+    def _send(self, command: dict[str, Any]) -> None:
         try:
             with self._lock:
-                _pipe(self._process.stdin).write(json.dumps(order).encode() + b"\n")
+                _pipe(self._process.stdin).write(json.dumps(command).encode() + b"\n")
                 _pipe(self._process.stdin).flush()
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _hear(self, kind: str) -> Event:
+    def _expect(self, kind: str) -> Event:
         event = self._next()
         while event["kind"] != kind:
             event = self._next()

@@ -169,19 +169,19 @@ class _Sweep:
         with ray_process(self.study.experiment.run) as (ray, folder):
             self._pass_on = ray.drain
             for _ in range(MAX_ROUNDS):
-                slots = ray.slots()
+                capacity = ray.capacity()
                 if not (todo := self._todo()):
                     break
-                errors = self._round(ray, slots, todo, folder)
+                errors = self._round(ray, capacity, todo, folder)
         return errors
 
-    def _round(self, ray: RayProcess, slots: int, todo: Sequence[Cell], folder: Path) -> list[str]:
+    def _round(self, ray: RayProcess, capacity: int, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
         settings = self.study.experiment.run
         have = stored(self.store)
         rates = read_rates(self.store, todo)
-        bundles = pack(todo, slots, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
-        self._say(f"starting {len(bundles)} trials, {min(slots, len(bundles))} at once")
+        bundles = pack(todo, capacity, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
+        self._say(f"starting {len(bundles)} trials, {min(capacity, len(bundles))} at once")
         experiment = self.study.experiment
         job = Job(
             plugins=loaded(experiment.plugins),
@@ -192,7 +192,7 @@ class _Sweep:
         )
         keys = [[cell.key for cell in bundle] for bundle in bundles]
         with self._scratch(folder) as scratch:
-            errors = ray.round(keys, job, scratch, self._take)
+            errors = ray.run_round(keys, job, scratch, self._take)
         # a trial that was lost with cells in hand has failed those cells, and only those
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()

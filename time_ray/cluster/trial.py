@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What one trial occupies."""
+class TrialSettings:
+    """What one trial occupies, and how often it may fail."""
 
     workers: int
     threads: int  # CPUs of a worker
@@ -52,7 +52,7 @@ class Scratch:
 
 
 def tune_trial(
-    config: dict[str, Any], *, job: bytes, bundles: Sequence[Sequence[str]], shape: Shape, scratch: Scratch
+    config: dict[str, Any], *, job: bytes, bundles: Sequence[Sequence[str]], settings: TrialSettings, scratch: Scratch
 ) -> None:
     """The Tune trainable: start the bundle's workers with Ray Train and wait for them. `bundles` are cell keys."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -60,17 +60,17 @@ def tune_trial(
 
     TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "cells": tuple(bundles[config["bundle"]]), "shape": shape},
+        train_loop_config={"job": job, "cells": tuple(bundles[config["bundle"]]), "settings": settings},
         scaling_config=ScalingConfig(
-            num_workers=shape.workers,
-            use_gpu=shape.gpus > 0,
-            resources_per_worker={"CPU": shape.threads, **({"GPU": shape.gpus} if shape.gpus else {})},
+            num_workers=settings.workers,
+            use_gpu=settings.gpus > 0,
+            resources_per_worker={"CPU": settings.threads, **({"GPU": settings.gpus} if settings.gpus else {})},
         ),
-        torch_config=TorchConfig(backend="nccl" if shape.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
         run_config=RunConfig(
             name=f"bundle-{config['bundle']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
             **scratch.where(),
-            failure_config=FailureConfig(max_failures=shape.max_failures, controller_failure_limit=20),
+            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=20),
         ),
     ).fit()
 
@@ -90,10 +90,10 @@ def train_worker(config: dict[str, Any]) -> None:
     from time_ray.study import resolve
 
     job: Job = pickle.loads(config["job"])  # noqa: S301 it comes from our own driver, through Ray
-    shape: Shape = config["shape"]
-    torch.set_num_threads(shape.threads)
+    settings: TrialSettings = config["settings"]
+    torch.set_num_threads(settings.threads)
     coordinator = RemoteCoordinator(ray.get_actor(job.coordinator))
-    device = str(get_device()) if shape.gpus else "cpu"
+    device = str(get_device()) if settings.gpus else "cpu"
     load_job_plugins(job.plugins, job.installed)
     study = resolve(*pickle.loads(job.study))  # noqa: S301 from the same driver
     backend = SweepBackend(study, Store(Files(job.storage)), coordinator, device=device)
