@@ -16,7 +16,7 @@ from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
-from time_ray.loop import Accuracy, MissingExpertError, Row, Weights, realize, run
+from time_ray.loop import Accuracy, DeployedModel, MissingExpertError, Weights, realize, run
 from time_ray.packing import by_trajectory
 
 
@@ -105,9 +105,9 @@ def _bits(weights: Weights) -> str:
     return key_of(*(float(x) for x in weights["w"]))
 
 
-def finish(cells: Sequence[Cell], backend: ToyBackend) -> list[Row]:
-    """All rows, trajectory after trajectory."""
-    return [row for group in by_trajectory(cells).values() for row in run(group, backend) if row is not None]
+def finish(cells: Sequence[Cell], backend: ToyBackend) -> list[DeployedModel]:
+    """All deployed models, trajectory after trajectory."""
+    return [model for group in by_trajectory(cells).values() for model in run(group, backend) if model is not None]
 
 
 def end_state(backend: ToyBackend) -> tuple[dict[str, str], dict[str, Accuracy]]:
@@ -120,12 +120,12 @@ GRID = full_grid([technique(), technique("sum", weighted=False, alone=False)], s
 def test_the_stages_of_a_task_come_in_order() -> None:
     (cell,) = grid(strategies(["ema"]), strategies(["ema"]), [technique()], [setting(2)])
     backend = ToyBackend()
-    rows = run([cell], backend)
-    assert next(rows).task == 0
+    models = run([cell], backend)
+    assert next(models).task == 0
     stages: list[list[str]] = []
     for _ in range(2):
         backend.calls.clear()
-        next(rows)
+        next(models)
         stages.append(
             [name for name, _ in backend.calls if name in ("load", "train", "put", "merge", "evaluate", "record")]
         )
@@ -135,17 +135,17 @@ def test_the_stages_of_a_task_come_in_order() -> None:
 
 
 def test_rows_say_what_is_served_after_every_task() -> None:
-    rows = finish(GRID[:1], ToyBackend())
-    assert [row.task for row in rows] == [0, 1, 2, 3]
-    assert rows[0].deployed.key == GRID[0].setting.base.key
-    assert {row.cell for row in rows} == {GRID[0]}
+    models = finish(GRID[:1], ToyBackend())
+    assert [model.task for model in models] == [0, 1, 2, 3]
+    assert models[0].recipe.key == GRID[0].setting.base.key
+    assert {model.cell for model in models} == {GRID[0]}
 
 
 def test_what_is_stored_is_neither_made_nor_read() -> None:
     backend = ToyBackend()
     first = finish(GRID, backend)
     backend.calls.clear()
-    assert [row.accuracy for row in finish(GRID, backend)] == [row.accuracy for row in first]
+    assert [model.accuracy for model in finish(GRID, backend)] == [model.accuracy for model in first]
     assert {name for name, _ in backend.calls} == {"has", "scores"}
 
 
@@ -211,7 +211,7 @@ def test_the_order_of_cells_changes_nothing(cells: list[Cell]) -> None:
 @pytest.mark.parametrize("cells", [GRID[i : i + 1] for i in range(0, len(GRID), 5)], ids=lambda cells: cells[0].name)
 def test_a_failure_at_any_call_only_costs_a_restart(cells: Sequence[Cell]) -> None:
     undisturbed = ToyBackend()
-    rows = finish(cells, undisturbed)
+    models = finish(cells, undisturbed)
     for call in range(1, len(undisturbed.calls) + 1):
         backend = ToyBackend(dies_at=call)
         with pytest.raises(Interrupted):
@@ -219,7 +219,7 @@ def test_a_failure_at_any_call_only_costs_a_restart(cells: Sequence[Cell]) -> No
         died_in, _ = backend.calls.pop()  # the call that never ended
         trained = backend.count("train")
         backend.calls, backend.dies_at = [], None
-        assert [row.accuracy for row in finish(cells, backend)] == [row.accuracy for row in rows]
+        assert [model.accuracy for model in finish(cells, backend)] == [model.accuracy for model in models]
         assert end_state(backend) == end_state(undisturbed)
         # a training is done again only if the power went before it was kept
         assert max((trained + backend.count("train")).values()) <= (2 if died_in == "put" else 1)
@@ -231,9 +231,9 @@ def test_a_failure_at_any_call_only_costs_a_restart(cells: Sequence[Cell]) -> No
 def test_an_expert_that_is_lost_is_made_again(init: str, deploy: str, lost: int) -> None:
     (cell,) = grid(strategies([init]), strategies([deploy]), [technique()], [setting(3)])
     backend = ToyBackend()
-    rows = finish([cell], backend)
+    models = finish([cell], backend)
     whole = end_state(backend)
-    last = rows[-1].deployed
+    last = models[-1].recipe
     del backend.weights[[step.expert.key for step in cell.walk()][lost]]
     backend.weights.pop(last.key)
     assert _bits(realize(last, backend)) == whole[0][last.key]
@@ -270,8 +270,8 @@ def test_a_failing_expert_fails_the_cells_that_need_it() -> None:
             raise CellError("loss is nan at step 3")
 
     backend = Failing()
-    rows = run(GRID[:1], backend)
-    assert next(rows).task == 0
+    models = run(GRID[:1], backend)
+    assert next(models).task == 0
     with pytest.raises(CellError, match="nan at step 3"):
-        next(rows)
+        next(models)
     assert backend.weights == {}

@@ -53,20 +53,20 @@ class Backend(Protocol):
         """True: what has this name is ours to make. False: another trial is making it; look again later."""
 
 
-class Row(NamedTuple):
-    """What a cell serves after a task; task 0 is the base, before any training."""
+class DeployedModel(NamedTuple):
+    """What a cell serves after a task, and how well; task 0 is the base, before any training."""
 
     cell: Cell
     task: int
-    deployed: Recipe
+    recipe: Recipe
     accuracy: Accuracy
 
 
 Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
 
-def run(cells: Sequence[Cell], backend: Backend) -> Iterator[Row | None]:
-    """Run cells of one trajectory, task after task; a row for each after every task. What is stored is not made again.
+def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | None]:
+    """Run cells of one trajectory, and yield what each deploys after every task. What is stored is not made again.
 
     None in between: another trial is making what these cells need, so there is time for something else.
     """
@@ -97,12 +97,14 @@ def keep(models: Iterable[Recipe], backend: Backend) -> None:
             backend.put(recipe, realize(recipe, backend))
 
 
-def evaluated(cells: Sequence[Cell], task: int, deployed: Sequence[Recipe], backend: Backend) -> Iterator[Row | None]:
+def evaluated(
+    cells: Sequence[Cell], task: int, deployed: Sequence[Recipe], backend: Backend
+) -> Iterator[DeployedModel | None]:
     """What each cell serves after the task, and how well: found, or measured together."""
     setting = cells[0].setting
     found = yield from score(list({recipe.key: recipe for recipe in deployed}.values()), setting, backend)
     for cell, recipe in zip(cells, deployed, strict=True):
-        yield Row(cell, task, recipe, found[recipe.key])
+        yield DeployedModel(cell, task, recipe, found[recipe.key])
 
 
 def score(models: Sequence[Recipe], setting: Setting, backend: Backend) -> Generator[None, None, dict[str, Accuracy]]:

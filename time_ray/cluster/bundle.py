@@ -39,7 +39,7 @@ class _Trajectory:
 
     def __init__(self, cells: Sequence[Cell], backend: SweepBackend) -> None:
         self._left = {cell.key: cell for cell in cells}
-        self._rows = run(cells, backend)
+        self._models = run(cells, backend)
         self._backend = backend
         self._failed = False
 
@@ -48,9 +48,9 @@ class _Trajectory:
         self._emit(kind="running", cells=list(self._left), holder=self._backend.holder)
 
     def move(self) -> Moved:
-        """Go on to the next row of a cell."""
+        """Go on to the next deployed model of a cell."""
         try:
-            row = next(self._rows)
+            model = next(self._models)
         except StopIteration:
             for key in self._left:
                 self._emit(kind="done", cell=key)
@@ -60,9 +60,9 @@ class _Trajectory:
         except Exception as error:  # noqa: BLE001 whatever it is, other cells go on
             self._fail(error)
             return "over"
-        if row is None:
+        if model is None:
             return "waiting"
-        self._emit(kind="row", cell=row.cell.key, task=row.task)
+        self._emit(kind="row", cell=model.cell.key, task=model.task)
         return "on"
 
     def apart(self) -> "Iterator[_Trajectory]":
