@@ -25,6 +25,7 @@ from time_ray.core.errors import CellError
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
+from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.loop import Weights
 from time_ray.packing import pack
 from time_ray.store.files import Files
@@ -40,12 +41,12 @@ class Swept:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.events: list[dict[str, Any]] = []
+        self.events: list[Event] = []
         self.opened = api.open_experiment(path)
         self.outcome = api.sweep(self.opened, self.events.append)
 
-    def count(self, kind: str) -> int:
-        return sum(event["kind"] == kind for event in self.events)
+    def count(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +82,9 @@ def test_every_cell_is_done_and_nothing_was_done_twice(swept: Swept) -> None:
     assert swept.outcome.tracking_error is None
     counts = plan(swept.opened.study.cells)
     assert counts.trainings_distinct == 1 + 2 * (2 + 2 * 2) - 1  # average of one expert is that expert
-    assert swept.count("trained") == counts.trainings_distinct
-    assert swept.count("evaluated") == counts.evaluations_distinct
-    assert swept.count("done") == counts.cells == 24
+    assert swept.count(ExpertTrained) == counts.trainings_distinct
+    assert swept.count(ModelEvaluated) == counts.evaluations_distinct
+    assert swept.count(CellDone) == counts.cells == 24
     for result in swept.outcome.results:
         assert [row.task for row in result.rows] == [0, 1, 2, 3]
         assert all(set(row.accuracy) == {"chess", "textures"} for row in result.rows)
@@ -111,9 +112,9 @@ def test_the_same_command_again_does_nothing_and_prints_the_same_table(swept: Sw
     for command in ("time-ray best", "time-ray export", "time-ray ui"):
         assert f"{command} {swept.path}" in one.err
     assert content(swept.path.parent / "runs") == before
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     api.sweep(swept.opened, events.append)
-    assert [event["kind"] for event in events] == ["plan"]
+    assert events == [Planned(trainings=0, evaluations=0, cells=0)]
 
 
 class Tracked:
@@ -343,8 +344,8 @@ def test_ctrl_c_finishes_what_is_running(swept: Swept, new_experiment: Make, tmp
     path = new_experiment(tmp_path, **SMALL)
     opened = api.open_experiment(path)
 
-    def stop(event: dict[str, Any]) -> None:
-        if event["kind"] == "trained":
+    def stop(event: Event) -> None:
+        if isinstance(event, ExpertTrained):
             signal.raise_signal(signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)

@@ -11,6 +11,7 @@ from time_ray.core.experiment import Stream
 from time_ray.core.plan import needs
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
+from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
@@ -125,8 +126,14 @@ def plan(opened: Opened, tflops: float | None = None) -> PlanReport:
     return plan_report(opened, tflops)
 
 
-def sweep(opened: Opened, watch: Callable[[dict[str, Any]], None] | None = None) -> "Outcome":
-    """Run every cell that is not done yet, and return the `Outcome`. The same call again resumes."""
+def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> "Outcome":
+    """Run every cell that is not done yet, and return the `Outcome`. The same call again resumes.
+
+    Args:
+        opened: The experiment.
+        watch: Called with every event of the sweep as it happens; see `time_ray.events`.
+
+    """
     from time_ray.cluster.sweep import sweep as run_sweep
 
     return run_sweep(opened.study, opened.files, watch or (lambda _: None))

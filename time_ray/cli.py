@@ -56,7 +56,7 @@ def sweep(exp: Exp, overrides: Overrides = None) -> None:
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
-    with shown(opened.store) as progress:
+    with shown(opened.study.cells, opened.store) as progress:
         outcome = api.sweep(opened, progress.take)
     print_outcome(opened, outcome, talk)
     raise typer.Exit(outcome.exit_code)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from time_ray import api
+from time_ray.events import CellsRunning, Event, ExpertTrained, Status
 from time_ray.results import CellResult
 
 PHASES = {
@@ -34,16 +35,16 @@ class Clock:
         self.started = time.monotonic()
         self.marks: dict[str, float] = {}
 
-    def watch(self, event: dict) -> None:
-        text = event.get("text", "")
-        if text.startswith("starting") and "trial" in text:
-            self.mark("starting trials")
-        elif text in PHASES:
-            self.mark(text)
-        elif event["kind"] == "running":
-            self.mark("first cell")
-        elif event["kind"] == "trained":
-            self.mark("first expert")
+    def watch(self, event: Event) -> None:
+        match event:
+            case Status(text) if text.startswith("starting") and "trial" in text:
+                self.mark("starting trials")
+            case Status(text) if text in PHASES:
+                self.mark(text)
+            case CellsRunning():
+                self.mark("first cell")
+            case ExpertTrained():
+                self.mark("first expert")
 
     def mark(self, name: str) -> None:
         self.marks.setdefault(name, time.monotonic() - self.started)

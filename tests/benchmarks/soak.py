@@ -12,12 +12,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
 
 from time_ray import api
+from time_ray.events import CellDone, Event
 
 KINDS = {
     "Ray driver": "time_ray.cluster.ray_driver",
@@ -51,8 +51,8 @@ class Watcher(threading.Thread):
         self.looks: list[tuple[int, Look]] = []
         self.over = threading.Event()
 
-    def take(self, event: dict[str, Any]) -> None:
-        if event["kind"] == "done":
+    def take(self, event: Event) -> None:
+        if isinstance(event, CellDone):
             self.done += 1
             self.times.append(time.monotonic())
 

@@ -4,6 +4,7 @@ import pytest
 
 from time_ray.cluster import coordinator
 from time_ray.cluster.coordinator import LEASE_SECONDS, LocalCoordinator
+from time_ray.events import Note
 
 
 class Clock:
@@ -48,9 +49,9 @@ def test_a_maker_that_died_holds_nothing_for_long(clock: Clock) -> None:
 
 def test_events_are_told_once(clock: Clock) -> None:
     shared = LocalCoordinator()
-    shared.emit({"kind": "a"})
-    shared.emit({"kind": "b"})
-    assert [event["kind"] for event in shared.events()] == ["a", "b"]
+    shared.emit(Note("a"))
+    shared.emit(Note("b"))
+    assert shared.events() == [Note("a"), Note("b")]
     assert shared.events() == []
 
 

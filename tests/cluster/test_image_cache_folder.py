@@ -9,6 +9,7 @@ from time_ray import api
 from time_ray.cluster.backend import SweepBackend, _pixels_folder
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.data import images
+from time_ray.events import Note
 from time_ray.store.files import Files
 
 
@@ -25,7 +26,7 @@ def test_a_sweep_keeps_large_test_images_beside_its_weights(
         found += backend.evaluate(setting, [backend.load(setting.base)])
     assert found[0] == found[1]
     assert list((tmp_path / "runs/pixels").glob("*/*.pixels"))
-    notes = [event["text"] for event in coordinator.events() if event["kind"] == "note"]
+    notes = [event.text for event in coordinator.events() if isinstance(event, Note)]
     assert len(notes) == 1
     assert str(tmp_path / "runs/pixels") in notes[0]
 

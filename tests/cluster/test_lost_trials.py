@@ -16,6 +16,7 @@ from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
+from time_ray.events import CellsRunning, Status
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import resolve
@@ -48,7 +49,7 @@ def on_ray(new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pyt
             new_experiment(tmp_path), ["run.workers=1", "init=ft", "technique=average", *overrides]
         )
         said: list[str] = []
-        outcome = api.sweep(opened, lambda event: said.append(event["text"]) if event["kind"] == "say" else None)
+        outcome = api.sweep(opened, lambda event: said.append(event.text) if isinstance(event, Status) else None)
         return outcome, said, list(opened.study.cells)
 
     return run
@@ -64,7 +65,7 @@ def test_cells_that_no_trial_could_run_fail_with_the_reason(on_ray: Callable[...
     outcome, _, cells = on_ray(no_worker_starts)
     assert outcome.exit_code == 1
     assert rounds == [3] * sweep.MAX_ROUNDS
-    assert {event["error"] for event in outcome.failures.values()} == {"no trial could run it (no worker started)"}
+    assert {failure.error for failure in outcome.failures.values()} == {"no trial could run it (no worker started)"}
     assert outcome.failures.keys() == {cell.key for cell in cells}
 
 
@@ -76,7 +77,7 @@ def test_a_ray_that_is_lost_is_started_again_until_it_was_too_often(on_ray: Call
     assert outcome.exit_code == 1
     assert said.count("starting Ray") == 3
     assert said.count("Ray's raylet ended; starting it again") == 2
-    assert {event["error"] for event in outcome.failures.values()} == {"no trial could run it (Ray's raylet ended)"}
+    assert {failure.error for failure in outcome.failures.values()} == {"no trial could run it (Ray's raylet ended)"}
     assert outcome.failures.keys() == {cell.key for cell in cells}
 
 
@@ -86,7 +87,7 @@ def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) ->
     def lost_once(bundles: Sequence[Sequence[str]], job: Job, _: Scratch, take: Callable[..., None]) -> list[str]:
         asked.append(sum(map(len, bundles)))
         if len(asked) == 1:
-            take({"kind": "running", "cells": list(bundles[0]), "holder": "a trial"})
+            take(CellsRunning(tuple(bundles[0]), "a trial"))
             raise RayLostError("Ray's gcs_server ended")
         study, coordinator = resolve(job.experiment, job.datasets), LocalCoordinator()
         work(study.cells, SweepBackend(study, Store(Files(job.storage)), coordinator))

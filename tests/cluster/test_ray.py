@@ -15,6 +15,7 @@ import pytest
 
 from time_ray import api
 from time_ray.api import Opened
+from time_ray.events import Event, ExpertTrained, Status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -82,14 +83,14 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     """
     path = new_experiment(tmp_path, **SMALL, run={"workers": 1, "trials": 2})
     opened = api.open_experiment(path)
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     killed: list[int] = []
     listening: set[str] = set()
     second: list[subprocess.CompletedProcess[str]] = []
 
-    def look_and_kill(event: dict[str, Any]) -> None:
+    def look_and_kill(event: Event) -> None:
         events.append(event)
-        if event["kind"] != "trained" or killed:
+        if not isinstance(event, ExpertTrained) or killed:
             return
         killed.extend(list(workers())[:1])
         for pid in killed:
@@ -105,8 +106,8 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     assert second[0].stdout == ""
     assert f"sweep 'tiny' is being run by process {os.getpid()} on " in second[0].stderr
     assert len(killed) == 1
-    assert "starting 2 trials, 2 at once" in [event.get("text") for event in events]
-    assert [event["error"] for event in outcome.failures.values()] == []
+    assert Status("starting 2 trials, 2 at once") in events
+    assert outcome.failures == {}
     assert outcome.exit_code == 0
     assert outcome.tracking_error is None
     assert ends(opened) == in_process

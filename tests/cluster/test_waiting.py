@@ -6,7 +6,8 @@ from pathlib import Path
 from time_ray import api
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import Event, Leases, LocalCoordinator
+from time_ray.cluster.coordinator import Leases, LocalCoordinator
+from time_ray.events import CellDone, TrialEvent
 
 
 def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callable[..., Path], tmp_path: Path) -> None:
@@ -18,9 +19,9 @@ def test_a_trial_that_must_wait_does_something_else_first(new_experiment: Callab
     class Watched(LocalCoordinator):
         """The other trial gives its lease back once this one has finished a cell."""
 
-        def emit(self, event: Event) -> None:
-            if event["kind"] == "done":
-                done.append(event["cell"])
+        def emit(self, event: TrialEvent) -> None:
+            if isinstance(event, CellDone):
+                done.append(event.cell)
                 self.release(held, "another trial")
 
     coordinator = Watched()

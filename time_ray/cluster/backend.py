@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from time_ray.clip import models
 from time_ray.clip.evaluate import evaluate
@@ -22,6 +22,7 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
 from time_ray.data.batches import batches
 from time_ray.data.image_cache import Squares
+from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy, MissingExpertError, Weights
 from time_ray.merges import Merges, WeightCache, num_bytes
 from time_ray.store.files import Files
@@ -52,7 +53,7 @@ class SweepBackend:
         self._merges = Merges(self._realize, self._cache)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
-        self._squares = Squares(folder, lambda text: self._emit(kind="note", text=text)) if folder else None
+        self._squares = Squares(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
@@ -77,7 +78,6 @@ class SweepBackend:
         base = _base_of(expert)
         clip = self._clip(self._models[base.key])
         started = time.perf_counter()
-        self._emit(kind="training", task=training.task.number, expert=expert.key)
         weights = train(
             clip,
             start,
@@ -167,7 +167,7 @@ class SweepBackend:
         spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
         self.ranks.broadcast(lambda: self.store.record("scores", setting.scores_key(recipe), about))
-        self._emit(kind="evaluated", seconds=spent["eval"])
+        self.emit(ModelEvaluated(spent["eval"]))
 
     @contextmanager
     def lease(self, name: str) -> Iterator[bool]:
@@ -179,6 +179,11 @@ class SweepBackend:
             if ours and self.ranks.rank == 0:
                 self._leases.release(name)
 
+    def emit(self, event: TrialEvent) -> None:
+        """Those who watch the sweep will hear of the event. Called on all workers, it is told once."""
+        if self.ranks.rank == 0:
+            self.coordinator.emit(event)
+
     def _put(self, recipe: Recipe, weights: Weights) -> None:
         seconds = {"deploy": self._merge_seconds(recipe)}
         if isinstance(recipe, Trained):
@@ -187,7 +192,7 @@ class SweepBackend:
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_progress(recipe.key)
-            self._emit(kind="trained", expert=recipe.key, steps=recipe.training.steps, seconds=seconds["train"])
+            self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
@@ -230,10 +235,6 @@ class SweepBackend:
         if spec not in self._clips:
             self._clips[spec] = models.create(spec)
         return self._clips[spec]
-
-    def _emit(self, **event: Any) -> None:
-        if self.ranks.rank == 0:
-            self.coordinator.emit(event)
 
 
 def _pixels_folder(files: Files) -> Path | None:

@@ -9,6 +9,7 @@ from typing import Literal
 from time_ray.cluster.backend import SweepBackend
 from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
+from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import PAUSE_SECONDS, run
 from time_ray.merging import MergeError
 from time_ray.packing import by_trajectory
@@ -45,7 +46,7 @@ class _Trajectory:
 
     def begin(self) -> None:
         """It is this trajectory's turn."""
-        self._emit(kind="running", cells=list(self._left), holder=self._backend.holder)
+        self._backend.emit(CellsRunning(tuple(self._left), self._backend.holder))
 
     def move(self) -> Moved:
         """Go on to the next deployed model of a cell."""
@@ -53,7 +54,7 @@ class _Trajectory:
             model = next(self._models)
         except StopIteration:
             for key in self._left:
-                self._emit(kind="done", cell=key)
+                self._backend.emit(CellDone(key))
             return "over"
         except StoreError:
             raise  # nothing that is made now could be kept: no other cell fares better
@@ -62,7 +63,7 @@ class _Trajectory:
             return "over"
         if model is None:
             return "waiting"
-        self._emit(kind="row", cell=model.cell.key, task=model.task)
+        self._backend.emit(TaskDone(model.cell.key, model.task))
         return "on"
 
     def apart(self) -> "Iterator[_Trajectory]":
@@ -76,11 +77,7 @@ class _Trajectory:
             self._failed = True
             return
         for key in self._left:
-            self._emit(kind="failed", cell=key, error=_one_line(error), trace=traceback.format_exc())
-
-    def _emit(self, **event: object) -> None:
-        if self._backend.ranks.rank == 0:
-            self._backend.coordinator.emit(event)
+            self._backend.emit(CellFailed(key, _one_line(error), traceback.format_exc()))
 
 
 def _one_line(error: Exception) -> str:

@@ -6,11 +6,11 @@ depends on it; it saves double work and feeds the display.
 
 import threading
 import time
-from typing import Any, Protocol
+from typing import Protocol
+
+from time_ray.events import TrialEvent
 
 LEASE_SECONDS = 30.0
-
-Event = dict[str, Any]
 
 
 class Coordinator(Protocol):
@@ -25,7 +25,7 @@ class Coordinator(Protocol):
     def renew(self, holder: str) -> None:
         """The holder is alive, and its leases stand."""
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: TrialEvent) -> None:
         """The sweep will hear of the event."""
 
     def draining(self) -> bool:
@@ -37,7 +37,7 @@ class LocalCoordinator:
 
     def __init__(self) -> None:
         self._leases: dict[str, tuple[str, float]] = {}
-        self._events: list[Event] = []
+        self._events: list[TrialEvent] = []
         self._draining = False
 
     def lease(self, name: str, holder: str) -> bool:
@@ -58,7 +58,7 @@ class LocalCoordinator:
         now = time.monotonic()
         self._leases.update({name: (h, now) for name, (h, _) in self._leases.items() if h == holder})
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: TrialEvent) -> None:
         """See Coordinator."""
         self._events.append(event)
 
@@ -70,7 +70,7 @@ class LocalCoordinator:
         """Trials stop once they have finished what they are at."""
         self._draining = True
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[TrialEvent]:
         """What was emitted since the last time this was asked."""
         emitted, self._events = self._events, []
         return emitted

@@ -4,7 +4,8 @@ from typing import Any
 
 import ray
 
-from time_ray.cluster.coordinator import Event, LocalCoordinator
+from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.events import TrialEvent
 
 CoordinatorActor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)(LocalCoordinator)
 
@@ -27,7 +28,7 @@ class RemoteCoordinator:
         """See Coordinator."""
         ray.get(self._actor.renew.remote(holder))
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: TrialEvent) -> None:
         """See Coordinator."""
         ray.get(self._actor.emit.remote(event))
 
@@ -39,7 +40,7 @@ class RemoteCoordinator:
         """See LocalCoordinator."""
         ray.get(self._actor.drain.remote())
 
-    def events(self) -> list[Event]:
+    def events(self) -> list[TrialEvent]:
         """See LocalCoordinator."""
-        emitted: list[Event] = ray.get(self._actor.events.remote())
+        emitted: list[TrialEvent] = ray.get(self._actor.events.remote())
         return emitted

@@ -5,25 +5,37 @@ that, Ray's driver is a process of its own: commands come as JSON lines on stdin
 stdout, and the end of stdin ends it, with all it has started.
 """
 
-import base64
-import json
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TextIO
+from typing import IO, Any, NoReturn, assert_never
 
-from time_ray.cluster.coordinator import Event
 from time_ray.cluster.leaks import watch_for_leaks
+from time_ray.cluster.messages import (
+    COMMANDS,
+    CONNECT,
+    DRIVER_EVENTS,
+    Command,
+    Connect,
+    Drain,
+    DriverEvent,
+    RayLost,
+    Ready,
+    Refused,
+    RunTrials,
+    TrialsEnded,
+    from_line,
+    to_line,
+)
 from time_ray.cluster.ray_cluster import Capacity, capacity, connected, lost_part
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
-from time_ray.cluster.trial import Scratch, tune_trial
+from time_ray.cluster.trial import tune_trial
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 
 POLL_SECONDS = 0.25
 
@@ -31,35 +43,35 @@ POLL_SECONDS = 0.25
 class EventWriter:
     """What the sweep hears: JSON lines, whole, from any thread."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self._lock = threading.Lock()
 
-    def write(self, event: Event) -> None:
+    def write(self, event: DriverEvent) -> None:
         """The sweep can read the event."""
         with self._lock:
-            self._out.write(json.dumps(event) + "\n")
+            self._out.write(to_line(event, DRIVER_EVENTS))
             self._out.flush()
 
 
 class CommandReader:
     """What the sweep wants: rounds one after the other, and to stop at any time."""
 
-    def __init__(self, source: TextIO) -> None:
+    def __init__(self, source: IO[bytes]) -> None:
         self.draining = threading.Event()
         self._source = source
-        self._rounds: list[dict[str, Any]] = []
+        self._rounds: list[RunTrials] = []
         self._news = threading.Condition()
 
-    def first(self) -> dict[str, Any]:
-        """The first command: how to connect."""
-        return dict(json.loads(self._source.readline()))
+    def first(self) -> Connect:
+        """How to connect."""
+        return from_line(self._source.readline(), CONNECT)
 
     def listen(self, folder: str) -> None:
         """Commands are read from now on; when the sweep is gone, so is everything that was started for it."""
         threading.Thread(target=self._listen, args=(folder,), daemon=True, name="commands").start()
 
-    def next_round(self) -> dict[str, Any]:
+    def next_round(self) -> RunTrials:
         """The next round, once it is asked for."""
         with self._news:
             self._news.wait_for(lambda: self._rounds)
@@ -67,13 +79,7 @@ class CommandReader:
 
     def _listen(self, folder: str) -> None:
         for line in self._source:
-            command = json.loads(line)
-            if "drain" in command:
-                self.draining.set()
-                continue
-            with self._news:
-                self._rounds.append(command)
-                self._news.notify()
+            self._take(from_line(line, COMMANDS))
         if "RAY_ADDRESS" in os.environ:  # others use this cluster, too: take leave
             signal.raise_signal(signal.SIGINT)
             time.sleep(GRACE_SECONDS)
@@ -81,25 +87,35 @@ class CommandReader:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
+    def _take(self, command: Command) -> None:
+        match command:
+            case Drain():
+                self.draining.set()
+            case RunTrials():
+                with self._news:
+                    self._rounds.append(command)
+                    self._news.notify()
+            case _:
+                assert_never(command)
+
 
 def main() -> None:
     """Connect, say how many trials run at once, and run rounds until the sweep ends us."""
-    events = EventWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    events = EventWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)  # whatever libraries print
-    commands = CommandReader(sys.stdin)
+    commands = CommandReader(sys.stdin.buffer)
     first = commands.first()
-    commands.listen(first["folder"])
-    run = Run(**first["run"])
+    commands.listen(first.folder)
     try:
-        with connected(run, first["folder"]):
+        with connected(first.run, first.folder):
             _watch_over_ray(events)
             while True:
-                found = capacity(run)
-                events.write({"kind": "room", "slots": found.trials})
+                found = capacity(first.run)
+                events.write(Ready(found.trials))
                 errors = _round(commands.next_round(), found, commands, events)
-                events.write({"kind": "ended", "errors": errors})
+                events.write(TrialsEnded(tuple(errors)))
     except UserError as error:
-        events.write({"kind": "refused", "faults": list(error.faults)})
+        events.write(Refused(error.faults))
     except KeyboardInterrupt:
         return
 
@@ -115,47 +131,45 @@ def _watch_over_ray(events: EventWriter) -> None:
     threading.Thread(target=watch, daemon=True, name="watch").start()
 
 
-def _lose(events: EventWriter, why: str) -> NoReturn:
-    events.write({"kind": "lost", "why": why})
+def _lose(events: EventWriter, reason: str) -> NoReturn:
+    events.write(RayLost(reason))
     os._exit(1)
 
 
-def _round(command: Mapping[str, Any], found: Capacity, commands: CommandReader, events: EventWriter) -> list[str]:
+def _round(asked: RunTrials, found: Capacity, commands: CommandReader, events: EventWriter) -> list[str]:
     """Every bundle was given to a trial, and all trials ended; why some of them did so early."""
     import ray
 
     from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
-    actor = CoordinatorActor.options(name=command["coordinator"]).remote()
+    actor = CoordinatorActor.options(name=asked.coordinator).remote()
     try:
         with _following(RemoteCoordinator(actor), commands, events):
-            return _tune(command, found)
+            return _tune(asked, found)
     finally:
         ray.kill(actor)
 
 
-def _tune(command: Mapping[str, Any], found: Capacity) -> list[str]:
+def _tune(asked: RunTrials, found: Capacity) -> list[str]:
     """All bundles ran as Tune trials; the last line of every error that ended one."""
     from ray import tune
 
-    scratch = Scratch(**command["scratch"])
-
     trial = tune.with_parameters(
         tune_trial,
-        job=base64.b64decode(command["job"]),
-        bundles=command["bundles"],
+        job=asked.job,
+        bundles=asked.bundles,
         settings=found.trial,
-        scratch=scratch,
+        scratch=asked.scratch,
     )
     # a trial itself only waits for its workers; on the head it outlives any worker node
     trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
     tuner = tune.Tuner(
         trial,
-        param_space={"bundle": tune.grid_search(list(range(len(command["bundles"]))))},
+        param_space={"bundle": tune.grid_search(list(range(len(asked.bundles))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=found.trials),
         run_config=tune.RunConfig(
             name="tune",
-            **scratch.where(),
+            **asked.scratch.where(),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=found.trial.max_failures),
         ),

@@ -1,9 +1,7 @@
 """A sweep's end of the process that speaks with Ray (see ray_driver.py): whatever ends it, nothing of it is left."""
 
-import base64
 import contextlib
 import fcntl
-import json
 import os
 import pickle
 import shutil
@@ -16,15 +14,28 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import time_ray
-from time_ray.cluster.coordinator import Event
+from time_ray.cluster.messages import (
+    COMMANDS,
+    CONNECT,
+    DRIVER_EVENTS,
+    Connect,
+    Drain,
+    RayLost,
+    Ready,
+    Refused,
+    RunTrials,
+    TrialsEnded,
+    from_line,
+    to_line,
+)
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
+from time_ray.events import TrialEvent
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
@@ -55,29 +66,32 @@ class RayProcess:
 
     def connect(self, run: Run) -> None:
         """Ray is being started or joined."""
-        self._send({"run": run.model_dump(), "folder": str(self._folder)})
+        self._send(to_line(Connect(run, str(self._folder)), CONNECT))
 
     def capacity(self) -> int:
         """How many trials fit at once. UserError if not even one does."""
-        return int(self._expect("room")["slots"])
+        while not isinstance(event := self._next(), Ready):
+            continue
+        return event.capacity
 
     def run_round(
-        self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[Event], None]
+        self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[TrialEvent], None]
     ) -> list[str]:
         """Every bundle of cells was given to a trial, and all trials ended; why some of them did so early.
 
         `take` hears what happens while it does.
         """
-        packed = base64.b64encode(pickle.dumps(job)).decode()
-        self._send({"bundles": bundles, "job": packed, "coordinator": job.coordinator, "scratch": asdict(scratch)})
-        while (event := self._next())["kind"] != "ended":
-            take(event)
-        return list(event["errors"])
+        packed = tuple(tuple(bundle) for bundle in bundles)
+        self._send(to_line(RunTrials(packed, pickle.dumps(job), job.coordinator, scratch), COMMANDS))
+        while not isinstance(event := self._next(), TrialsEnded):
+            if not isinstance(event, Ready):
+                take(event)
+        return list(event.errors)
 
     def drain(self) -> None:
         """Trials stop once they have finished what they are at."""
         with contextlib.suppress(RayLostError):
-            self._send({"drain": True})
+            self._send(to_line(Drain(), COMMANDS))
 
     def end(self) -> None:
         """The process has ended, and so has everything it started."""
@@ -90,29 +104,23 @@ class RayProcess:
         self._process.wait()
         _pipe(self._process.stdout).close()
 
-    def _send(self, command: dict[str, Any]) -> None:
+    def _send(self, command: bytes) -> None:
         try:
             with self._lock:
-                _pipe(self._process.stdin).write(json.dumps(command).encode() + b"\n")
+                _pipe(self._process.stdin).write(command)
                 _pipe(self._process.stdin).flush()
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _expect(self, kind: str) -> Event:
-        event = self._next()
-        while event["kind"] != kind:
-            event = self._next()
-        return event
-
-    def _next(self) -> Event:
+    def _next(self) -> TrialEvent | Ready | TrialsEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()
-        event: Event = json.loads(line)
-        if event["kind"] == "refused":
-            raise UserError(*event["faults"])
-        if event["kind"] == "lost":
-            raise RayLostError(event["why"])
+        event = from_line(line, DRIVER_EVENTS)
+        if isinstance(event, Refused):
+            raise UserError(*event.faults)
+        if isinstance(event, RayLost):
+            raise RayLostError(event.reason)
         return event
 
     def _lost(self) -> RayLostError:

@@ -6,22 +6,36 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 
 import torch
 
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
-from time_ray.cluster.coordinator import Event, LocalCoordinator
+from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.data.sources import prepare
+from time_ray.events import (
+    CellDone,
+    CellFailed,
+    CellsRunning,
+    Event,
+    ExpertTrained,
+    ModelEvaluated,
+    Note,
+    Planned,
+    Status,
+    TaskDone,
+    TrialEvent,
+)
 from time_ray.packing import pack
 from time_ray.plugins import installed_in, loaded
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
@@ -45,7 +59,7 @@ class Outcome:
     """How a sweep ended."""
 
     results: list[CellResult]
-    failures: dict[str, Event] = field(default_factory=dict)  # by cell key
+    failures: Mapping[str, CellFailed] = field(default_factory=dict)  # by cell key
     interrupted: bool = False
     tracking_error: str | None = None  # what MLflow lacks, and why
     seconds: float = 0.0
@@ -61,7 +75,7 @@ class Outcome:
 def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     """Run every cell that is not done yet. The same call again resumes, and does nothing once all is done.
 
-    `watch` gets every event: the plan, what trials tell, and what the sweep says to people.
+    `watch` gets every event (see time_ray.events): the plan, what trials tell, and what the sweep itself is at.
     """
     started = time.monotonic()
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
@@ -83,7 +97,7 @@ class _Sweep:
         self.store = Store(files)
         self.watch = watch
         self.cells = {cell.key: cell for cell in study.cells}
-        self.failures: dict[str, Event] = {}
+        self.failures: dict[str, CellFailed] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
         self._pass_on: Callable[[], None] = lambda: None  # to trials: that they shall stop
@@ -92,7 +106,8 @@ class _Sweep:
     def run(self) -> Outcome:
         """See sweep."""
         results = read_results(self.study.cells, self.store)
-        self.watch({"kind": "plan", "plan": plan(self.study.cells, stored(self.store))})
+        counts = plan(self.study.cells, stored(self.store))
+        self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
         done = all(result.done for result in results)
         if done and is_tracked(self.study, self.files):
             return Outcome(results)
@@ -102,13 +117,13 @@ class _Sweep:
         self.mlflow = MlflowSync(self.study, self.files)
         stopped_at_once = False
         if not done:
-            prepare(self.study.datasets.all, self._say)
+            prepare(self.study.datasets.all, self._status)
             stopped_at_once = self._interruptible(results)
             results = read_results(self.study.cells, self.store)
         if stopped_at_once:
             self.mlflow.give_up()
         else:
-            self._say("writing MLflow")
+            self._status("writing MLflow")
             self.mlflow.finish()
             write_rates(self.store, results)
         done = all(result.done for result in results)
@@ -133,7 +148,7 @@ class _Sweep:
             raise KeyboardInterrupt
         self.drained = True
         threading.Thread(target=self._pass_on, name="drain").start()  # this one may be writing to Ray just now
-        self._say("finishing what is running; Ctrl-C again stops at once")
+        self._status("finishing what is running; Ctrl-C again stops at once")
 
     def _run_missing(self, results: Sequence[CellResult]) -> None:
         settings = self.study.experiment.run
@@ -152,7 +167,7 @@ class _Sweep:
             except RayLostError as error:
                 errors, lost = [str(error)], lost + 1
                 self.running.clear()
-                self._say(f"{error}{'; starting it again' if lost <= settings.max_failures else ''}")
+                self._status(f"{error}{'; starting it again' if lost <= settings.max_failures else ''}")
         self._fail(self._todo(), f"no trial could run it ({_joined(errors)})")
 
     def _todo(self) -> list[Cell]:
@@ -164,7 +179,7 @@ class _Sweep:
 
     def _on_ray(self) -> list[str]:
         """Trials ran every cell that they could; why the last of them ended early, if they did."""
-        self._say("starting Ray")
+        self._status("starting Ray")
         errors: list[str] = []
         with ray_process(self.study.experiment.run) as (ray, folder):
             self._pass_on = ray.drain
@@ -181,7 +196,7 @@ class _Sweep:
         have = stored(self.store)
         rates = read_rates(self.store, todo)
         bundles = pack(todo, capacity, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
-        self._say(f"starting {len(bundles)} trials, {min(capacity, len(bundles))} at once")
+        self._status(f"starting {len(bundles)} trials, {min(capacity, len(bundles))} at once")
         experiment = self.study.experiment
         job = Job(
             plugins=loaded(experiment.plugins),
@@ -216,7 +231,7 @@ class _Sweep:
         """The cells have failed for this reason, unless they failed for another before, or we are stopping."""
         for cell in cells:
             if cell.key not in self.failures and not self.drained:
-                self._take({"kind": "failed", "cell": cell.key, "error": why, "trace": ""})
+                self._take(CellFailed(cell.key, why))
 
     @contextmanager
     def _following(self, coordinator: LocalCoordinator) -> Iterator[None]:
@@ -237,20 +252,33 @@ class _Sweep:
             for event in coordinator.events():
                 self._take(event)
 
-    def _take(self, event: Event) -> None:
-        kind, key = event["kind"], event.get("cell")
-        if kind == "running":
-            self.running[event["holder"]] = set(event["cells"])
-        elif kind == "failed":
-            self.failures[event["cell"]] = {**event, "of": self.cells[event["cell"]]}
-        if kind in ("failed", "done"):
-            self.running = {holder: cells - {key} for holder, cells in self.running.items()}
-        if kind in ("row", "done") and self.mlflow is not None:
-            self.mlflow.changed(self.cells[event["cell"]])
-        self.watch({**event, "of": self.cells[key]} if key else event)
+    def _take(self, event: TrialEvent) -> None:
+        match event:
+            case CellsRunning():
+                self.running[event.holder] = set(event.cells)
+            case TaskDone():
+                self._changed(event.cell)
+            case CellDone():
+                self._changed(event.cell)
+                self._over(event.cell)
+            case CellFailed():
+                self.failures[event.cell] = event
+                self._over(event.cell)
+            case ExpertTrained() | ModelEvaluated() | Note():
+                pass
+            case _:
+                assert_never(event)
+        self.watch(event)
 
-    def _say(self, text: str) -> None:
-        self.watch({"kind": "say", "text": text})
+    def _changed(self, cell: str) -> None:
+        if self.mlflow is not None:
+            self.mlflow.changed(self.cells[cell])
+
+    def _over(self, cell: str) -> None:
+        self.running = {holder: cells - {cell} for holder, cells in self.running.items()}
+
+    def _status(self, text: str) -> None:
+        self.watch(Status(text))
 
 
 def _joined(errors: Sequence[str]) -> str:

@@ -1,33 +1,45 @@
 """What a person sees while a sweep runs: bars on a terminal, plain lines where stderr is piped. All on stderr."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import assert_never
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from time_ray.core.plan import Plan
+from time_ray.core.grid import Cell
+from time_ray.events import (
+    CellDone,
+    CellFailed,
+    CellsRunning,
+    Event,
+    ExpertTrained,
+    ModelEvaluated,
+    Note,
+    Planned,
+    Status,
+    TaskDone,
+)
 from time_ray.results import CellResult, read_results
 from time_ray.store.store import Store
 
-Event = dict[str, Any]
 LINE_SECONDS = 5.0
 
 
 class SweepProgress:
     """Takes the events of a sweep and keeps the display true."""
 
-    def __init__(self, store: Store, console: Console) -> None:
+    def __init__(self, cells: Sequence[Cell], store: Store, console: Console) -> None:
         self.console = console
         self.store = store
+        self.cells = {cell.key: cell for cell in cells}
         self.best: CellResult | None = None
         self.failed = 0
-        self.step = ""
-        self._plan: Plan | None = None
+        self.status = ""
+        self._plan: Planned | None = None
         self._trained = 0
         self._evaluated = 0
         self._cells = 0
@@ -46,9 +58,30 @@ class SweepProgress:
 
     def take(self, event: Event) -> None:
         """The display also knows of this event."""
-        handler = getattr(self, f"_on_{event['kind']}", None)
-        if handler is not None:
-            handler(event)
+        match event:
+            case Planned():
+                self._on_plan(event)
+            case Status():
+                self._on_status(event)
+            case Note():
+                self.console.print(event.text, style="dim", highlight=False, soft_wrap=True)
+            case CellsRunning():
+                self._busy.add(event.holder)
+                self.status = ""
+            case ExpertTrained():
+                self._trained += 1
+                self._spent["trained"] += event.seconds
+            case ModelEvaluated():
+                self._evaluated += 1
+                self._spent["evaluated"] += event.seconds
+            case TaskDone():
+                pass
+            case CellDone():
+                self._on_done(event)
+            case CellFailed():
+                self._on_failed(event)
+            case _:
+                assert_never(event)
         self._update()
 
     def __rich__(self) -> Group:
@@ -57,7 +90,7 @@ class SweepProgress:
 
     def line(self) -> str:
         """Everything in one line."""
-        parts = [self.step] if self.step else []
+        parts = [self.status] if self.status else []
         if self.best is not None and self.best.final["gm"] is not None:
             axes = self.best.cell.axes
             name = f"{axes['init']}/{axes['deploy']} {axes['technique']}"
@@ -69,40 +102,24 @@ class SweepProgress:
             parts.append(f"{self.failed} failed")
         return " · ".join(parts)
 
-    def _on_plan(self, event: Event) -> None:
-        self._plan = plan = event["plan"]
-        totals = (plan.trainings_to_do, plan.evaluations_to_do, plan.cells_to_do)
-        for name, total in zip(self._rows, totals, strict=True):
+    def _on_plan(self, plan: Planned) -> None:
+        self._plan = plan
+        for name, total in zip(self._rows, (plan.trainings, plan.evaluations, plan.cells), strict=True):
             self._bars.update(self._rows[name], total=total)
 
-    def _on_say(self, event: Event) -> None:
-        self.step = event["text"]
-        self._plain(self.step, now=True)
+    def _on_status(self, event: Status) -> None:
+        self.status = event.text
+        self._plain(self.status, now=True)
 
-    def _on_note(self, event: Event) -> None:
-        self.console.print(event["text"], style="dim", highlight=False, soft_wrap=True)
-
-    def _on_running(self, event: Event) -> None:
-        self._busy.add(event["holder"])
-        self.step = ""
-
-    def _on_trained(self, event: Event) -> None:
-        self._trained += 1
-        self._spent["trained"] += event["seconds"]
-
-    def _on_evaluated(self, event: Event) -> None:
-        self._evaluated += 1
-        self._spent["evaluated"] += event["seconds"]
-
-    def _on_done(self, event: Event) -> None:
+    def _on_done(self, event: CellDone) -> None:
         self._cells += 1
-        (result,) = read_results([event["of"]], self.store)
+        (result,) = read_results([self.cells[event.cell]], self.store)
         if result.done and (self.best is None or (result.final["gm"] or 0) > (self.best.final["gm"] or 0)):
             self.best = result
 
-    def _on_failed(self, event: Event) -> None:
+    def _on_failed(self, event: CellFailed) -> None:
         self.failed += 1
-        message = f"failed: {event['of'].name}: {event['error']}"
+        message = f"failed: {self.cells[event.cell].name}: {event.error}"
         self.console.print(message, style="red", highlight=False)
 
     def _update(self) -> None:
@@ -114,8 +131,8 @@ class SweepProgress:
         if self._plan is None or not self._busy:
             return ""
         counts = (
-            f"trainings {self._trained}/{self._plan.trainings_to_do}, "
-            f"scores {self._evaluated}/{self._plan.evaluations_to_do}, cells {self._cells}/{self._plan.cells_to_do}"
+            f"trainings {self._trained}/{self._plan.trainings}, "
+            f"scores {self._evaluated}/{self._plan.evaluations}, cells {self._cells}/{self._plan.cells}"
         )
         return " · ".join(filter(None, (counts, self.line())))
 
@@ -131,18 +148,18 @@ class SweepProgress:
         if self._plan is None or not self._busy or not self._evaluated:
             return None
         left = {
-            "trained": (self._plan.trainings_to_do - self._trained, self._trained),
-            "evaluated": (self._plan.evaluations_to_do - self._evaluated, self._evaluated),
+            "trained": (self._plan.trainings - self._trained, self._trained),
+            "evaluated": (self._plan.evaluations - self._evaluated, self._evaluated),
         }
         total = sum(todo * self._spent[kind] / done for kind, (todo, done) in left.items() if done and todo > 0)
         return total / len(self._busy)
 
 
 @contextmanager
-def shown(store: Store, *, quiet: bool = False) -> Iterator[SweepProgress]:
-    """The progress of a sweep is shown on stderr while the block runs."""
+def shown(cells: Sequence[Cell], store: Store, *, quiet: bool = False) -> Iterator[SweepProgress]:
+    """The progress of a sweep of these cells is shown on stderr while the block runs."""
     console = Console(stderr=True, quiet=quiet, markup=False)
-    progress = SweepProgress(store, console)
+    progress = SweepProgress(cells, store, console)
     if not console.is_terminal:
         yield progress
         return

@@ -128,8 +128,9 @@ def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
         scores = ", ".join(f"{title} {_spread(top.means[name], top.sds[name])}" for title, name in titles.items())
         talk.print("Best-in-TIME", style="bold", end="")
         talk.print(f": init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
-    for event in outcome.failures.values():
-        talk.print(f"failed: {event['of'].name}: {event['error']}", style="red")
+    names = {cell.key: cell.name for cell in opened.study.cells}
+    for key, failure in outcome.failures.items():
+        talk.print(f"failed: {names[key]}: {failure.error}", style="red")
     _print_next(opened, outcome, talk)
 
 

@@ -1,0 +1,66 @@
+"""Messages between a sweep and its Ray driver: every kind comes back as it was sent, and no other is taken."""
+
+from typing import Any, get_args
+
+import pytest
+
+from time_ray.cluster.messages import (
+    COMMANDS,
+    CONNECT,
+    DRIVER_EVENTS,
+    Command,
+    Connect,
+    Drain,
+    DriverEvent,
+    RayLost,
+    Ready,
+    Refused,
+    RunTrials,
+    TrialsEnded,
+    from_line,
+    to_line,
+)
+from time_ray.cluster.trial import Scratch
+from time_ray.core.experiment import Run
+from time_ray.events import CellDone, CellFailed, CellsRunning, ExpertTrained, ModelEvaluated, Note, TaskDone
+
+JOB = bytes(range(256))  # no text
+SENT: list[tuple[Any, Any]] = [
+    (CONNECT, Connect(Run(workers=2, trials=3, cache_gb=0.1), "ray files")),
+    (COMMANDS, RunTrials((("a", "b"), ("c",)), JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
+    (COMMANDS, RunTrials((), JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, Drain()),
+    (DRIVER_EVENTS, Ready(4)),
+    (DRIVER_EVENTS, TrialsEnded(("lost", "out of memory"))),
+    (DRIVER_EVENTS, Refused(("RAY_ADDRESS: nothing answers",))),
+    (DRIVER_EVENTS, RayLost("Ray's raylet ended")),
+    (DRIVER_EVENTS, CellsRunning(("a", "b"), "holder")),
+    (DRIVER_EVENTS, TaskDone("a", 0)),
+    (DRIVER_EVENTS, CellDone("a")),
+    (DRIVER_EVENTS, CellFailed("a", "the loss is [/nan]", "Traceback:\n  two lines, and Θ\n")),
+    (DRIVER_EVENTS, ExpertTrained("key", 20, 0.1 + 0.2)),
+    (DRIVER_EVENTS, ModelEvaluated(1e-9)),
+    (DRIVER_EVENTS, Note("decoded images are kept in /data")),
+]
+
+
+@pytest.mark.parametrize(("kinds", "message"), SENT, ids=lambda value: getattr(value, "kind", ""))
+def test_a_message_comes_back_as_it_was_sent(kinds: Any, message: Any) -> None:
+    line = to_line(message, kinds)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    found = from_line(line, kinds)
+    assert found == message
+    assert type(found) is type(message)
+
+
+def test_every_kind_is_sent_above() -> None:
+    assert {type(message) for _, message in SENT} == {Connect, *get_args(Command), *get_args(DriverEvent)}
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"kind": "gossip"}\n', b'{"kind": "ready"}\n', b'{"capacity": 4}\n', to_line(Drain(), COMMANDS), b"{"]
+)
+def test_what_is_none_of_these_kinds_is_an_error(line: bytes) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        from_line(line, DRIVER_EVENTS)

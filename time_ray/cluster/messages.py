@@ -1,0 +1,94 @@
+"""What a sweep and its Ray driver (see ray_driver.py) tell each other: typed messages, each a line of JSON."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, TypeAlias, TypeVar
+
+from pydantic import Base64Bytes, Discriminator, TypeAdapter
+
+from time_ray.cluster.trial import Scratch
+from time_ray.core.experiment import Run
+from time_ray.events import TrialEvent
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Connect:
+    """How to connect to Ray: what the driver is told first. The folder is for Ray's files."""
+
+    run: Run
+    folder: str
+    kind: Literal["connect"] = field(default="connect", repr=False)
+
+
+@dataclass(frozen=True)
+class RunTrials:
+    """Run every bundle of cells in a trial of its own."""
+
+    bundles: tuple[tuple[str, ...], ...]  # cell keys
+    job: Base64Bytes  # a pickled Job: only workers open it
+    coordinator: str  # the name of the coordinator's actor, which is to be made
+    scratch: Scratch
+    kind: Literal["run_trials"] = field(default="run_trials", repr=False)
+
+
+@dataclass(frozen=True)
+class Drain:
+    """Let trials finish what they are at, and stop. It may come at any time."""
+
+    kind: Literal["drain"] = field(default="drain", repr=False)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Ray is connected, and trials can be run."""
+
+    capacity: int  # trials at once
+    kind: Literal["ready"] = field(default="ready", repr=False)
+
+
+@dataclass(frozen=True)
+class TrialsEnded:
+    """All trials that were asked for have ended; the errors are of those that did so early."""
+
+    errors: tuple[str, ...]
+    kind: Literal["trials_ended"] = field(default="trials_ended", repr=False)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Ray cannot be used as the user wants it; each fault is one line. The driver ends."""
+
+    faults: tuple[str, ...]
+    kind: Literal["refused"] = field(default="refused", repr=False)
+
+
+@dataclass(frozen=True)
+class RayLost:
+    """Ray, or a part of it that nothing goes on without, has ended. So does the driver."""
+
+    reason: str
+    kind: Literal["ray_lost"] = field(default="ray_lost", repr=False)
+
+
+Command: TypeAlias = RunTrials | Drain
+DriverEvent: TypeAlias = TrialEvent | Ready | TrialsEnded | Refused | RayLost
+
+CONNECT: TypeAdapter[Connect] = TypeAdapter(Connect)
+COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("kind")])
+DRIVER_EVENTS: TypeAdapter[DriverEvent] = TypeAdapter(Annotated[DriverEvent, Discriminator("kind")])
+
+
+def to_line(message: T, kinds: TypeAdapter[T]) -> bytes:
+    """The message as a line of JSON."""
+    return kinds.dump_json(message) + b"\n"
+
+
+def from_line(line: bytes, kinds: TypeAdapter[T]) -> T:
+    """The message that a line holds.
+
+    Raises:
+        ValueError: The line is no message of these kinds.
+
+    """
+    return kinds.validate_json(line)
