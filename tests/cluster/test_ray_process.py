@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from time_ray.cluster import ray_process
+from time_ray.cluster.messages import COMMANDS, Drain, to_line
 from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
 from time_ray.core.experiment import Run
 
@@ -70,7 +71,8 @@ def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch
     assert [path.name for path in root.iterdir()] == ["broken"]
 
 
-def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path) -> None:
+@pytest.mark.parametrize("last_words", [b"", to_line(Drain(), COMMANDS)[:-3]], ids=["", "half a command"])
+def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path, last_words: bytes) -> None:
     """The end of its commands ends the process, however far it is, and its folder is gone."""
     assert "RAY_ADDRESS" not in os.environ
     folder = root / "tr-some"
@@ -78,6 +80,7 @@ def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path) -> None:
     process = RayProcess(folder)
     process.connect(Run())
     assert process._process.stdin is not None
+    process._process.stdin.write(last_words)
     process._process.stdin.close()
     process._process.wait(60)
     assert not folder.exists()

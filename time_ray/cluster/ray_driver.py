@@ -79,6 +79,8 @@ class CommandReader:
 
     def _listen(self, folder: str) -> None:
         for line in self._source:
+            if not line.endswith(b"\n"):
+                break  # the sweep was killed while it wrote
             self._take(from_line(line, COMMANDS))
         if "RAY_ADDRESS" in os.environ:  # others use this cluster, too: take leave
             signal.raise_signal(signal.SIGINT)
