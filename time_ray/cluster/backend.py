@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -114,7 +114,9 @@ class SweepBackend:
     def merge(self, merge: Merged | Running) -> Weights:
         """See Backend."""
         started = time.perf_counter()
-        weights = cast("Weights", self._shared(lambda: self._merges(merge), merge))  # a merge is made, or raises
+        weights = cast(
+            "Weights", self.ranks.broadcast_tensors(lambda: self._merges(merge))
+        )  # a merge is made, or raises
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -150,7 +152,7 @@ class SweepBackend:
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See Backend."""
-        return self._shared(lambda: self._cached(recipe), recipe)
+        return self.ranks.broadcast_tensors(lambda: self._cached(recipe))
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See Backend."""
@@ -215,21 +217,6 @@ class SweepBackend:
         if isinstance(recipe, Trained):
             raise MissingExpertError(recipe.key)
         return self._merges(recipe)
-
-    def _shared(self, make: Callable[[], Weights | None], recipe: Recipe) -> Weights | None:
-        """What rank 0 makes or finds, on every rank; its None and its errors, too."""
-        made: list[Weights | None] = []
-
-        def on_first() -> bool:
-            made.append(make())
-            return made[0] is not None
-
-        if not self.ranks.broadcast(on_first):
-            return None
-        weights = made[0] if made else None
-        if self.ranks.size == 1:
-            return weights
-        return self.ranks.broadcast_tensors(weights, self.load(_base_of(recipe)))
 
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from time_ray.cluster.ranks import Ranks
@@ -31,21 +30,17 @@ class StepCheckpoints:
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
         """The newest whole checkpoint, on every worker."""
-        found: list[tuple[int, dict[str, Tensor]]] = []
+        steps: list[int] = []  # on rank 0
 
-        def on_first() -> tuple[int, dict[str, tuple[torch.Size, torch.dtype]]] | None:
-            newest = self._store.progress(self._key) if self._share else None
-            if newest is None:
+        def newest() -> Mapping[str, Tensor] | None:
+            found = self._store.progress(self._key) if self._share else None
+            if found is None:
                 return None
-            found.append(newest)
-            return newest[0], {name: (tensor.shape, tensor.dtype) for name, tensor in newest[1].items()}
+            steps.append(found[0])
+            return found[1]
 
-        form = self._ranks.broadcast(on_first)
-        if form is None:
-            return None
-        step, tensors = form
-        like = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in tensors.items()}
-        return step, self._ranks.broadcast_tensors(found[0][1] if found else None, like)
+        state = self._ranks.broadcast_tensors(newest)
+        return None if state is None else (self._ranks.broadcast(lambda: steps[0]), dict(state))
 
     def due(self, step: int) -> bool:
         """Whether it is time for one after that many steps. Workers talk about it only every now and then."""

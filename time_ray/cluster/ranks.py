@@ -35,12 +35,24 @@ class Ranks:
             raise box[1]
         return box[0]  # type: ignore[return-value]
 
-    def broadcast_tensors(self, weights: Mapping[str, Tensor] | None, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Rank 0's weights on every rank; `like` gives names, shapes and dtypes to the others."""
-        result = {}
-        for name, form in like.items():
-            tensor = torch.empty_like(form) if weights is None else weights[name].contiguous()
-            if self.size > 1:
-                dist.broadcast(tensor, src=0, group=self._group)
-            result[name] = tensor
-        return result
+    def broadcast_tensors(self, find: Callable[[], Mapping[str, Tensor] | None]) -> Mapping[str, Tensor] | None:
+        """The tensors that `find` returns on rank 0, on every rank; its None and its errors, too."""
+        if self.size == 1:
+            return find()
+        found: dict[str, Tensor] = {}
+
+        def forms() -> dict[str, tuple[torch.Size, torch.dtype]] | None:
+            tensors = find()
+            if tensors is None:
+                return None
+            found.update({name: tensor.contiguous() for name, tensor in tensors.items()})
+            return {name: (tensor.shape, tensor.dtype) for name, tensor in found.items()}
+
+        like = self.broadcast(forms)
+        if like is None:
+            return None
+        if self.rank > 0:
+            found = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in like.items()}
+        for tensor in found.values():
+            dist.broadcast(tensor, src=0, group=self._group)
+        return found
