@@ -16,8 +16,10 @@ from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.keys import key_of
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
-from time_ray.loop import Accuracy, DeployedModel, MissingExpertError, Weights, realize, run
+from time_ray.loop import Accuracy, DeployedModel, run
 from time_ray.packing import by_trajectory
+from time_ray.realize import realize
+from time_ray.weight_cache import Weights
 
 
 class Interrupted(Exception):  # noqa: N818 what happens to a process is no error of its code
@@ -41,9 +43,12 @@ class ToyBackend:
         self._called("train", expert.key)
         return {"w": start["w"] + _vector(expert.training.key)}
 
-    def merge(self, merge: Merged | Running) -> Weights:
+    def merge(self, merge: Merged | Running) -> Weights | None:
         self._called("merge", merge.key)
-        return {"w": self._merged(merge)}
+        try:
+            return {"w": self._merged(merge)}
+        except KeyError:  # an expert that is lost
+            return None
 
     def evaluate(self, _: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
         for weights in models:
@@ -87,8 +92,6 @@ class ToyBackend:
         if isinstance(recipe, Base):
             return _vector(recipe.key)
         if isinstance(recipe, Trained):
-            if recipe.key not in self.weights:
-                raise MissingExpertError(recipe.key)
             return self.weights[recipe.key]["w"]
         if isinstance(recipe, Running):
             share = 0.5 if recipe.weight is None else recipe.weight

@@ -26,11 +26,11 @@ from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
 from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
-from time_ray.loop import Weights
 from time_ray.packing import pack
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.tracking.tracker import Tracker
+from time_ray.weight_cache import Weights
 
 Make = Callable[..., Path]
 Command = Callable[..., Any]

@@ -11,8 +11,8 @@ from time_ray import api, merging
 from time_ray.clip.models import base_weights
 from time_ray.core.grid import Step
 from time_ray.core.recipe import Recipe
-from time_ray.loop import Weights
 from time_ray.store.store import Store
+from time_ray.weight_cache import Weights
 
 WINDOWS = {
     "init": {"name": "window", "size": 2},

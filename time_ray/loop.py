@@ -3,54 +3,29 @@
 "How to Merge Your Multimodal Models Over Time?", https://arxiv.org/abs/2412.06712
 """
 
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeAlias
 
-from torch import Tensor
-
 from time_ray.core.grid import Cell, Setting
-from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
+from time_ray.core.recipe import Recipe
+from time_ray.realize import WeightBackend, obtain, realize
+from time_ray.weight_cache import Weights
 
-Weights: TypeAlias = Mapping[str, Tensor]
 Accuracy: TypeAlias = Mapping[str, float]  # percent, by dataset
 
-PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
 
-
-class Backend(Protocol):
-    """What the loop needs: four things that compute, three that keep weights, two that keep scores, one lock."""
-
-    def load(self, base: Base) -> Weights:
-        """The pretrained weights."""
-
-    def train(self, expert: Trained, start: Weights) -> Weights:
-        """The expert: the start, trained on the recipe's task."""
-
-    def merge(self, merge: Merged | Running) -> Weights:
-        """The merged weights."""
+class Backend(WeightBackend, Protocol):
+    """What the loop acts on: where weights are made and kept, and their scores, too."""
 
     def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
         """Accuracy of each model on every dataset of the setting; as many in one pass over the images as fit."""
-
-    def has(self, recipe: Recipe) -> bool:
-        """Whether the weights are in the store."""
-
-    def get(self, recipe: Recipe) -> Weights | None:
-        """The weights from the store, or None."""
-
-    def put(self, recipe: Recipe, weights: Weights) -> None:
-        """The weights are in the store."""
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """The scores of these weights from the store, or None."""
 
     def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
         """The scores are in the store."""
-
-    def lease(self, name: str) -> AbstractContextManager[bool]:
-        """True: what has this name is ours to make. False: another trial is making it; look again later."""
 
 
 class DeployedModel(NamedTuple):
@@ -60,9 +35,6 @@ class DeployedModel(NamedTuple):
     task: int
     recipe: Recipe
     accuracy: Accuracy
-
-
-Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
 
 def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | None]:
@@ -78,16 +50,6 @@ def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | Non
         if steps[0].training is setting.trainings[-1]:
             keep(deployed, backend)
         yield from evaluated(cells, steps[0].training.task.number, deployed, backend)  # eval
-
-
-def obtain(expert: Trained, backend: Backend) -> Waiting:
-    """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
-    while not backend.has(expert):
-        with backend.lease(expert.key) as ours:
-            if ours and not backend.has(expert):
-                backend.put(expert, backend.train(expert, realize(expert.start, backend)))
-        if not ours:
-            yield
 
 
 def keep(models: Iterable[Recipe], backend: Backend) -> None:
@@ -126,46 +88,3 @@ def score(models: Sequence[Recipe], setting: Setting, backend: Backend) -> Gener
 def _found(models: Sequence[Recipe], setting: Setting, backend: Backend) -> dict[str, Accuracy]:
     looked_up = ((recipe.key, backend.scores(setting, recipe)) for recipe in models)
     return {key: accuracy for key, accuracy in looked_up if accuracy is not None}
-
-
-def realize(recipe: Recipe, backend: Backend) -> Weights:
-    """The tensors of a recipe, taken from the store where they are there and made where they are not."""
-    if isinstance(recipe, Base):
-        return backend.load(recipe)
-    while (found := backend.get(recipe)) is None:
-        if isinstance(recipe, Trained):
-            _wait(obtain(recipe, backend))
-            continue
-        try:
-            return backend.merge(recipe)
-        except MissingExpertError as missing:
-            _wait(obtain(missing.among(recipe), backend))
-    return found
-
-
-def _wait(waiting: Waiting) -> None:
-    """See it through here: what was lost is needed at once."""
-    for _ in waiting:
-        time.sleep(PAUSE_SECONDS)
-
-
-class MissingExpertError(Exception):
-    """A merge needs an expert that is not in the store, or no longer whole there."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-    def among(self, recipe: Recipe) -> Trained:
-        """The expert that is missing from this merge."""
-        return next(expert for expert in _experts(recipe) if expert.key == self.key)
-
-
-def _experts(recipe: Recipe) -> Iterator[Trained]:
-    while isinstance(recipe, Running):
-        yield recipe.newer
-        recipe = recipe.older
-    if isinstance(recipe, Merged):
-        yield from recipe.experts
-    elif isinstance(recipe, Trained):
-        yield recipe

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 from time_ray.clip import models
 from time_ray.clip.evaluate import evaluate
@@ -23,12 +22,13 @@ from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describ
 from time_ray.data.batches import batches
 from time_ray.data.image_cache import Squares
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
-from time_ray.loop import Accuracy, MissingExpertError, Weights
-from time_ray.merges import Merges, WeightCache, num_bytes
+from time_ray.loop import Accuracy
+from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
+from time_ray.weight_cache import WeightCache, Weights, num_bytes
 
 MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
@@ -50,7 +50,7 @@ class SweepBackend:
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
         self._bases: dict[str, Weights] = {}
         self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
-        self._merges = Merges(self._realize, self._cache)
+        self._merges = IncrementalMerges(self.load, self._read, self._cache)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
         self._squares = Squares(folder, lambda text: self.emit(Note(text))) if folder else None
@@ -111,12 +111,10 @@ class SweepBackend:
         with_moments = 3 * num_bytes(start)
         return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
 
-    def merge(self, merge: Merged | Running) -> Weights:
+    def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
-        weights = cast(
-            "Weights", self.ranks.broadcast_tensors(lambda: self._merges(merge))
-        )  # a merge is made, or raises
+        weights = self.ranks.broadcast_tensors(lambda: self._merges(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -152,7 +150,7 @@ class SweepBackend:
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See Backend."""
-        return self.ranks.broadcast_tensors(lambda: self._cached(recipe))
+        return self.ranks.broadcast_tensors(lambda: self._read(recipe))
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See Backend."""
@@ -199,24 +197,13 @@ class SweepBackend:
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
 
-    def _cached(self, recipe: Recipe) -> Weights | None:
+    def _read(self, recipe: Recipe) -> Weights | None:
         held = self._cache.get(recipe.key)
         if held is None:
             held = self.store.get(recipe.key)
             if held is not None:
                 self._cache.put(recipe.key, held)
         return held
-
-    def _realize(self, recipe: Recipe) -> Weights:
-        """A part of a merge, on rank 0 alone: it may not train, so a lost expert is reported to all ranks."""
-        if isinstance(recipe, Base):
-            return self.load(recipe)
-        found = self._cached(recipe)
-        if found is not None:
-            return found
-        if isinstance(recipe, Trained):
-            raise MissingExpertError(recipe.key)
-        return self._merges(recipe)
 
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:

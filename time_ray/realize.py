@@ -1,0 +1,184 @@
+"""From a recipe to its tensors: found in the store, trained, or merged. The one place for all three."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from time_ray import merging
+from time_ray.core.recipe import Base, History, Merged, Recipe, Running, Trained
+from time_ray.weight_cache import WeightCache, Weights
+
+PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
+
+Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
+
+
+class WeightBackend(Protocol):
+    """Where weights are made and kept. A trial's workers make the same calls in the same order, with equal results."""
+
+    def load(self, base: Base) -> Weights:
+        """The pretrained weights."""
+
+    def train(self, expert: Trained, start: Weights) -> Weights:
+        """The expert: the start, trained on the recipe's task."""
+
+    def merge(self, merge: Merged | Running) -> Weights | None:
+        """The merged weights; None while an expert of theirs is not in the store, or not whole there."""
+
+    def has(self, recipe: Recipe) -> bool:
+        """Whether the weights are in the store; what was found damaged is not."""
+
+    def get(self, recipe: Recipe) -> Weights | None:
+        """The weights from the store, or None."""
+
+    def put(self, recipe: Recipe, weights: Weights) -> None:
+        """The weights are in the store."""
+
+    def lease(self, name: str) -> AbstractContextManager[bool]:
+        """True: what has this name is ours to make. False: another trial is making it; look again later."""
+
+
+def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
+    """The tensors of a recipe, taken from the store where they are there and made where they are not.
+
+    Experts of a merge that are lost, or no longer whole in the store, are trained again.
+    """
+    if isinstance(recipe, Base):
+        return backend.load(recipe)
+    while (weights := _found_or_merged(recipe, backend)) is None:
+        for expert in _experts(recipe):
+            for _ in obtain(expert, backend):
+                time.sleep(PAUSE_SECONDS)
+    return weights
+
+
+def obtain(expert: Trained, backend: WeightBackend) -> Waiting:
+    """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
+    while not backend.has(expert):
+        with backend.lease(expert.key) as ours:
+            if ours and not backend.has(expert):
+                backend.put(expert, backend.train(expert, realize(expert.start, backend)))
+        if not ours:
+            yield
+
+
+def _found_or_merged(recipe: Trained | Merged | Running, backend: WeightBackend) -> Weights | None:
+    found = backend.get(recipe)
+    return backend.merge(recipe) if found is None and not isinstance(recipe, Trained) else found
+
+
+def _experts(recipe: Recipe) -> Sequence[Trained]:
+    """The experts that the weights are made of, oldest first."""
+    newer = []
+    while isinstance(recipe, Running):
+        newer.append(recipe.newer)
+        recipe = recipe.older
+    oldest = list(recipe.experts) if isinstance(recipe, Merged) else [recipe] if isinstance(recipe, Trained) else []
+    return [*oldest, *reversed(newer)]
+
+
+class _Fold(NamedTuple):
+    technique: str
+    experts: History
+    fold: merging.Fold
+
+
+class IncrementalMerges:
+    """Merges as experts arrive: each goes on from the one before it, so a trajectory of T tasks does T merges.
+
+    Args:
+        load: Gives the weights of a base.
+        read: Gives those of an expert or an earlier merge if they are at hand, else None.
+        cache: Keeps merges for those that go on from them.
+        num_folds: How many merges of all experts are kept open for the next expert.
+
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Base], Weights],
+        read: Callable[[Recipe], Weights | None],
+        cache: WeightCache,
+        num_folds: int = 16,
+    ) -> None:
+        self._load = load
+        self._read = read
+        self._cache = cache
+        self._folds: deque[_Fold] = deque(maxlen=num_folds)  # the longest unused falls out
+
+    def __call__(self, merge: Merged | Running) -> Weights | None:
+        """The merged weights; None if an expert of theirs is not at hand."""
+        held = self._cache.get(merge.key)
+        if held is not None:
+            return held
+        return self._all(merge) if isinstance(merge, Merged) else self._running(merge)
+
+    def _running(self, merge: Running) -> Weights | None:
+        """Go back to the newest part that is at hand, and from there on merge step by step."""
+        steps, older = [merge], merge.older
+        while (weights := self._part(older)) is None and isinstance(older, Running):
+            steps.append(older)
+            older = older.older
+        for step in reversed(steps):
+            newer = self._read(step.newer)
+            if weights is None or newer is None:
+                return None
+            weights = self._pair(step, weights, newer)
+            self._cache.put(step.key, weights)
+        return weights
+
+    def _part(self, recipe: Recipe) -> Weights | None:
+        if isinstance(recipe, Base):
+            return self._load(recipe)
+        found = self._read(recipe)
+        return self._all(recipe) if found is None and isinstance(recipe, Merged) else found
+
+    def _pair(self, step: Running, older: Weights, newer: Weights) -> Weights:
+        expert = step.older.key if isinstance(step.older, Trained) else None  # None: a merge, never masked again
+        params: dict[str, Any] = dict(step.technique.pair_params)
+        return merging.pair(
+            self._load(step.base),
+            older,
+            newer,
+            step.technique.name,
+            weight=0.5 if step.weight is None else step.weight,
+            ids=(expert, step.newer.key),
+            **params,
+        )
+
+    def _all(self, merge: Merged) -> Weights | None:
+        """Add to a fold whatever it has not seen yet; begin a new one if none went this way."""
+        fold, missing = self._continued(merge) or self._begun(merge)
+        for expert in missing:
+            weights = self._read(expert)
+            if weights is None:
+                return None
+            fold.add(weights, id=expert.key)
+        self._folds.append(_Fold(merge.technique.key, merge.experts, fold))
+        weights = fold.result()
+        self._cache.put(merge.key, weights)
+        return weights
+
+    def _continued(self, merge: Merged) -> tuple[merging.Fold, list[Trained]] | None:
+        for held in self._folds:
+            missing = _since(merge.experts, held.experts)
+            if held.technique == merge.technique.key and missing is not None:
+                self._folds.remove(held)
+                return held.fold, missing
+        return None
+
+    def _begun(self, merge: Merged) -> tuple[merging.Fold, list[Trained]]:
+        params: dict[str, Any] = dict(merge.technique.params)
+        return merging.fold(merge.technique.name, self._load(merge.base), **params), list(merge.experts)
+
+
+def _since(experts: History, seen: History) -> list[Trained] | None:
+    """The experts that came after those seen, oldest first; None if what was seen is no part of this history."""
+    newer = []
+    link: History | None = experts
+    while link is not None and link.length > seen.length:
+        newer.append(link.newest)
+        link = link.previous
+    return newer[::-1] if link is not None and link.key == seen.key else None
