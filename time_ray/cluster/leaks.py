@@ -5,12 +5,24 @@ is killed before that keeps their resources reserved for as long as the job live
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PAUSE_SECONDS = 10.0
 
 
-def watch_for_leaks(over: threading.Event) -> None:
-    """Reservations of this job in which nothing runs, and nothing is about to, are given back while the sweep runs."""
+@contextmanager
+def leaks_given_back() -> Iterator[None]:
+    """Reservations of this job in which nothing runs, and nothing is about to, are given back while the block runs."""
+    over = threading.Event()
+    threading.Thread(target=_watch, args=(over,), daemon=True, name="leaks").start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _watch(over: threading.Event) -> None:
     from ray.exceptions import RayError
     from ray.util.state.exception import RayStateApiException
 

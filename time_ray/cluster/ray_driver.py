@@ -11,11 +11,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any, NoReturn, assert_never
+from functools import partial
+from typing import IO, TYPE_CHECKING, NoReturn, assert_never
 
-from time_ray.cluster.leaks import watch_for_leaks
+from time_ray.cluster.leaks import leaks_given_back
 from time_ray.cluster.messages import (
     COMMANDS,
     CONNECT,
@@ -32,12 +31,14 @@ from time_ray.cluster.messages import (
     from_line,
     to_line,
 )
+from time_ray.cluster.polling import POLL_SECONDS, polling
 from time_ray.cluster.ray_cluster import Capacity, capacity, connected, lost_part
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.trial import tune_trial
 from time_ray.core.errors import UserError
 
-POLL_SECONDS = 0.25
+if TYPE_CHECKING:
+    from time_ray.cluster.coordinator_actor import RemoteCoordinator  # Ray reads its settings when it is imported
 
 
 class EventWriter:
@@ -146,7 +147,7 @@ def _round(asked: RunTrials, found: Capacity, commands: CommandReader, events: E
 
     actor = CoordinatorActor.options(name=asked.coordinator).remote()
     try:
-        with _following(RemoteCoordinator(actor), commands, events):
+        with polling(partial(_pass_on, RemoteCoordinator(actor), commands, events)), leaks_given_back():
             return _tune(asked, found)
     finally:
         ray.kill(actor)
@@ -180,31 +181,12 @@ def _tune(asked: RunTrials, found: Capacity) -> list[str]:
     return [str(error).strip().splitlines()[-1] for error in ended.errors]
 
 
-@contextmanager
-def _following(coordinator: Any, commands: CommandReader, events: EventWriter) -> Iterator[None]:
-    """Events are passed on while the block runs, and what killed processes have reserved is given back."""
-    over = threading.Event()
-    follower = threading.Thread(target=_follow, args=(coordinator, over, commands, events), daemon=True)
-    follower.start()
-    threading.Thread(target=watch_for_leaks, args=(over,), daemon=True, name="leaks").start()
-    try:
-        yield
-    finally:
-        over.set()
-        follower.join()
-
-
-def _follow(coordinator: Any, over: threading.Event, commands: CommandReader, events: EventWriter) -> None:
-    told = False
-    while True:
-        last = over.wait(POLL_SECONDS)
-        if commands.draining.is_set() and not told:
-            coordinator.drain()
-            told = True
-        for event in coordinator.events():
-            events.write(event)
-        if last:
-            return
+def _pass_on(coordinator: "RemoteCoordinator", commands: CommandReader, events: EventWriter) -> None:
+    """The sweep hears what trials told the coordinator, and the coordinator that they shall stop."""
+    if commands.draining.is_set():
+        coordinator.drain()  # again and again: an actor that was started anew knows nothing
+    for event in coordinator.events():
+        events.write(event)
 
 
 if __name__ == "__main__":

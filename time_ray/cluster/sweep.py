@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -17,6 +18,7 @@ import torch
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.polling import polling
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
 from time_ray.cluster.trial import Job, Scratch
@@ -48,7 +50,6 @@ from time_ray.tracking.history import owners
 from time_ray.tracking.mlflow_sync import MlflowSync
 from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
 
-POLL_SECONDS = 0.25
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
 
 Watch = Callable[[Event], None]
@@ -156,7 +157,7 @@ class _Sweep:
             coordinator = LocalCoordinator()
             todo = [result.cell for result in results if not result.done]
             self._pass_on = coordinator.drain
-            with self._following(coordinator), _torch_threads(settings.threads):
+            with polling(partial(self._take_all, coordinator)), _torch_threads(settings.threads):
                 work(todo, SweepBackend(self.study, self.store, coordinator))
             return
         errors, lost = [], 0
@@ -233,24 +234,9 @@ class _Sweep:
             if cell.key not in self.failures and not self.drained:
                 self._take(CellFailed(cell.key, why))
 
-    @contextmanager
-    def _following(self, coordinator: LocalCoordinator) -> Iterator[None]:
-        """Events are taken from the coordinator while the block runs."""
-        over = threading.Event()
-        follower = threading.Thread(target=self._follow, args=(coordinator, over), daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            over.set()
-            follower.join()
-
-    def _follow(self, coordinator: LocalCoordinator, over: threading.Event) -> None:
-        last = False
-        while not last:
-            last = over.wait(POLL_SECONDS)
-            for event in coordinator.events():
-                self._take(event)
+    def _take_all(self, coordinator: LocalCoordinator) -> None:
+        for event in coordinator.events():
+            self._take(event)
 
     def _take(self, event: TrialEvent) -> None:
         match event:
