@@ -38,9 +38,20 @@ class DeployedModel(NamedTuple):
 
 
 def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | None]:
-    """Run cells of one trajectory, and yield what each deploys after every task. What is stored is not made again.
+    """Run cells of one trajectory, task after task. What is stored is not made again.
 
-    None in between: another trial is making what these cells need, so there is time for something else.
+    Args:
+        cells: Cells that share their experts, and so can go in step.
+        backend: What trains, merges, evaluates and keeps.
+
+    Yields:
+        What each cell deploys after every task, and how well; None while another trial makes what these cells need,
+        so that there is time for something else.
+
+    Raises:
+        CellError: These cells cannot go on: a loss is not finite, or an image is broken.
+        StoreError: The storage cannot be read or written just now.
+
     """
     setting = cells[0].setting
     yield from evaluated(cells, 0, [setting.base] * len(cells), backend)

@@ -14,8 +14,15 @@ def pack(
 ) -> list[list[Cell]]:
     """Bundles of cells, longest first; results never depend on them.
 
-    Cells of one trajectory stay together. `seconds` is the cost of each trajectory where it is known; long ones get
-    a bundle each, the rest is spread evenly over `capacity` bundles, as many as run at once.
+    Cells of one trajectory stay together. Long trajectories get a bundle each, the rest is spread evenly.
+
+    Args:
+        cells: The cells to be run.
+        capacity: How many bundles run at once.
+        seconds: What each trajectory costs, by its key, where that is known.
+        stored: What need not be made again.
+        one_each: Every cell is a bundle of its own.
+
     """
     if one_each:
         return [[cell] for cell in cells]

@@ -44,6 +44,11 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
     """The tensors of a recipe, taken from the store where they are there and made where they are not.
 
     Experts of a merge that are lost, or no longer whole in the store, are trained again.
+
+    Raises:
+        CellError: A training that it takes failed.
+        StoreError: The storage cannot be read or written just now.
+
     """
     if isinstance(recipe, Base):
         return backend.load(recipe)
@@ -55,7 +60,16 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
 
 
 def obtain(expert: Trained, backend: WeightBackend) -> Waiting:
-    """The expert is in the store: found there, trained here, or trained meanwhile by another trial."""
+    """The expert is in the store: found there, trained here, or trained meanwhile by another trial.
+
+    Yields:
+        None, while the other trial trains it.
+
+    Raises:
+        CellError: Its training failed.
+        StoreError: The storage cannot be read or written just now.
+
+    """
     while not backend.has(expert):
         with backend.lease(expert.key) as ours:
             if ours and not backend.has(expert):

@@ -35,7 +35,17 @@ _EVALUATION = "evaluation"
 
 
 class SweepBackend:
-    """See loop.Backend. With several workers every method is called on all of them, and all return the same."""
+    """See loop.Backend. With several workers every method is called on all of them, and all return the same.
+
+    Only rank 0 reads and writes the store, merges, and speaks with the coordinator; all ranks train and evaluate.
+
+    Args:
+        study: The experiment, whose cells are run.
+        store: Where weights and scores are kept.
+        coordinator: Who says which trial makes what, and hears what happens.
+        device: Where this worker trains and evaluates. Weights rest on the CPU.
+
+    """
 
     def __init__(self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu") -> None:
         self.store = store

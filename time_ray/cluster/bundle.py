@@ -18,7 +18,15 @@ Moved = Literal["on", "waiting", "over"]
 
 
 def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
-    """Every cell has run as far as it can. A trajectory goes on until it must wait for another trial; then the next."""
+    """Every cell has run as far as it can, and the coordinator has heard how far that is.
+
+    A trajectory goes on until it must wait for another trial; then the next does.
+
+    Raises:
+        StoreError: The storage cannot be read or written just now: no cell can go on.
+        Exception: Something unforeseen, on one of several workers: all of them must start again.
+
+    """
     going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
     current, waited = None, 0
     while going and not backend.ranks.broadcast(backend.coordinator.draining):

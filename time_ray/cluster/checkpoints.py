@@ -13,9 +13,15 @@ BYTES_A_SECOND = 0.5e9  # until a first checkpoint tells what one costs
 
 
 class StepCheckpoints:
-    """See learn.train.Progress: the state of one expert's training in the store, under the expert's key.
+    """See clip.train.Progress: the state of one expert's training in the store. Rank 0 writes, reads, and decides when.
 
-    Rank 0 writes and reads, and decides when; `share` is how much of the time writing may take, 0 for none at all.
+    Args:
+        store: Where checkpoints are kept.
+        key: The expert's.
+        ranks: The workers that train it.
+        share: How much of the time writing may take; 0: no checkpoints.
+        num_bytes: The size of a checkpoint, from which the first one's cost is guessed.
+
     """
 
     def __init__(self, store: Store, key: str, ranks: Ranks, *, share: float, num_bytes: int) -> None:

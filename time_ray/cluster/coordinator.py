@@ -17,7 +17,13 @@ class Coordinator(Protocol):
     """What a trial needs of the coordinator."""
 
     def lease(self, name: str, holder: str) -> bool:
-        """Whether what has this name is now the holder's to make: nobody else alive holds it."""
+        """Whether what has this name is now the holder's to make: nobody else holds it, or whoever does is dead.
+
+        Args:
+            name: What is to be made: an expert by its key, or scores by theirs.
+            holder: Who asks. Its leases end LEASE_SECONDS after it was last heard of.
+
+        """
 
     def release(self, name: str, holder: str) -> None:
         """The holder no longer makes it."""

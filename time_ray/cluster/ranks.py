@@ -21,7 +21,10 @@ class Ranks:
         self._group: Any = dist.new_group(backend="gloo") if self.size > 1 else None
 
     def broadcast(self, ask: Callable[[], T]) -> T:
-        """What `ask` returns on rank 0, on every rank; an error that it raises there is raised on every rank."""
+        """What `ask` returns on rank 0, on every rank; an error that it raises there is raised on every rank.
+
+        Called on every rank; only rank 0 asks. The answer is pickled, so it must not be large.
+        """
         if self.size == 1:
             return ask()
         box: list[object] = [None, None]
@@ -36,7 +39,10 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def broadcast_tensors(self, find: Callable[[], Mapping[str, Tensor] | None]) -> Mapping[str, Tensor] | None:
-        """The tensors that `find` returns on rank 0, on every rank; its None and its errors, too."""
+        """The tensors that `find` returns on rank 0, on every rank; its None and its errors, too.
+
+        Called on every rank. Tensors are on the CPU; where there is one rank they are what `find` returned.
+        """
         if self.size == 1:
             return find()
         found: dict[str, Tensor] = {}

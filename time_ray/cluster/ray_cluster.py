@@ -44,7 +44,12 @@ class Capacity:
 
 
 def check_address() -> None:
-    """RAY_ADDRESS, if set, names a cluster in a form that Ray understands, and something answers there."""
+    """RAY_ADDRESS, if set, names a cluster in a form that Ray understands, and something answers there.
+
+    Raises:
+        UserError: It does not.
+
+    """
     address = os.environ.get("RAY_ADDRESS")
     if not address or address == "auto":
         return
@@ -60,7 +65,16 @@ def check_address() -> None:
 
 @contextmanager
 def connected(run: Run, folder: str) -> Iterator[None]:
-    """A Ray cluster is connected while the block runs; a local one is started for it, with its files in the folder."""
+    """A Ray cluster is connected while the block runs: the one that RAY_ADDRESS names, else one started for the block.
+
+    Args:
+        run: How the sweep executes.
+        folder: Where a cluster that is started keeps its files.
+
+    Raises:
+        UserError: The cluster cannot be joined, or lacks what a sweep needs of it.
+
+    """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     if "RAY_ADDRESS" not in os.environ:
@@ -146,7 +160,12 @@ def _check_state_api() -> None:
 
 
 def capacity(run: Run) -> Capacity:
-    """How many trials run at once on this cluster. UserError if not even one fits."""
+    """What a trial occupies on the connected cluster, and how many run at once.
+
+    Raises:
+        UserError: Not even one fits, and the cluster cannot grow.
+
+    """
     import ray
 
     total = ray.cluster_resources()

@@ -69,7 +69,13 @@ class RayProcess:
         self._send(to_line(Connect(run, str(self._folder)), CONNECT))
 
     def capacity(self) -> int:
-        """How many trials fit at once. UserError if not even one does."""
+        """How many trials run at once.
+
+        Raises:
+            UserError: Not even one fits, or Ray cannot be used as it was asked for.
+            RayLostError: Ray has ended.
+
+        """
         while not isinstance(event := self._next(), Ready):
             continue
         return event.capacity
@@ -77,9 +83,20 @@ class RayProcess:
     def run_round(
         self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[TrialEvent], None]
     ) -> list[str]:
-        """Every bundle of cells was given to a trial, and all trials ended; why some of them did so early.
+        """Run every bundle of cells in a trial of its own, until all trials have ended.
 
-        `take` hears what happens while it does.
+        Args:
+            bundles: Keys of the cells of each trial.
+            job: What every worker is told.
+            scratch: Where Ray may write.
+            take: Called with what trials tell, as it comes.
+
+        Returns:
+            Why trials ended early, if some did; one line each.
+
+        Raises:
+            RayLostError: Ray has ended; what trials had finished is in the store.
+
         """
         packed = tuple(tuple(bundle) for bundle in bundles)
         self._send(to_line(RunTrials(packed, pickle.dumps(job), job.coordinator, scratch), COMMANDS))

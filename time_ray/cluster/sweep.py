@@ -76,7 +76,19 @@ class Outcome:
 def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     """Run every cell that is not done yet. The same call again resumes, and does nothing once all is done.
 
-    `watch` gets every event (see time_ray.events): the plan, what trials tell, and what the sweep itself is at.
+    Args:
+        study: What to run.
+        files: The storage.
+        watch: Called with every event (see time_ray.events): what is to do, what trials tell, what the sweep is at.
+
+    Returns:
+        How it ended. Cells that failed and an MLflow that did not answer are in it, and raise nothing.
+
+    Raises:
+        UserError: It cannot start: the storage cannot be written or is in use by another sweep of this name, weights
+            are not there, or Ray cannot be used as it was asked for.
+        StoreError: The storage went away meanwhile.
+
     """
     started = time.monotonic()
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
@@ -101,7 +113,7 @@ class _Sweep:
         self.failures: dict[str, CellFailed] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
-        self._pass_on: Callable[[], None] = lambda: None  # to trials: that they shall stop
+        self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self.mlflow: MlflowSync | None = None
 
     def run(self) -> Outcome:
@@ -148,7 +160,7 @@ class _Sweep:
         if self.drained:
             raise KeyboardInterrupt
         self.drained = True
-        threading.Thread(target=self._pass_on, name="drain").start()  # this one may be writing to Ray just now
+        threading.Thread(target=self._drain, name="drain").start()  # this one may be writing to Ray just now
         self._status("finishing what is running; Ctrl-C again stops at once")
 
     def _run_missing(self, results: Sequence[CellResult]) -> None:
@@ -156,7 +168,7 @@ class _Sweep:
         if settings.workers == 0:
             coordinator = LocalCoordinator()
             todo = [result.cell for result in results if not result.done]
-            self._pass_on = coordinator.drain
+            self._drain = coordinator.drain
             with polling(partial(self._take_all, coordinator)), _torch_threads(settings.threads):
                 work(todo, SweepBackend(self.study, self.store, coordinator))
             return
@@ -183,7 +195,7 @@ class _Sweep:
         self._status("starting Ray")
         errors: list[str] = []
         with ray_process(self.study.experiment.run) as (ray, folder):
-            self._pass_on = ray.drain
+            self._drain = ray.drain
             for _ in range(MAX_ROUNDS):
                 capacity = ray.capacity()
                 if not (todo := self._todo()):

@@ -22,10 +22,20 @@ LAST_TRIES = 3  # in a row and in vain, once the sweep is over
 
 
 class MlflowSync:
-    """A thread that copies cells into MLflow soon after they change, and all of them at the end."""
+    """A thread that copies cells into MLflow soon after they change, and all of them at the end.
+
+    Args:
+        study: The experiment whose cells are copied.
+        files: The storage that they are copied from.
+        make_tracker: Opens MLflow; called again after every failure.
+
+    Attributes:
+        lag: Once it is over, what MLflow lacks, and why; None if it lacks nothing.
+
+    """
 
     def __init__(self, study: Study, files: Files, make_tracker: Callable[[Study, Files], Tracker] = Tracker) -> None:
-        self.lag: str | None = None  # once it is over: what MLflow lacks, and why
+        self.lag: str | None = None
         self._study = study
         self._files = files
         self._make_tracker = make_tracker
@@ -112,9 +122,14 @@ class MlflowSync:
 
 
 def copy_all(study: Study, files: Files) -> str | None:
-    """MLflow holds all that the store has of this study; what it lacks, and why, if it could not be written.
+    """MLflow holds all that the store has of this study.
 
-    UserError while a sweep of it runs: that one copies its cells by itself.
+    Returns:
+        What it lacks, and why, if it could not be written; else None.
+
+    Raises:
+        UserError: A sweep of this name runs: it copies its cells by itself.
+
     """
     with lease(files, study.experiment.name):
         sync = MlflowSync(study, files)
