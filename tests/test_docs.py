@@ -134,7 +134,7 @@ def test_the_sweep_from_python_runs(
 ) -> None:
     """The example as it stands, but for the file that it opens."""
     path = new_experiment(tmp_path, init="ft", deploy=["ft", "all"])
-    code = next(block for block in blocks(document, "python") if "api.sweep" in block)
+    code = "\n".join(block for block in blocks(document, "python") if "api.sweep" in block)
     monkeypatch.chdir(tmp_path)
     exec(code.replace("experiments/quickstart.yaml", str(path)), {})  # noqa: S102 - the page's own words
 
