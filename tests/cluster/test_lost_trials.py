@@ -19,7 +19,6 @@ from time_ray.core.grid import Cell
 from time_ray.events import CellsRunning, Status
 from time_ray.store.files import Files
 from time_ray.store.store import Store
-from time_ray.study import resolve
 
 
 class ToyRay:
@@ -89,7 +88,7 @@ def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) ->
         if len(asked) == 1:
             take(CellsRunning(tuple(bundles[0]), "a trial"))
             raise RayLostError("Ray's gcs_server ended")
-        study, coordinator = resolve(job.experiment, job.datasets), LocalCoordinator()
+        study, coordinator = job.open_study(), LocalCoordinator()
         work(study.cells, SweepBackend(study, Store(Files(job.storage)), coordinator))
         return []
 

@@ -11,6 +11,7 @@ from time_ray.core.errors import CellError, StoreError
 from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import run
+from time_ray.merging import MergeError
 from time_ray.packing import by_trajectory
 from time_ray.realize import PAUSE_SECONDS
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from time_ray.plugins import PluginFile
+    from time_ray.study import Study
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class Job:
     study: bytes  # the experiment and its datasets
     storage: str
     coordinator: str  # the coordinator actor's name
+
+    def open_study(self) -> "Study":
+        """The study, with the plugins that it needs loaded. Raises UserError where this machine lacks one."""
+        from time_ray.plugins import load_job_plugins
+        from time_ray.study import resolve
+
+        load_job_plugins(self.plugins, self.installed)
+        return resolve(*pickle.loads(self.study))  # noqa: S301 it comes from our own driver, through Ray
 
 
 @dataclass(frozen=True)
@@ -84,18 +93,15 @@ def train_worker(config: dict[str, Any]) -> None:
     from time_ray.cluster.backend import SweepBackend
     from time_ray.cluster.bundle import work
     from time_ray.cluster.coordinator_actor import RemoteCoordinator
-    from time_ray.plugins import load_job_plugins
     from time_ray.store.files import Files
     from time_ray.store.store import Store
-    from time_ray.study import resolve
 
     job: Job = pickle.loads(config["job"])  # noqa: S301 it comes from our own driver, through Ray
     settings: TrialSettings = config["settings"]
     torch.set_num_threads(settings.threads)
     coordinator = RemoteCoordinator(ray.get_actor(job.coordinator))
     device = str(get_device()) if settings.gpus else "cpu"
-    load_job_plugins(job.plugins, job.installed)
-    study = resolve(*pickle.loads(job.study))  # noqa: S301 from the same driver
+    study = job.open_study()
     backend = SweepBackend(study, Store(Files(job.storage)), coordinator, device=device)
     wanted = set(config["cells"])
     work([cell for cell in study.cells if cell.key in wanted], backend)
