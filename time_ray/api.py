@@ -16,7 +16,7 @@ from time_ray.export import export_cell, pick_cell
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.ranking import Ranked, Ranking, ranking
-from time_ray.results import CellResult, read_results
+from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
 from time_ray.store.inventory import Inventory, Reach, Waste, rows
@@ -27,13 +27,13 @@ from time_ray.store.why import Difference, first_difference
 from time_ray.study import StudyError, allot, find_datasets
 
 if TYPE_CHECKING:  # these need torch, which most verbs do not
-    from time_ray.cluster.sweep import Outcome
     from time_ray.stream_orders import Built
 
 __all__ = [
     "BudgetReport",
     "CellResult",
     "Opened",
+    "Outcome",
     "PlanReport",
     "Ranked",
     "Ranking",
@@ -126,7 +126,7 @@ def plan(opened: Opened, tflops: float | None = None) -> PlanReport:
     return plan_report(opened, tflops)
 
 
-def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> "Outcome":
+def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outcome:
     """Run every cell that is not done yet, and return the `Outcome`. The same call again resumes.
 
     Args:

@@ -1,13 +1,14 @@
 """Results, read back from the store: what every cell scored after every task, and what each stage cost."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from time_ray.core.grid import Cell
 from time_ray.core.metrics import AccuracyHistory, scores
 from time_ray.core.plan import Stored
+from time_ray.events import CellFailed
 from time_ray.store.store import Entry, Store
 
 
@@ -48,6 +49,24 @@ class CellResult:
     def final(self) -> Mapping[str, float | None]:
         """Scores after the last task, by metric."""
         return self.rows[-1].scores
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended."""
+
+    results: list[CellResult]
+    failures: Mapping[str, CellFailed] = field(default_factory=dict)  # by cell key
+    interrupted: bool = False
+    tracking_error: str | None = None  # what MLflow lacks, and why
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """130 interrupted, 1 some cell failed, 0 all done."""
+        if self.interrupted:
+            return 130
+        return 0 if all(result.done for result in self.results) else 1
 
 
 def stored(store: Store) -> Stored:

@@ -6,9 +6,8 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import assert_never
@@ -41,7 +40,7 @@ from time_ray.events import (
 from time_ray.packing import pack
 from time_ray.plugins import installed_in, loaded
 from time_ray.rates import read_rates, trajectory_seconds, write_rates
-from time_ray.results import CellResult, read_results, stored
+from time_ray.results import CellResult, Outcome, read_results, stored
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
@@ -53,24 +52,6 @@ from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
 
 Watch = Callable[[Event], None]
-
-
-@dataclass
-class Outcome:
-    """How a sweep ended."""
-
-    results: list[CellResult]
-    failures: Mapping[str, CellFailed] = field(default_factory=dict)  # by cell key
-    interrupted: bool = False
-    tracking_error: str | None = None  # what MLflow lacks, and why
-    seconds: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """130 interrupted, 1 some cell failed, 0 all done."""
-        if self.interrupted:
-            return 130
-        return 0 if all(result.done for result in self.results) else 1
 
 
 def sweep(study: Study, files: Files, watch: Watch) -> Outcome:

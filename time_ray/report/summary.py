@@ -8,11 +8,12 @@ from rich.console import Console
 from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.plan import needs
+from time_ray.opened import Opened
 from time_ray.planning import PlanReport
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
 from time_ray.report.tables import Format
-from time_ray.results import CellResult
+from time_ray.results import CellResult, Outcome
 
 
 def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
@@ -109,7 +110,7 @@ def _time(seconds: float | None) -> str:
     )
 
 
-def print_outcome(opened: Any, outcome: Any, talk: Console) -> None:
+def print_outcome(opened: Opened, outcome: Outcome, talk: Console) -> None:
     """The end of a sweep: the table of all cells on stdout; the winner, failures and next commands on stderr."""
     rows = sorted(status_rows(outcome.results), key=_by_score)
     _mark_best(rows)
@@ -140,7 +141,7 @@ def _merging_nothing(results: Sequence[CellResult]) -> list[str]:
     return list(dict.fromkeys(f"{cell.init.label}/{cell.deploy.label}" for cell in cells))
 
 
-def _print_next(opened: Any, outcome: Any, talk: Console) -> None:
+def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     done = sum(result.done for result in outcome.results)
     if outcome.interrupted or done < len(outcome.results):
         how = "interrupted" if outcome.interrupted else "not finished"
