@@ -36,7 +36,7 @@ from time_ray.clip.models import create
 from time_ray.clip.retrieval import Pairs, found, recalls
 from time_ray.core.model import ModelSpec
 from time_ray.data.dataset import Dataset
-from time_ray.data.image_cache import Piece, Squares
+from time_ray.data.image_cache import ImageBlock, ImageCache
 from time_ray.data.images import Decoded
 from time_ray.data.importers.imagefolder import import_imagefolder
 
@@ -105,12 +105,12 @@ def models_plainly(folder: Path, models: int) -> dict[str, Any]:
 def models_ours(folder: Path, models: int, *, together: bool, disk: bool) -> dict[str, Any]:
     """Accuracies by one call for all models, or by one for each."""
     clip, dataset = create(ModelSpec(name=MODEL)), Dataset.open(folder / "dataset")
-    squares = Squares(folder / "pixels") if disk else None
+    cache = ImageCache(folder / "pixels") if disk else None
     weights = [weights_of(folder, seed) for seed in range(models)]
     clock, scores = Clock(), []
     with clock:
         for group in [weights] if together else [[one] for one in weights]:
-            scores += evaluate(clip, group, [dataset], batch_size=BATCH, squares=squares)
+            scores += evaluate(clip, group, [dataset], batch_size=BATCH, cache=cache)
     return {
         "scores": [one[dataset.card.name] for one in scores],
         **clock.per_second(len(dataset.split("test")) * models),
@@ -126,13 +126,13 @@ def images_plainly(folder: Path) -> dict[str, Any]:
 
 def images_ours(folder: Path, *, disk: bool) -> dict[str, Any]:
     dataset = Dataset.open(folder / "dataset")
-    decoded, squares = Decoded(dataset.split("test"), SIZE), Squares(folder / "pixels")
+    decoded, cache = Decoded(dataset.split("test"), SIZE), ImageCache(folder / "pixels")
     rows = np.arange(len(dataset.split("test")))
     clock = Clock()
     with clock:
         for first in range(0, len(rows), BATCH):
-            piece = Piece(dataset.card.digest, "test", SIZE, rows[first : first + BATCH])
-            (squares.block(piece, decoded.block) if disk else decoded.block(piece.rows)).sum()
+            block = ImageBlock(dataset.card.digest, "test", SIZE, rows[first : first + BATCH])
+            (cache.get(block, decoded.block) if disk else decoded.block(block.rows)).sum()
     return clock.per_second(len(rows))
 
 

@@ -17,15 +17,15 @@ from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
 from time_ray.data import images
 from time_ray.data.dataset import Dataset, Row
-from time_ray.data.image_cache import Piece, Squares
-from time_ray.data.images import Decoded, ahead
+from time_ray.data.image_cache import ImageBlock, ImageCache
+from time_ray.data.images import Decoded
 
 Rows = NDArray[np.int64]
 SIDE = 70
 
 
 class Decoder:
-    """Squares that follow from their rows, and how often they were asked for."""
+    """Images that follow from their rows, and how often they were asked for."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -35,8 +35,8 @@ class Decoder:
         return np.stack([np.random.default_rng(row).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for row in rows])
 
 
-def piece(*rows: int, dataset: str = "a digest", split: str = "test", size: int = SIDE) -> Piece:
-    return Piece(dataset, split, size, np.array(rows, dtype=np.int64))
+def block(*rows: int, dataset: str = "a digest", split: str = "test", size: int = SIDE) -> ImageBlock:
+    return ImageBlock(dataset, split, size, np.array(rows, dtype=np.int64))
 
 
 def file_of(folder: Path) -> Path:
@@ -46,8 +46,8 @@ def file_of(folder: Path) -> Path:
 
 def test_a_piece_is_decoded_once(tmp_path: Path):
     decode = Decoder()
-    first = Squares(tmp_path).block(piece(1, 4, 9), decode)
-    again = Squares(tmp_path).block(piece(1, 4, 9), decode)
+    first = ImageCache(tmp_path).get(block(1, 4, 9), decode)
+    again = ImageCache(tmp_path).get(block(1, 4, 9), decode)
     assert decode.calls == 1
     assert again.shape == (3, SIDE, SIDE, 3)
     assert np.array_equal(first, again)
@@ -56,10 +56,10 @@ def test_a_piece_is_decoded_once(tmp_path: Path):
 
 
 def test_pieces_of_other_images_are_other_pieces(tmp_path: Path):
-    decode, squares = Decoder(), Squares(tmp_path)
-    others = [piece(1), piece(2), piece(1, 2), piece(1, dataset="b"), piece(1, split="train")]
+    decode, cache = Decoder(), ImageCache(tmp_path)
+    others = [block(1), block(2), block(1, 2), block(1, dataset="b"), block(1, split="train")]
     for one in others:
-        squares.block(one, decode)
+        cache.get(one, decode)
     assert decode.calls == len(others)
 
 
@@ -83,23 +83,23 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_noticed_and_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str):
     decode = Decoder()
-    wanted = Squares(tmp_path).block(piece(1, 2), decode).copy()
+    wanted = ImageCache(tmp_path).get(block(1, 2), decode).copy()
     DAMAGE[damage](file_of(tmp_path))
-    assert np.array_equal(Squares(tmp_path).block(piece(1, 2), decode), wanted)
+    assert np.array_equal(ImageCache(tmp_path).get(block(1, 2), decode), wanted)
     assert decode.calls == 2
     assert "damaged" in caplog.text
-    assert np.array_equal(Squares(tmp_path).block(piece(1, 2), decode), wanted)
+    assert np.array_equal(ImageCache(tmp_path).get(block(1, 2), decode), wanted)
     assert decode.calls == 2
 
 
 def test_a_piece_under_another_ones_name_is_no_piece(tmp_path: Path):
-    decode, squares = Decoder(), Squares(tmp_path)
-    squares.block(piece(1), decode)
+    decode, cache = Decoder(), ImageCache(tmp_path)
+    cache.get(block(1), decode)
     one = file_of(tmp_path)
-    squares.block(piece(2), decode)
-    other = tmp_path / piece(2).path
+    cache.get(block(2), decode)
+    other = tmp_path / block(2).path
     shutil.copy(one, other)
-    assert np.array_equal(squares.block(piece(2), decode), Decoder()(np.array([2])))
+    assert np.array_equal(cache.get(block(2), decode), Decoder()(np.array([2])))
 
 
 def test_many_may_write_at_once(tmp_path: Path):
@@ -107,7 +107,7 @@ def test_many_may_write_at_once(tmp_path: Path):
 
     def work() -> None:
         for row in range(8):
-            found = Squares(tmp_path).block(piece(row), decode)
+            found = ImageCache(tmp_path).get(block(row), decode)
             if not np.array_equal(found, Decoder()(np.array([row]))):
                 errors.append(row)
 
@@ -124,12 +124,12 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from time_ray.data.image_cache import Piece, Squares
-squares = Squares(Path(sys.argv[1]))
+from time_ray.data.image_cache import ImageBlock, ImageCache
+cache = ImageCache(Path(sys.argv[1]))
 while True:
     for row in range(4000):
         pixels = lambda rows: np.full((1, 700, 700, 3), int(rows[0]) % 251, dtype=np.uint8)
-        squares.block(Piece("a digest", "test", 700, np.array([row])), pixels)
+        cache.get(ImageBlock("a digest", "test", 700, np.array([row])), pixels)
 """
 
 
@@ -153,21 +153,21 @@ def test_writers_killed_at_any_instant_leave_whole_pieces_or_none(tmp_path: Path
 
     count = len(list(tmp_path.glob("*/*.pixels")))
     for row in range(count):
-        pixels = Squares(tmp_path).block(piece(row, size=700), decode)
+        pixels = ImageCache(tmp_path).get(block(row, size=700), decode)
         assert (pixels == row % 251).all()
     assert len(asked) <= 2 * 4  # those that a writer was at when it was killed
 
 
 def test_room_is_asked_for_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     said: list[str] = []
-    pieces = [piece(1), piece(2)]
-    needed = sum(one.num_bytes for one in pieces)
+    blocks = [block(1), block(2)]
+    needed = sum(one.num_bytes for one in blocks)
     free = 2 * needed - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10 * free, 9 * free, free))
-    squares, decode = Squares(tmp_path, said.append), Decoder()
+    cache, decode = ImageCache(tmp_path, said.append), Decoder()
     for _ in range(2):
-        squares.expect(pieces)
-        squares.block(pieces[0], decode)
+        cache.expect(blocks)
+        cache.get(blocks[0], decode)
     assert decode.calls == 2
     assert not list(tmp_path.glob("*/*"))
     (text,) = said
@@ -176,11 +176,11 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path: Path, monkeypatc
 
     free += 1
     said.clear()
-    roomy = Squares(tmp_path, said.append)
+    roomy = ImageCache(tmp_path, said.append)
     for _ in range(2):
-        roomy.expect(pieces)
-        for one in pieces:
-            roomy.block(one, decode)
+        roomy.expect(blocks)
+        for one in blocks:
+            roomy.get(one, decode)
     assert decode.calls == 4
     (text,) = said
     assert str(tmp_path) in text
@@ -191,10 +191,10 @@ def test_a_full_disk_is_told_once_and_leaves_nothing_half_written(tmp_path: Path
         raise OSError(28, "No space left on device")
 
     said: list[str] = []
-    squares, decode = Squares(tmp_path, said.append), Decoder()
+    cache, decode = ImageCache(tmp_path, said.append), Decoder()
     monkeypatch.setattr(Path, "replace", full)
     for _ in range(2):
-        assert np.array_equal(squares.block(piece(3), decode), Decoder()(np.array([3])))
+        assert np.array_equal(cache.get(block(3), decode), Decoder()(np.array([3])))
     assert len(said) == 1
     assert "No space left on device" in said[0]
     assert not list(tmp_path.glob("*/*"))
@@ -203,19 +203,19 @@ def test_a_full_disk_is_told_once_and_leaves_nothing_half_written(tmp_path: Path
 def test_a_folder_that_cannot_be_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     said: list[str] = []
-    squares = Squares(tmp_path / "file" / "pixels", said.append)
-    squares.expect([piece(1)])
-    assert np.array_equal(squares.block(piece(1), Decoder()), Decoder()(np.array([1])))
+    cache = ImageCache(tmp_path / "file" / "pixels", said.append)
+    cache.expect([block(1)])
+    assert np.array_equal(cache.get(block(1), Decoder()), Decoder()(np.array([1])))
     assert len(said) == 1
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path: Path):
-    Squares(tmp_path).block(piece(1), Decoder())
+    ImageCache(tmp_path).get(block(1), Decoder())
     old, new = (file_of(tmp_path).with_name(f"{name}.draft") for name in ("old", "new"))
     for draft in (old, new):
         draft.write_bytes(b"half")
     os.utime(old, (time.time() - 7200, time.time() - 7200))
-    Squares(tmp_path, lambda _: None).expect([piece(2)])
+    ImageCache(tmp_path, lambda _: None).expect([block(2)])
     assert not old.exists()
     assert new.exists()
 
@@ -234,33 +234,18 @@ def test_scores_from_the_disk_are_those_of_decoded_images(
     pets = make_dataset("pets", [], rows)
     wanted = evaluate(clip, [weights], [pets], batch_size=32)
     said: list[str] = []
-    squares = Squares(tmp_path / "pixels", said.append)
+    cache = ImageCache(tmp_path / "pixels", said.append)
     for batch in (32, 32, 70):
-        assert evaluate(clip, [weights], [pets], batch_size=batch, loaders=loaders, squares=squares) == wanted
+        assert evaluate(clip, [weights], [pets], batch_size=batch, loaders=loaders, cache=cache) == wanted
     assert len(list((tmp_path / "pixels").glob("*/*.pixels"))) == 4
     assert len(said) == 2
     monkeypatch.setattr(Decoded, "block", None)
-    assert evaluate(clip, [weights], [pets], batch_size=32, loaders=loaders, squares=squares) == wanted
+    assert evaluate(clip, [weights], [pets], batch_size=32, loaders=loaders, cache=cache) == wanted
 
 
 def test_small_images_stay_in_memory(
     clip: Clip, weights: dict[str, Tensor], make_dataset: Callable[..., Dataset], tmp_path: Path
 ):
     pets = make_dataset("pets", [], [Row(picture(i), ("text",), i % 3, "") for i in range(9)])
-    evaluate(clip, [weights], [pets], squares=Squares(tmp_path / "pixels"))
+    evaluate(clip, [weights], [pets], cache=ImageCache(tmp_path / "pixels"))
     assert not (tmp_path / "pixels").exists()
-
-
-def test_items_come_ahead_in_order_and_errors_come_through():
-    def items(stop: int | None):
-        for number in range(10):
-            if number == stop:
-                raise ValueError(number)
-            yield number
-
-    assert list(ahead(items(None))) == list(range(10))
-    with pytest.raises(ValueError, match="4"):
-        list(ahead(items(4)))
-    first = ahead(items(None))
-    assert next(first) == 0
-    first.close()

@@ -10,7 +10,7 @@ from torchvision import transforms
 
 from time_ray.core.errors import CellError
 from time_ray.data.dataset import Dataset, Row
-from time_ray.data.images import Decoded, _stores, decode, fit
+from time_ray.data.images import Decoded, _kept, decode, fit
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 40), (50, 31), (17, 90), (10, 10)])
@@ -33,13 +33,13 @@ def test_small_images_are_decoded_once_while_their_split_lives(make_dataset: Cal
     first = Decoded(split).take([3, 1, 3])
     assert [pixels.tobytes() for pixels in first] == [decode(picture(i)).tobytes() for i in (3, 1, 3)]
     gc.collect()  # splits of other tests
-    count = len(_stores)
+    count = len(_kept)
     split.images = lambda indices: [picture(100 + i) for i in indices]
     again = Decoded(split).take([1, 3, 2])
     assert [pixels.tobytes() for pixels in again] == [decode(picture(i)).tobytes() for i in (1, 3, 102)]
     del split
     gc.collect()
-    assert len(_stores) == count - 1
+    assert len(_kept) == count - 1
 
 
 def test_threads_decode_the_same_and_name_the_same_broken_row(make_dataset: Callable[..., Dataset]):

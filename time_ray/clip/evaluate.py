@@ -18,8 +18,9 @@ from time_ray.clip.retrieval import Pairs, found, recalls
 from time_ray.core.errors import UserError
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
-from time_ray.data.image_cache import Piece, Squares
-from time_ray.data.images import Decoded, ahead, fits_in_memory
+from time_ray.data.image_cache import ImageBlock, ImageCache
+from time_ray.data.images import Decoded, fits_in_memory
+from time_ray.data.prefetch import one_ahead
 from time_ray.data.subset import lacks, scored_rows
 
 Rows = NDArray[np.int64]
@@ -36,7 +37,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     shard: tuple[int, int] = (0, 1),
     loaders: int = 0,
-    squares: Squares | None = None,
+    cache: ImageCache | None = None,
 ) -> list[dict[str, float]]:
     """For each model its scores in percent on the split "test" of each dataset, by the dataset's name.
 
@@ -44,7 +45,7 @@ def evaluate(
     mean of text-to-image and image-to-text R@5, and under `NAME/r1`, `NAME/r5_text_to_image` and so on what else
     there is. A model's scores do not depend on those beside it. `seed` chooses the images if `scoring` asks for a
     subset. With `shard` = (rank, workers) each worker scores its part of every test split, and all get the whole
-    result by torch.distributed. `loaders` threads decode the next images while models look at some; `squares` keeps
+    result by torch.distributed. `loaders` threads decode the next images while models look at some; `cache` keeps
     those that are too large for memory. Raises UserError for datasets that cannot be scored.
     """
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
@@ -53,10 +54,10 @@ def evaluate(
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
         width = text_features(clips[0], clip.tokenize([""])).shape[1]
-        one = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, squares)
+        one = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, cache)
         parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
-        if squares is not None:
-            squares.expect(piece for part in parts if one.keeps(part[0]) for piece in one.pieces(*part))
+        if cache is not None:
+            cache.expect(block for part in parts if one.keeps(part[0]) for block in one.blocks(*part))
         heads = one.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
         counts = [one.retrieved(*part) if _retrieves(part[0]) else one.correct(*part, next(heads)) for part in parts]
         together = torch.cat(counts, dim=1)
@@ -98,7 +99,7 @@ class _Pass:
     rank: int
     workers: int
     loaders: int
-    squares: Squares | None
+    cache: ImageCache | None
 
     def class_heads(self, cards: Sequence[Card], scoring: Scoring) -> Iterator[list[Tensor]]:
         """For each dataset, for each model, the unit vectors of its classes [C, D]; all prompts go through together."""
@@ -151,22 +152,22 @@ class _Pass:
         """Whether the dataset's images are for the disk, since they are too large to be kept in memory."""
         return not fits_in_memory(len(dataset.split("test")), self.clips[0].image_size)
 
-    def pieces(self, dataset: Dataset, rows: Rows) -> Iterator[Piece]:
+    def blocks(self, dataset: Dataset, rows: Rows) -> Iterator[ImageBlock]:
         """The rows of this worker's part, batch by batch; inner batches are the same for any number of workers."""
         start, stop = self._edges(len(rows))[self.rank : self.rank + 2]
         following = range(start - start % self.batch_size + self.batch_size, stop, self.batch_size)
         for first, last in pairwise((start, *following, stop)):
             if first < last:
-                yield Piece(dataset.card.digest, "test", self.clips[0].image_size, rows[first:last])
+                yield ImageBlock(dataset.card.digest, "test", self.clips[0].image_size, rows[first:last])
 
     def _images(self, dataset: Dataset, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """The rows of this worker's part, batch by batch, with their images [B, size, size, 3] on the device."""
         images = Decoded(dataset.split("test"), self.clips[0].image_size, threads=max(1, self.loaders))
-        read = partial(self.squares.block, decode=images.block) if self.squares and self.keeps(dataset) else None
+        read = partial(self.cache.get, decode=images.block) if self.cache and self.keeps(dataset) else None
         blocks = (
-            (piece.rows, read(piece) if read else images.block(piece.rows)) for piece in self.pieces(dataset, rows)
+            (block.rows, read(block) if read else images.block(block.rows)) for block in self.blocks(dataset, rows)
         )
-        for some, pixels in ahead(blocks) if self.loaders else blocks:
+        for some, pixels in one_ahead(blocks) if self.loaders else blocks:
             yield some, torch.from_numpy(pixels).to(self.device)
 
     def _edges(self, count: int) -> list[int]:

@@ -20,7 +20,7 @@ from time_ray.core.grid import Setting
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
 from time_ray.data.batches import batches
-from time_ray.data.image_cache import Squares
+from time_ray.data.image_cache import ImageCache
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
 from time_ray.realize import IncrementalMerges
@@ -63,7 +63,7 @@ class SweepBackend:
         self._merges = IncrementalMerges(self.load, self._read, self._cache)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
-        self._squares = Squares(folder, lambda text: self.emit(Note(text))) if folder else None
+        self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
         self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
 
@@ -144,7 +144,7 @@ class SweepBackend:
                 device=self.device,
                 shard=shard,
                 loaders=self._run.loaders,
-                squares=self._squares,
+                cache=self._image_cache,
             )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
             yield from accuracies

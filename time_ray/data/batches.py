@@ -15,15 +15,15 @@ from time_ray.data.batch import Batch
 from time_ray.data.crop import CROP_DRAWS, crop
 from time_ray.data.dataset import Data, Dataset, Split
 from time_ray.data.images import Decoded
-from time_ray.data.prefetch import Draft, made
+from time_ray.data.prefetch import PendingBatch, prefetched
 from time_ray.data.randomness import Randomness, unit
 
 Integers = NDArray[np.int64]
 Augment = Literal["none", "crop"]
-PART = 16  # images that one thread reads and decodes at a time
+CHUNK = 16  # images that one thread reads and decodes at a time
 
 
-class _Sample(NamedTuple):
+class _RowRef(NamedTuple):
     split: Split
     row: int
 
@@ -54,57 +54,57 @@ def batches(
     """
     counts = mixture.counts(batch_size, first_task=not earlier)
     before = [concept for past in earlier for concept in past.concepts]
-    sources = []
+    components = []
     if counts.pretraining:
-        sources.append(_Source("pretraining", counts.pretraining, _cycling, _pool(data.pretraining)))
+        components.append(_Component("pretraining", counts.pretraining, _cycling, _pool(data.pretraining)))
     if counts.update:
-        sources.append(_Source("update", counts.update, _cycling, _rows(task.concepts, data.adaptation)))
+        components.append(_Component("update", counts.update, _cycling, _rows(task.concepts, data.adaptation)))
     if counts.buffer:
         remembered = _remembered(_rows(before, data.adaptation), data.adaptation, mixture.buffer_size, seed)
-        sources.append(_Source("buffer", counts.buffer, _uniform, remembered))
-    UserError.unless_none(_faults(task, sources, batch_size, world_size))
-    picks = [source.picks(seed, task.number) for source in sources]
+        components.append(_Component("buffer", counts.buffer, _uniform, remembered))
+    UserError.unless_none(_faults(task, components, batch_size, world_size))
+    picks = [component.picks(seed, task.number) for component in components]
     details = Randomness(seed, task.number, "details")
     share = batch_size // world_size
     mine = slice(rank * share, (rank + 1) * share)
 
-    def draft(step: int) -> Draft[Batch]:
+    def prepare(step: int) -> PendingBatch[Batch]:
         samples = [sample for pick in picks for sample in pick(step)]
         draws = details.block(step, batch_size * (1 + CROP_DRAWS)).reshape(batch_size, -1)
-        return _draft(samples[mine], draws[mine], image_size, augment)
+        return _pending_batch(samples[mine], draws[mine], image_size, augment)
 
-    return made(draft, range(start_step, steps), loaders)
+    return prefetched(prepare, range(start_step, steps), loaders)
 
 
-class _Rows(NamedTuple):
+class _RowSet(NamedTuple):
     """Training samples: the splits they are in, and for each its split and its row there."""
 
     splits: Sequence[Split]
     split: Integers
     row: Integers
 
-    def take(self, positions: Integers) -> list[_Sample]:
+    def take(self, positions: Integers) -> list[_RowRef]:
         places = zip(self.split[positions].tolist(), self.row[positions].tolist(), strict=True)
-        return [_Sample(self.splits[split], row) for split, row in places]
+        return [_RowRef(self.splits[split], row) for split, row in places]
 
 
-class _Source(NamedTuple):
+class _Component(NamedTuple):
     """A part of every batch: its size, in which order, of which rows."""
 
     name: str
     size: int
     order: Callable[[int, int, Randomness], Callable[[int], Integers]]
-    rows: _Rows
+    rows: _RowSet
 
-    def picks(self, seed: int, task: int) -> Callable[[int], list[_Sample]]:
+    def picks(self, seed: int, task: int) -> Callable[[int], list[_RowRef]]:
         positions = self.order(len(self.rows.row), self.size, Randomness(seed, task, self.name))
         return lambda step: self.rows.take(positions(step))
 
 
-def _faults(task: Task, sources: Sequence[_Source], batch_size: int, world_size: int) -> Iterator[str]:
-    for source in sources:
-        if not len(source.rows.row):
-            yield f"task {task.number}: {source.name}: no training images to draw from; change data or mixture"
+def _faults(task: Task, components: Sequence[_Component], batch_size: int, world_size: int) -> Iterator[str]:
+    for component in components:
+        if not len(component.rows.row):
+            yield f"task {task.number}: {component.name}: no training images to draw from; change data or mixture"
     if batch_size % world_size:
         yield f"training.batch_size: {batch_size} cannot be split over {world_size} workers; use a multiple of that"
 
@@ -125,14 +125,14 @@ def _uniform(total: int, count: int, randomness: Randomness) -> Callable[[int], 
     return lambda step: (randomness.block(step, count) % np.uint64(total)).astype(np.int64)
 
 
-def _pool(dataset: Dataset | None) -> _Rows:
+def _pool(dataset: Dataset | None) -> _RowSet:
     if dataset is None:
         return _joined([])
     split = dataset.split("train")
     return _joined([(split, np.arange(len(split)))])
 
 
-def _rows(concepts: Sequence[Concept], datasets: Sequence[Dataset]) -> _Rows:
+def _rows(concepts: Sequence[Concept], datasets: Sequence[Dataset]) -> _RowSet:
     """The training samples of the concepts, concept after concept."""
     by_name = {dataset.card.name: dataset for dataset in datasets}
     names = {name for name, _ in concepts}
@@ -144,15 +144,15 @@ def _rows(concepts: Sequence[Concept], datasets: Sequence[Dataset]) -> _Rows:
     return _joined(parts)
 
 
-def _joined(parts: Sequence[tuple[Split, Integers]]) -> _Rows:
+def _joined(parts: Sequence[tuple[Split, Integers]]) -> _RowSet:
     splits = list(dict.fromkeys(split for split, _ in parts))
     number = {split: i for i, split in enumerate(splits)}
     none = np.empty(0, dtype=np.int64)
     which = np.concatenate([none, *(np.full(len(rows), number[split]) for split, rows in parts)])
-    return _Rows(splits, which, np.concatenate([none, *(rows for _, rows in parts)]))
+    return _RowSet(splits, which, np.concatenate([none, *(rows for _, rows in parts)]))
 
 
-def _remembered(rows: _Rows, datasets: Sequence[Dataset], size: int | None, seed: int) -> _Rows:
+def _remembered(rows: _RowSet, datasets: Sequence[Dataset], size: int | None, seed: int) -> _RowSet:
     """A uniform sample of that many rows: those with the smallest ranks, which a row has from the seed alone.
 
     So it is a reservoir that needs no memory of its own: what once fell out of it never comes back.
@@ -164,10 +164,12 @@ def _remembered(rows: _Rows, datasets: Sequence[Dataset], size: int | None, seed
     firsts = np.cumsum([0, *map(len, ranks)])
     rank = np.concatenate(ranks)[firsts[rows.split] + rows.row]
     kept = np.sort(np.argsort(rank, kind="stable")[:size])
-    return _Rows(rows.splits, rows.split[kept], rows.row[kept])
+    return _RowSet(rows.splits, rows.split[kept], rows.row[kept])
 
 
-def _draft(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: int, augment: Augment) -> Draft[Batch]:
+def _pending_batch(
+    samples: Sequence[_RowRef], draws: NDArray[np.uint64], image_size: int, augment: Augment
+) -> PendingBatch[Batch]:
     """An empty batch; its parts fill it in, a few neighbours on disk at a time."""
     pixels = torch.empty((len(samples), image_size, image_size, 3), dtype=torch.uint8)
     batch = Batch(pixels.permute(0, 3, 1, 2), [""] * len(samples))
@@ -177,11 +179,11 @@ def _draft(samples: Sequence[_Sample], draws: NDArray[np.uint64], image_size: in
     parts = []
     for split, here in places.items():
         here.sort(key=lambda place: samples[place].row)
-        for first in range(0, len(here), PART):
-            some = here[first : first + PART]
+        for first in range(0, len(here), CHUNK):
+            some = here[first : first + CHUNK]
             rows = [samples[place].row for place in some]
             parts.append(partial(_fill, batch, some, split, rows, draws[some], augment))
-    return Draft(batch, parts)
+    return PendingBatch(batch, parts)
 
 
 def _fill(

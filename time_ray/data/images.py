@@ -1,13 +1,12 @@
 """Images: decoded, cut to the model's size, and kept where they are small."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
 from threading import Lock
-from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +16,6 @@ from PIL import Image, UnidentifiedImageError
 from time_ray.core.errors import CellError
 from time_ray.data.dataset import Split
 
-T = TypeVar("T")
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
@@ -58,32 +56,32 @@ class Decoded:
         self._split = split
         self._size = size
         self._threads = threads
-        stores = _stores.setdefault(split, {})
-        if size not in stores:
-            stores[size] = _Store(np.zeros(len(split), dtype=bool))
-        self._store = stores[size]
+        kept = _kept.setdefault(split, {})
+        if size not in kept:
+            kept[size] = _Kept(np.zeros(len(split), dtype=bool))
+        self._memory = kept[size]
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Pixels]:
         """The images of those rows, in that order. Raises CellError, naming the row, for a broken one."""
         rows = np.asarray(indices, dtype=np.int64)
         fresh = self._load(rows)
-        return [fresh[row] if row in fresh else self._store.kept[row] for row in rows.tolist()]
+        return [fresh[row] if row in fresh else self._memory.kept[row] for row in rows.tolist()]
 
     def block(self, rows: NDArray[np.int64]) -> Pixels:
         """The images of ascending rows, as [count, height, width, 3]; not copied where they are kept side by side."""
         fresh = self._load(rows)
-        if not self._store.has[rows].all():
-            return np.stack([fresh[row] if row in fresh else self._store.kept[row] for row in rows.tolist()])
+        if not self._memory.has[rows].all():
+            return np.stack([fresh[row] if row in fresh else self._memory.kept[row] for row in rows.tolist()])
         consecutive = rows[-1] - rows[0] + 1 == len(rows)
-        return self._store.kept[rows[0] : rows[-1] + 1] if consecutive else self._store.kept[rows]
+        return self._memory.kept[rows[0] : rows[-1] + 1] if consecutive else self._memory.kept[rows]
 
     def _load(self, rows: NDArray[np.int64]) -> dict[int, Pixels]:
         """Decode what is not kept, and keep what is small."""
-        missing = np.unique(rows[~self._store.has[rows]])
+        missing = np.unique(rows[~self._memory.has[rows]])
         together = map if self._threads == 1 else _pool(self._threads, os.getpid()).map
         fresh = dict(zip(missing.tolist(), together(self._pixels, missing, self._split.images(missing)), strict=True))
         for row, pixels in fresh.items():
-            self._store.keep(row, pixels)
+            self._memory.keep(row, pixels)
         return fresh
 
     def _pixels(self, row: int, data: bytes) -> Pixels:
@@ -93,15 +91,6 @@ class Decoded:
             msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
         return np.asarray(image if self._size is None else fit(image, self._size))
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made by another thread while the one before it is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
 
 
 def fits_in_memory(count: int, size: int) -> bool:
@@ -116,7 +105,7 @@ def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
 
 
 @dataclass
-class _Store:
+class _Kept:
     """Decoded images of one size, and which rows have one."""
 
     has: NDArray[np.bool_]
@@ -133,4 +122,4 @@ class _Store:
             self.has[row] = True
 
 
-_stores: WeakKeyDictionary[Split, dict[int | None, _Store]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Split, dict[int | None, _Kept]] = WeakKeyDictionary()
