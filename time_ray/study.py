@@ -20,7 +20,7 @@ from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import taken_by
 from time_ray.core.stream import Concept, Task, cut
 from time_ray.data.dataset import Data
-from time_ray.data.sources import MINI, Role, Source, find
+from time_ray.data.sources import MINI, DatasetRef, Role, find
 from time_ray.data.stream_file import in_terms_of, read_stream
 from time_ray.data.subset import PROMPTS
 from time_ray.store.files import Files
@@ -32,13 +32,13 @@ DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name t
 class Datasets(NamedTuple):
     """The datasets of an experiment by role, and the stream's file as it lists their classes."""
 
-    adaptation: tuple[Source, ...]
-    evaluation: tuple[Source, ...]
-    pretraining: Source | None
+    adaptation: tuple[DatasetRef, ...]
+    evaluation: tuple[DatasetRef, ...]
+    pretraining: DatasetRef | None
     listed: tuple[Concept, ...] | None = None
 
     @property
-    def all(self) -> tuple[Source, ...]:
+    def all(self) -> tuple[DatasetRef, ...]:
         """Every dataset once."""
         return (*self.adaptation, *self.evaluation, *((self.pretraining,) if self.pretraining else ()))
 
@@ -174,7 +174,7 @@ def _datasets(experiment: Experiment, files: Files, faults: list[Fault], *, with
         return Datasets((), (), None)
     adaptation = _sources("adaptation", data.adaptation, data.root, files, faults)
     evaluation = _sources("evaluation", data.evaluation, data.root, files, faults)
-    pool: list[Source] = []
+    pool: list[DatasetRef] = []
     if experiment.mixture.pretraining > 0 and data.pretraining is None:
         faults.append((("data", "pretraining"), "mixture.pretraining is above 0, but no pool is given; name one"))
     elif with_pool and data.pretraining is not None:
@@ -188,7 +188,7 @@ def _datasets(experiment: Experiment, files: Files, faults: list[Fault], *, with
     return Datasets(tuple(adaptation), tuple(evaluation), pool[0] if pool else None)
 
 
-def _unscored(role: Role, sources: Sequence[Source], scoring: Scoring) -> Iterator[Fault]:
+def _unscored(role: Role, sources: Sequence[DatasetRef], scoring: Scoring) -> Iterator[Fault]:
     for source in sources:
         if source.lacks and not (source.lacks == PROMPTS and scoring.templates):
             text = f"no {source.lacks}, so it cannot be scored; leave it out or import it with some"
@@ -209,8 +209,8 @@ def _untaught(experiment: Experiment, datasets: Datasets, learned: Collection[st
 
 def _sources(
     role: Role, references: Sequence[str], root: str | None, files: Files, faults: list[Fault]
-) -> list[Source]:
-    found: list[Source] = []
+) -> list[DatasetRef]:
+    found: list[DatasetRef] = []
     for reference in references:
         is_name = reference.split(":")[0] == MINI
         where = reference if root is None or is_name else str(Path(root).expanduser() / Path(reference).expanduser())

@@ -17,7 +17,7 @@ import psutil
 from PIL import Image
 
 from time_ray.data.importers.imagefolder import import_imagefolder
-from time_ray.data.importers.shard_import import Progress
+from time_ray.data.importers.pipeline import ImportProgress
 from time_ray.data.verify_dataset import verify
 
 CLASSES = 100
@@ -60,7 +60,7 @@ def resumed(root: Path, out: Path) -> None:
     class Killed(BaseException):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: ImportProgress) -> None:
         if progress.share > 0.5:
             raise Killed
 

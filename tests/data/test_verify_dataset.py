@@ -21,7 +21,7 @@ def test_a_whole_dataset_has_no_faults(make_dataset: Make, tmp_path: Path) -> No
 
 
 def test_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_processes, "PATIENCE", 0.0)
+    monkeypatch.setattr(worker_processes, "ALONE_SECONDS", 0.0)
     bad = [*rows(20), Row(picture(1)[:-1], ("x",), 0, "cut"), *rows(5)]
     write_dataset(
         tmp_path / "pets",

@@ -8,7 +8,7 @@ from PIL import Image
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
-from time_ray.data.sources import Source, find
+from time_ray.data.sources import DatasetRef, find
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def imported(pictures: Path, cache: Path, faulty: Faulty) -> Source:
+def imported(pictures: Path, cache: Path, faulty: Faulty) -> DatasetRef:
     (source,) = find(str(pictures), "adaptation", str(cache), faulty.files(cache).filesystem)
     return source
 

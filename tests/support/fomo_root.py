@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from time_ray.data.fomo_table import DATASETS, Entry
+from time_ray.data.fomo_table import DATASETS, FomoDataset
 
 NAMES = ("isicmelanoma", "mvtecad_eval", "inaturalist2021", "fscoco", "monkeys10", "flickr30k")
 Info = dict[str, dict[str, Any]]
@@ -66,7 +66,7 @@ def build_root(
     return Root(folder, folder / "info", folder / "stream.json", tuple(names))
 
 
-def _classes(entry: Entry, info: Path | None) -> list[str]:
+def _classes(entry: FomoDataset, info: Path | None) -> list[str]:
     if not entry.has_classes:
         return []
     if info is None:
@@ -75,7 +75,7 @@ def _classes(entry: Entry, info: Path | None) -> list[str]:
     return listed
 
 
-def _rows(entry: Entry, word: str, info: Path | None, listed: list[str], classes: int, count: int) -> Info:
+def _rows(entry: FomoDataset, word: str, info: Path | None, listed: list[str], classes: int, count: int) -> Info:
     """So many rows of each of so many classes; of a set without classes so many in all."""
     path = info / f"data_lib/00_info/{entry.folder}_{word}.json" if info else None
     if path is None or not path.is_file():
@@ -94,7 +94,7 @@ def _rows(entry: Entry, word: str, info: Path | None, listed: list[str], classes
     return kept
 
 
-def _made_up(entry: Entry, word: str, listed: list[str], number: int, count: int) -> tuple[str, dict[str, Any]]:
+def _made_up(entry: FomoDataset, word: str, listed: list[str], number: int, count: int) -> tuple[str, dict[str, Any]]:
     path = f"{entry.handle}/{word}/{number // count}/{number:04}.jpg"
     row: dict[str, Any] = dict.fromkeys(
         ("classname", "default_caption", "primer_caption", "synthetic_caption", "synthetic_merged_caption")
@@ -117,7 +117,7 @@ def _made_up(entry: Entry, word: str, listed: list[str], number: int, count: int
     }
 
 
-def _draw(folder: Path, entry: Entry, word: str, rows: Info, side: int) -> None:
+def _draw(folder: Path, entry: FomoDataset, word: str, rows: Info, side: int) -> None:
     for number, (name, row) in enumerate(rows.items()):
         resized = entry.resized and number < len(rows) / 2
         path = folder / f"{entry.folder}_{word}_224" / name if resized else folder / name

@@ -14,7 +14,7 @@ from time_ray.data.mini.draw.glyphs import typeface
 COLUMNS = 16
 SIDE, GAP, LINE, LINES = 96, 8, 11, 6
 LETTERS = 18  # of a line
-Cell = tuple[Image.Image, str] | None
+Tile = tuple[Image.Image, str] | None
 
 
 def contact_sheet(dataset: Dataset, split: str, rows: int, path: str | Path) -> None:
@@ -28,8 +28,8 @@ def contact_sheet(dataset: Dataset, split: str, rows: int, path: str | Path) -> 
     if not columns:
         chosen = _spread(range(len(found)), rows * COLUMNS)
         columns = [chosen[start::COLUMNS] for start in range(min(COLUMNS, len(chosen)))]
-    cells = [_cell(found, column[row]) if row < len(column) else None for row in range(rows) for column in columns]
-    _page(cells, len(columns)).save(path)
+    tiles = [_tile(found, column[row]) if row < len(column) else None for row in range(rows) for column in columns]
+    _page(tiles, len(columns)).save(path)
 
 
 def _columns(split: Split) -> list[list[int]]:
@@ -44,18 +44,18 @@ def _spread(values: Sequence[int], count: int) -> list[int]:
     return [values[number * len(values) // count] for number in range(count)]
 
 
-def _cell(split: Split, row: int) -> Cell:
+def _tile(split: Split, row: int) -> Tile:
     (data,), (captions,) = split.images([row]), split.captions([row])
     return decode(data), captions[0]
 
 
-def _page(cells: Sequence[Cell], columns: int) -> Image.Image:
+def _page(tiles: Sequence[Tile], columns: int) -> Image.Image:
     width, height = SIDE + GAP, SIDE + LINE * LINES + GAP
-    page = Image.new("RGB", (max(1, columns) * width + GAP, -(-len(cells) // max(1, columns)) * height + GAP), "white")
+    page = Image.new("RGB", (max(1, columns) * width + GAP, -(-len(tiles) // max(1, columns)) * height + GAP), "white")
     pen = ImageDraw.Draw(page)
-    for number, cell in enumerate(cells):
-        if cell is not None:
-            image, caption = cell
+    for number, tile in enumerate(tiles):
+        if tile is not None:
+            image, caption = tile
             x, y = GAP + number % columns * width, GAP + number // columns * height
             enlarge = Image.Resampling.NEAREST if max(image.size) < SIDE else Image.Resampling.LANCZOS
             fitted = ImageOps.contain(image, (SIDE, SIDE), enlarge)

@@ -233,13 +233,13 @@ def write_dataset(
 
 def write_card(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
     """The card lies in the folder, sealed, with the footers of its shards: the dataset is whole."""
-    card = sealed(folder, filesystem, card)
+    card = seal_card(folder, filesystem, card)
     with filesystem.open_output_stream(f"{folder}/{CARD}") as stream:
         stream.write(card.model_dump_json(indent=2).encode())
     return card
 
 
-def sealed(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
+def seal_card(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
     """The card with the digests of its shards' footers, and with its own."""
     splits = {}
     for name, info in card.splits.items():

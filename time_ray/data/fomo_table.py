@@ -14,7 +14,7 @@ PHOTO = "A photo of a {}."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class FomoDataset:
     """A dataset of the benchmark. `sizes` are its images by split, `written` its splits as files are named."""
 
     handle: str  # as in lower-case stream files and in experiments
@@ -48,8 +48,8 @@ def _learnt(
     resized: bool = False,
     spaced: bool = False,
     written: Mapping[str, str] = MappingProxyType({}),
-) -> Entry:
-    return Entry(
+) -> FomoDataset:
+    return FomoDataset(
         handle=handle,
         folder=folder,
         role="adaptation",
@@ -61,8 +61,8 @@ def _learnt(
     )
 
 
-def _held_out(handle: str, folder: str, test: int, template: str = PHOTO, *, resized: bool = False) -> Entry:
-    return Entry(
+def _held_out(handle: str, folder: str, test: int, template: str = PHOTO, *, resized: bool = False) -> FomoDataset:
+    return FomoDataset(
         handle=handle, folder=folder, role="evaluation", template=template, resized=resized, sizes={"test": test}
     )
 
@@ -93,7 +93,7 @@ _ADAPTATION = (
     _learnt("fgvcaircraft", "FGVCAircraft", 3334, 3333, _type_of("aircraft"), resized=True),
     _learnt("flowers102", "FLOWERS102", 6149, 1020, _type_of("flower")),
     _learnt("fru92", "FRU92", 55814, 9200, _type_of("fruit"), resized=True),
-    Entry(
+    FomoDataset(
         handle="fscoco",
         folder="FSCOCO",
         role="adaptation",
@@ -146,7 +146,7 @@ _EVALUATION = (
     _held_out("domainnet_quickdraw", "DOMAINNET_QUICKDRAW", 25875, "A quickdraw of a {}.", resized=True),
     _held_out("eurosat", "EuroSAT", 8100, "A centered satellite photo of a {}."),
     _held_out("fashionmnist", "FashionMNIST", 10000, "A black-and-white photo of a {}, a type of clothing."),
-    Entry(
+    FomoDataset(
         handle="flickr30k",
         folder="FLICKR30K",
         role="evaluation",
@@ -165,7 +165,7 @@ _EVALUATION = (
     _held_out("imagenet_v2", "IMAGENET_V2", 10000, resized=True),
     _held_out("mnist", "MNIST", 10000, 'A black-and-white photo of the number: "{}".'),
     _held_out("monkeys10", "MONKEYS10", 272, _type_of("monkey"), resized=True),
-    Entry(
+    FomoDataset(
         handle="mscoco",
         folder="MSCOCO",
         role="evaluation",
@@ -181,11 +181,11 @@ _EVALUATION = (
 )
 
 _EXTRA = (
-    Entry(handle="medmnist_derma", folder="MedMNISTderma", role="extra"),
-    Entry(handle="medmnist_organc", folder="MedMNISTorganc", role="extra"),
-    Entry(handle="medmnist_organs", folder="MedMNISTorgans", role="extra"),
-    Entry(handle="retinopathy", folder="RETINOPATHY", role="extra"),
+    FomoDataset(handle="medmnist_derma", folder="MedMNISTderma", role="extra"),
+    FomoDataset(handle="medmnist_organc", folder="MedMNISTorganc", role="extra"),
+    FomoDataset(handle="medmnist_organs", folder="MedMNISTorgans", role="extra"),
+    FomoDataset(handle="retinopathy", folder="RETINOPATHY", role="extra"),
 )
 
-DATASETS: Mapping[str, Entry] = {entry.handle: entry for entry in (*_ADAPTATION, *_EVALUATION, *_EXTRA)}
+DATASETS: Mapping[str, FomoDataset] = {entry.handle: entry for entry in (*_ADAPTATION, *_EVALUATION, *_EXTRA)}
 HANDLE_OF: Mapping[str, str] = {entry.folder: entry.handle for entry in DATASETS.values()}

@@ -21,8 +21,8 @@ from time_ray.data import mini
 from time_ray.data.dataset import CARD, Dataset
 from time_ray.data.importers.imagefolder import SUFFIXES, import_imagefolder
 from time_ray.data.importers.parquet import import_parquet
-from time_ray.data.importers.samples import text
-from time_ray.data.importers.shard_import import WORK
+from time_ray.data.importers.pipeline import WORK
+from time_ray.data.importers.samples import readable
 from time_ray.data.importers.webdataset import import_webdataset, is_shards, shard_paths
 from time_ray.data.mini.world import WORLD
 from time_ray.data.shard_reader import set_aside
@@ -33,7 +33,7 @@ MINI = "mini"
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetRef:
     """A dataset by identity, before its bytes are needed: planning asks for no more."""
 
     name: str
@@ -51,7 +51,7 @@ class Source:
         return Dataset.open(self.folder, self.filesystem, is_copy=self.is_copy)
 
 
-def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
     """The datasets that a reference names. What must be imported first is imported into `cache`.
 
     Raises UserError where there is no such data or it cannot be read.
@@ -61,7 +61,7 @@ def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> l
     return _find_folder(reference, cache, filesystem)
 
 
-def prepare(sources: Sequence[Source], say: Callable[[str], None]) -> None:
+def prepare(sources: Sequence[DatasetRef], say: Callable[[str], None]) -> None:
     """All files of the datasets are there: the mini world is drawn where it is not yet."""
     missing = [s for s in sources if s.key.startswith(f"{MINI}:") and not _is_whole(s.folder, s.filesystem)]
     if missing:
@@ -94,7 +94,7 @@ def _is_whole(folder: str, filesystem: fs.FileSystem) -> bool:
     return True
 
 
-def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
     names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": (mini.POOL,)}
     wanted = names[role]
     if reference != MINI:
@@ -105,7 +105,7 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
         raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
     folder = f"{cache}/mini-v{mini.VERSION}"
     return [
-        Source(
+        DatasetRef(
             n,
             _mini_classes(n),
             f"mini:{mini.VERSION}:{n}",
@@ -123,7 +123,7 @@ def _mini_classes(name: str) -> tuple[str, ...]:
     return WORLD[name].classes if name in WORLD else ()  # the pool has captions only
 
 
-def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[Source]:
+def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
     root = Path(reference).expanduser().absolute()
     if is_shards(reference):
         return [_imported(root, root.parent.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
@@ -147,9 +147,9 @@ def _imported(
     load: Callable[[Path, Path], object],
     cache: str,
     filesystem: fs.FileSystem,
-) -> Source:
+) -> DatasetRef:
     """What `load` makes of the root, imported now or earlier. Nothing is left out: bad samples are faults."""
-    target = f"{cache}/{text(name)}-{_listing_key(root, files)}"
+    target = f"{cache}/{readable(name)}-{_listing_key(root, files)}"
     if not _is_whole(target, filesystem):
         if isinstance(filesystem, fs.LocalFileSystem):
             Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
@@ -159,10 +159,10 @@ def _imported(
     return _from_card(target, filesystem, is_copy=True)
 
 
-def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> Source:
+def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> DatasetRef:
     card = Dataset.open(folder, filesystem).card
     rows = {name: split.rows for name, split in card.splits.items()}
-    return Source(
+    return DatasetRef(
         card.name,
         card.classes,
         card.digest,
@@ -180,6 +180,6 @@ def _listing_key(root: Path, files: Sequence[Path]) -> str:
     listing = hashlib.sha256()
     for path in files:
         stat = path.lstat()
-        name = text(os.path.relpath(path, root))
+        name = readable(os.path.relpath(path, root))
         listing.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return listing.hexdigest()[:16]

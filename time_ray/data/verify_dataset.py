@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from time_ray.core.errors import CellError
 from time_ray.data.dataset import Card, Dataset, content_digest
-from time_ray.data.importers.image_checks import image_flaw, quiet
-from time_ray.data.importers.shard_import import Progress, unseen
-from time_ray.data.importers.worker_processes import spread
+from time_ray.data.importers.image_checks import image_fault, pillow_quiet
+from time_ray.data.importers.pipeline import ImportProgress, no_progress
+from time_ray.data.importers.worker_processes import run_jobs
 from time_ray.data.shards import DIGEST_BYTES, Row, row_digest
 
 
@@ -32,7 +32,7 @@ class _Read(NamedTuple):
     faults: tuple[str, ...]
 
 
-def verify(folder: str | Path, *, jobs: int = 1, progress: Callable[[Progress], None] = unseen) -> Verified:
+def verify(folder: str | Path, *, jobs: int = 1, progress: Callable[[ImportProgress], None] = no_progress) -> Verified:
     """Every row of the dataset has been read. Raises UserError if there is no dataset, or one that lacks files."""
     folder = Path(folder).absolute()
     dataset = Dataset.open(folder)
@@ -41,10 +41,10 @@ def verify(folder: str | Path, *, jobs: int = 1, progress: Callable[[Progress], 
     ]
     found: dict[int, _Read] = {}
     images = 0
-    for number, read in spread(_read, work, jobs):
+    for number, read in run_jobs(_read, work, jobs):
         found[number] = read
         images += len(read.digests) // DIGEST_BYTES
-        progress(Progress(images, len(found) / len(work)))
+        progress(ImportProgress(images, len(found) / len(work)))
     reads = [found[number] for number in range(len(work))]
     faults = [fault for read in reads for fault in read.faults]
     card = dataset.card
@@ -61,7 +61,7 @@ def _read(job: _Job) -> _Read:
     dataset = Dataset.open(job.folder)
     digests, num_bytes, faults = bytearray(), 0, list[str]()
     try:
-        with quiet():
+        with pillow_quiet():
             for row in dataset.split(job.split).rows(job.shard):
                 faults += [f"{job.folder} {job.split}: {row.key}: {fault}" for fault in _faults(dataset.card, row)]
                 digests += row_digest(row)
@@ -72,8 +72,8 @@ def _read(job: _Job) -> _Read:
 
 
 def _faults(card: Card, row: Row) -> list[str]:
-    flaw = image_flaw(row.image)
-    faults = [f"not a readable image ({flaw.detail}); import the dataset again"] if flaw else []
+    damage = image_fault(row.image)
+    faults = [f"not a readable image ({damage.detail}); import the dataset again"] if damage else []
     if not -1 <= row.label < len(card.classes):
         faults.append(f"label {row.label} is outside the {len(card.classes)} classes; import the dataset again")
     return faults

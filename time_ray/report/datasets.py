@@ -4,8 +4,8 @@ from pathlib import Path
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import CARD, Card, Dataset
+from time_ray.data.importers.pipeline import WORK
 from time_ray.data.importers.sample_faults import counted, read_report
-from time_ray.data.importers.shard_import import WORK
 
 SHOWN = 8  # classes named when a dataset is inspected
 

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from time_ray.data.importers import shard_import
-from time_ray.data.importers.sample_faults import Fault, counted
+from time_ray.data.importers import pipeline
+from time_ray.data.importers.sample_faults import SampleFault, counted
 
 LINE_SECONDS = 5.0
 
 
 @contextmanager
-def watched(name: str, talk: Console) -> Iterator[Callable[[shard_import.Progress], None]]:
+def watched(name: str, talk: Console) -> Iterator[Callable[[pipeline.ImportProgress], None]]:
     """Takes how far it is: a bar on a terminal, a line every few seconds where stderr is piped."""
     columns = (
         TextColumn(name),
@@ -27,7 +27,7 @@ def watched(name: str, talk: Console) -> Iterator[Callable[[shard_import.Progres
         task = bar.add_task(name, total=1.0, said="")
         start = last = time.monotonic()
 
-        def take(progress: shard_import.Progress) -> None:
+        def take(progress: pipeline.ImportProgress) -> None:
             nonlocal last
             now = time.monotonic()
             said = f"{progress.samples:,} images, {progress.samples / max(now - start, 1e-9):,.0f}/s"
@@ -39,7 +39,7 @@ def watched(name: str, talk: Console) -> Iterator[Callable[[shard_import.Progres
         yield take
 
 
-def summary(faults: Sequence[Fault]) -> list[str]:
+def summary(faults: Sequence[SampleFault]) -> list[str]:
     """One line for each kind of fault: how many, and what became of them."""
     return [
         f"{count:,} × {kind}: {'imported nevertheless' if kept else 'left out'}"

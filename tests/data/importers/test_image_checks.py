@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from time_ray.data.importers import image_checks
-from time_ray.data.importers.image_checks import image_flaw, quiet
+from time_ray.data.importers.image_checks import image_fault, pillow_quiet
 
 KINDS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "PPM")
 
@@ -23,9 +23,9 @@ def encoded(kind: str) -> bytes:
 
 
 def kind_of(data: bytes) -> str | None:
-    with quiet():
-        flaw = image_flaw(data)
-    return flaw.kind if flaw else None
+    with pillow_quiet():
+        fault = image_fault(data)
+    return fault.kind if fault else None
 
 
 def empty_png(width: int, height: int) -> bytes:
@@ -69,9 +69,9 @@ def test_a_huge_file_is_not_even_decoded(monkeypatch: pytest.MonkeyPatch) -> Non
     "data", [b"text", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", b"%PDF-1.4", b"\x80\x04\x95."]
 )
 def test_other_files_are_not_opened(data: bytes) -> None:
-    with quiet():
-        flaw = image_flaw(data)
-    assert flaw == ("unreadable image", "none of JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM")
+    with pillow_quiet():
+        fault = image_fault(data)
+    assert fault == ("unreadable image", "none of JPEG, PNG, WEBP, GIF, BMP, TIFF, PPM")
 
 
 @pytest.mark.parametrize("kind", KINDS)

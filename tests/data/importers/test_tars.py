@@ -10,7 +10,7 @@ import pytest
 from archives import tar
 
 from time_ray.data.importers import tars
-from time_ray.data.importers.tars import Unfit, contents, index
+from time_ray.data.importers.tars import TarFault, contents, index
 
 KINDS = {
     "hard link": tarfile.LNKTYPE,
@@ -20,16 +20,16 @@ KINDS = {
 }
 
 
-def read(path: Path) -> tuple[dict[str, bytes], list[Unfit]]:
+def read(path: Path) -> tuple[dict[str, bytes], list[TarFault]]:
     """What both ways to read a tar agree on."""
     streamed = list(contents(path))
-    found = dict(member for member in streamed if not isinstance(member, Unfit))
-    unfit = [member for member in streamed if isinstance(member, Unfit)]
+    found = dict(member for member in streamed if not isinstance(member, TarFault))
+    tar_faults = [member for member in streamed if isinstance(member, TarFault)]
     if not path.name.endswith(".gz"):
         places, also_unfit = index(path)
-        assert [member[:2] for member in also_unfit] == [member[:2] for member in unfit]
+        assert [member[:2] for member in also_unfit] == [member[:2] for member in tar_faults]
         assert {name: place.read() for name, place in places.items() if name in found} == found
-    return found, unfit
+    return found, tar_faults
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -51,17 +51,17 @@ def test_a_gzipped_tar_is_read_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../up.png", "a/../../up.png", "/etc/passwd", "a/.."])
 def test_a_path_that_leads_outside_is_named_and_not_read(tmp_path: Path, name: str) -> None:
     (tmp_path / "x.tar").write_bytes(tar({name: b"bad", "good.png": b"good"}))
-    found, (unfit,) = read(tmp_path / "x.tar")
+    found, (fault,) = read(tmp_path / "x.tar")
     assert found == {"good.png": b"good"}
-    assert (unfit.name, unfit.kind) == (name, "unsafe path")
+    assert (fault.name, fault.kind) == (name, "unsafe path")
 
 
 def test_links_and_devices_are_named_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(tar({"good.png": b"good"}, **{k.replace(" ", "-"): v for k, v in KINDS.items()}))
-    found, unfit = read(tmp_path / "x.tar")
+    found, tar_faults = read(tmp_path / "x.tar")
     assert found == {"good.png": b"good"}
-    assert {member.kind for member in unfit} == {"link or device"}
-    assert [member.detail.partition(",")[0] for member in unfit] == [f"a {kind}" for kind in KINDS]
+    assert {member.kind for member in tar_faults} == {"link or device"}
+    assert [member.detail.partition(",")[0] for member in tar_faults] == [f"a {kind}" for kind in KINDS]
 
 
 def test_folders_and_a_leading_dot_are_no_fault(tmp_path: Path) -> None:
@@ -77,32 +77,32 @@ def test_a_tar_that_is_cut_off_is_named(tmp_path: Path, cut: int, packed: bool) 
     data = whole[: end + 1 - cut]
     path = tmp_path / ("x.tar.gz" if packed else "x.tar")
     path.write_bytes(gzip.compress(data) if packed else data)
-    found, (unfit,) = read(path)
-    assert unfit.kind == "damaged tar"
+    found, (fault,) = read(path)
+    assert fault.kind == "damaged tar"
     assert len(found) == (end + 1 - cut + 24) // 1536  # of 1024 bytes of data the last 24 are padding
 
 
 def test_a_cut_off_gzip_stream_is_named(tmp_path: Path) -> None:
     noise = random.Random(0).randbytes(20_000)
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(tar({"a.png": b"a", "b.png": noise}))[:-5000])
-    found, (unfit,) = read(tmp_path / "x.tar.gz")
-    assert (found, unfit.kind) == ({"a.png": b"a"}, "damaged tar")
+    found, (fault,) = read(tmp_path / "x.tar.gz")
+    assert (found, fault.kind) == ({"a.png": b"a"}, "damaged tar")
 
 
 def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"no tar at all" * 100)
-    assert [unfit.kind for unfit in read(tmp_path / "x.tar")[1]] == ["damaged tar"]
+    assert [fault.kind for fault in read(tmp_path / "x.tar")[1]] == ["damaged tar"]
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tars, "MAX_BYTES", 10_000)
     bomb = tar({"a.png": b"a", "bomb.png": bytes(5_000_000), "b.png": b"b"})
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(bomb))
-    found, unfit = read(tmp_path / "x.tar.gz")
+    found, tar_faults = read(tmp_path / "x.tar.gz")
     assert found == {"a.png": b"a"}
-    assert [member.kind for member in unfit] == ["image too large", "damaged tar"]
+    assert [member.kind for member in tar_faults] == ["image too large", "damaged tar"]
     (tmp_path / "x.tar").write_bytes(bomb)
-    found = dict(member for member in contents(tmp_path / "x.tar") if not isinstance(member, Unfit))
+    found = dict(member for member in contents(tmp_path / "x.tar") if not isinstance(member, TarFault))
     assert found == {"a.png": b"a", "b.png": b"b"}
 
 
@@ -112,15 +112,15 @@ def test_a_hostile_header_is_damage(tmp_path: Path, record: bytes) -> None:
     header.type, header.size = tarfile.XHDTYPE, len(record)
     data = header.tobuf(tarfile.USTAR_FORMAT) + record.ljust(512, b"\0") + tar({"a.png": b"a"})
     (tmp_path / "x.tar").write_bytes(data)
-    assert [unfit.kind for unfit in read(tmp_path / "x.tar")[1]] == ["damaged tar"]
+    assert [fault.kind for fault in read(tmp_path / "x.tar")[1]] == ["damaged tar"]
 
 
 def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
     header = tarfile.TarInfo("long")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 8 * 1024**3
     (tmp_path / "x.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-    ((unfit,),) = (read(tmp_path / "x.tar")[1],)
-    assert "a header is too large" in unfit.detail
+    ((fault,),) = (read(tmp_path / "x.tar")[1],)
+    assert "a header is too large" in fault.detail
 
 
 def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_sparse_file_is_not_read(tmp_path: Path) -> None:
         info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.realsize": str(2**50)}
         written.addfile(info)
     (tmp_path / "x.tar").write_bytes(stream.getvalue())
-    assert [unfit.kind for unfit in read(tmp_path / "x.tar")[1]] == ["link or device"]
+    assert [fault.kind for fault in read(tmp_path / "x.tar")[1]] == ["link or device"]
 
 
 def test_no_damage_is_more_than_a_fault(tmp_path: Path) -> None:

@@ -9,19 +9,19 @@ from typing import Any, NamedTuple
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
-from time_ray.data.fomo_table import DATASETS, Entry
+from time_ray.data.fomo_table import DATASETS, FomoDataset
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
-from time_ray.data.importers.sample_faults import Fault
-from time_ray.data.importers.samples import Place, Sample, sample_parts, text
-from time_ray.data.importers.shard_import import About, Progress, import_parts, unseen
+from time_ray.data.importers.pipeline import DatasetSpec, ImportProgress, import_parts, no_progress
+from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
 
 ALL = "all"
 INSIDE = "data_lib/00_info"  # of a checkout of the benchmark
-Rows = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 
-class _Flaw(NamedTuple):
+class _EntryFault(NamedTuple):
     """What is wrong with one sample's entry or image, and whether it is imported nevertheless."""
 
     kind: str
@@ -34,7 +34,7 @@ class _Said(NamedTuple):
 
     captions: tuple[str, ...]
     label: int
-    flaws: tuple[_Flaw, ...]
+    entry_faults: tuple[_EntryFault, ...]
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class _Images:
     """Where the images of a dataset lie: in a folder, or in a tar whose members are listed."""
 
     where: Path
-    members: Mapping[str, Place] | None = None
+    members: Mapping[str, ByteRange] | None = None
 
-    def find(self, name: str) -> Place | None:
+    def find(self, name: str) -> ByteRange | None:
         """The place of that image; None if there is none."""
-        return Place.of_file(self.where / name) if self.members is None else self.members.get(name)
+        return ByteRange.of_file(self.where / name) if self.members is None else self.members.get(name)
 
 
-def entries(names: Sequence[str]) -> list[Entry]:
+def entries(names: Sequence[str]) -> list[FomoDataset]:
     """The datasets of those handles or folder names; `all` is the whole benchmark. Raises UserError for others."""
     if ALL in names:
         return [entry for entry in DATASETS.values() if entry.role != "extra"]
@@ -62,12 +62,12 @@ def entries(names: Sequence[str]) -> list[Entry]:
 def import_fomo(
     root: str | Path,
     info: str | Path,
-    entry: Entry,
+    entry: FomoDataset,
     folder: str | Path,
     *,
     strict: bool = True,
     jobs: int = 1,
-    progress: Callable[[Progress], None] = unseen,
+    progress: Callable[[ImportProgress], None] = no_progress,
 ) -> Card:
     """Write one dataset of the benchmark into that folder.
 
@@ -81,7 +81,7 @@ def import_fomo(
     samples = {split: list(_samples(metadata, split, images, faults)) for split in entry.splits}
     return import_parts(
         folder,
-        About(
+        DatasetSpec(
             entry.handle,
             entry.kind,
             metadata.classes,
@@ -105,19 +105,19 @@ def _hint(name: str, handles: Mapping[str, str]) -> str:
 class _Metadata:
     """What the benchmark says of a dataset."""
 
-    entry: Entry
+    entry: FomoDataset
     classes: tuple[str, ...]
-    rows: Mapping[str, Rows]
+    rows: Mapping[str, JsonObject]
 
     @classmethod
-    def read(cls, info: Path, entry: Entry) -> "_Metadata":
+    def read(cls, info: Path, entry: FomoDataset) -> "_Metadata":
         """All of it. Raises UserError naming each file that is missing or makes no sense."""
         if (info / INSIDE).is_dir():
             info = info / INSIDE
         faults: list[str] = []
         listed = _json(info, [f"{entry.folder}_classnames.json"], list, faults) if entry.has_classes else []
         rows = {split: _json(info, _names(entry, word), dict, faults) for split, word in entry.splits.items()}
-        classes = tuple(entry.classname(text(name)) for name in listed if isinstance(name, str))
+        classes = tuple(entry.classname(readable(name)) for name in listed if isinstance(name, str))
         if len(set(classes)) < len(listed):
             faults.append(f"{info / f'{entry.folder}_classnames.json'}: not a list of different names; replace it")
         UserError.unless_none(faults)
@@ -126,34 +126,38 @@ class _Metadata:
     def said(self, row: Any) -> _Said:
         """Captions and class of a sample, by the benchmark's rules, and what is wrong with them."""
         if not isinstance(row, dict):
-            return _Said((), -1, (_Flaw("odd entry", "its entry is no JSON object; correct it"),))
-        label, flaws = self._label(row)
+            return _Said((), -1, (_EntryFault("odd entry", "its entry is no JSON object; correct it"),))
+        label, entry_faults = self._label(row)
         for field in ("default_caption", "synthetic_merged_caption"):
             captions, odd = captions_of(row.get(field))
             if odd:
-                flaws.append(_Flaw("odd caption", f"{field} is or holds no text; the rest stands for it", kept=True))
+                entry_faults.append(
+                    _EntryFault("odd caption", f"{field} is or holds no text; the rest stands for it", kept=True)
+                )
             if captions:
-                return _Said(captions, label, tuple(flaws))
+                return _Said(captions, label, tuple(entry_faults))
         if self.entry.template is None or label < 0:
-            flaws.append(_Flaw("no caption", "no caption; give it a default_caption"))
-            return _Said((), label, tuple(flaws))
-        flaws.append(_Flaw("no caption", "no caption; its class prompt stands for it", kept=True))
-        return _Said((self.entry.template.format(self.classes[label]),), label, tuple(flaws))
+            entry_faults.append(_EntryFault("no caption", "no caption; give it a default_caption"))
+            return _Said((), label, tuple(entry_faults))
+        entry_faults.append(_EntryFault("no caption", "no caption; its class prompt stands for it", kept=True))
+        return _Said((self.entry.template.format(self.classes[label]),), label, tuple(entry_faults))
 
-    def _label(self, row: Rows) -> tuple[int, list[_Flaw]]:
+    def _label(self, row: JsonObject) -> tuple[int, list[_EntryFault]]:
         if not self.entry.has_classes:
             return -1, []
         target, written = row.get("target"), row.get("classname")
         if type(target) is not int or not 0 <= target < len(self.classes):
             detail = f"target {target!r} is outside the {len(self.classes)} classes; correct it"
-            return -1, [_Flaw("label outside the classes", detail)]
+            return -1, [_EntryFault("label outside the classes", detail)]
         name = self.classes[target]
         if isinstance(written, str) and self.entry.classname(written) != name:
-            return target, [_Flaw("class name differs", f"{written!r}, but target {target} is {name!r}", kept=True)]
+            return target, [
+                _EntryFault("class name differs", f"{written!r}, but target {target} is {name!r}", kept=True)
+            ]
         return target, []
 
 
-def _names(entry: Entry, word: str) -> list[str]:
+def _names(entry: FomoDataset, word: str) -> list[str]:
     """The files that may describe a split, the better one first."""
     plain = f"{entry.folder}_{word}.json"
     return [f"{entry.folder}_{word}_224.json", plain] if entry.resized else [plain]
@@ -176,38 +180,40 @@ def _json(info: Path, names: Sequence[str], kind: type, faults: list[str]) -> An
     return found
 
 
-def _images(root: Path, entry: Entry) -> tuple[_Images, list[Fault]]:
+def _images(root: Path, entry: FomoDataset) -> tuple[_Images, list[SampleFault]]:
     """Where the images of the dataset are, and what its tar must not hold."""
     for parent in (root / "data", root):
         folder, tar = parent / entry.folder, parent / f"{entry.folder}.tar"
         if folder.is_dir():
             return _Images(folder), []
         if tar.is_file():
-            places, unfit = tars.index(tar)
+            places, tar_faults = tars.index(tar)
             start = f"{entry.folder}/"
             members = {name.removeprefix(start): place for name, place in places.items() if name.startswith(start)}
-            faults = [Fault(kind, "", f"{text(str(tar))}: {name}", detail) for name, kind, detail in unfit]
+            faults = [
+                SampleFault(kind, "", f"{readable(str(tar))}: {name}", detail) for name, kind, detail in tar_faults
+            ]
             return _Images(tar, members), faults
     tried = ", ".join(f"{parent / entry.folder}{end}" for parent in (root / "data", root) for end in ("", ".tar"))
     msg = f"{entry.handle}: no images; there is none of {tried}"
     raise UserError(msg)
 
 
-def _samples(metadata: _Metadata, split: str, images: _Images, faults: list[Fault]) -> Iterator[Sample]:
+def _samples(metadata: _Metadata, split: str, images: _Images, faults: list[SampleFault]) -> Iterator[Sample]:
     entry = metadata.entry
     resized = f"{entry.folder}_{entry.splits[split]}_224/"
     for listed, row in metadata.rows[split].items():
         name = listed.removeprefix(resized)
-        where = text(f"{images.where}: {name}" if images.members is not None else f"{images.where}/{name}")
+        where = readable(f"{images.where}: {name}" if images.members is not None else f"{images.where}/{name}")
         said = metadata.said(row)
-        flaws = list(said.flaws)
+        entry_faults = list(said.entry_faults)
         place = None
         if not tars.is_inside(name):
-            flaws.append(_Flaw("unsafe path", "leads out of its folder; not read"))
+            entry_faults.append(_EntryFault("unsafe path", "leads out of its folder; not read"))
         else:
             place = (images.find(resized + name) if entry.resized else None) or images.find(name)
             if place is None:
-                flaws.append(_Flaw("missing file", "no such image; add it"))
-        faults += [Fault(flaw.kind, split, where, flaw.detail, flaw.kept) for flaw in flaws]
-        if place is not None and all(flaw.kept for flaw in flaws):
-            yield Sample(place, said.captions, said.label, text(name), where)
+                entry_faults.append(_EntryFault("missing file", "no such image; add it"))
+        faults += [SampleFault(found.kind, split, where, found.detail, found.kept) for found in entry_faults]
+        if place is not None and all(found.kept for found in entry_faults):
+            yield Sample(place, said.captions, said.label, readable(name), where)

@@ -13,33 +13,33 @@ from time_ray.data.images import decode
 MAX_BYTES = 256 * 1024**2  # of one encoded image
 
 
-class Flaw(NamedTuple):
+class ImageFault(NamedTuple):
     """What is wrong with an image: a word that can be counted, and what is known of this one."""
 
     kind: str
     detail: str
 
 
-def image_flaw(data: bytes) -> Flaw | None:
-    """Why the bytes are not a whole image, or None if they are. Call it within `quiet`."""
+def image_fault(data: bytes) -> ImageFault | None:
+    """Why the bytes are not a whole image, or None if they are. Call it within `pillow_quiet`."""
     if not data:
-        return Flaw("empty image", "it has no bytes")
+        return ImageFault("empty image", "it has no bytes")
     if len(data) > MAX_BYTES:
-        return Flaw("image too large", f"{len(data)} bytes, more than {MAX_BYTES}")
+        return ImageFault("image too large", f"{len(data)} bytes, more than {MAX_BYTES}")
     try:
         decode(data)
     except Image.DecompressionBombWarning as error:
-        return Flaw("image too large", str(error))
+        return ImageFault("image too large", str(error))
     except Exception as error:  # noqa: BLE001 - what a damaged file leads a decoder to raise is anybody's guess
         is_bomb = isinstance(error.__cause__, Image.DecompressionBombError)
-        return Flaw("image too large" if is_bomb else "unreadable image", str(error) or type(error).__name__)
+        return ImageFault("image too large" if is_bomb else "unreadable image", str(error) or type(error).__name__)
     if any(data.startswith(start) and not is_whole(data) for start, is_whole in _ENDS.items()):
-        return Flaw("truncated image", "its end is missing")
+        return ImageFault("truncated image", "its end is missing")
     return None
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def pillow_quiet() -> Iterator[None]:
     """Broken images warn no one; ones that PIL finds too large are errors. For one thread at a time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
-from time_ray.data.importers.sample_faults import Fault
-from time_ray.data.importers.samples import Place, Sample, sample_parts, text
-from time_ray.data.importers.shard_import import PROMPT, About, Progress, import_parts, is_held_out, unseen
+from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportProgress, import_parts, is_held_out, no_progress
+from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -24,7 +24,7 @@ def import_imagefolder(
     *,
     strict: bool = True,
     jobs: int = 1,
-    progress: Callable[[Progress], None] = unseen,
+    progress: Callable[[ImportProgress], None] = no_progress,
 ) -> Card:
     """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
 
@@ -42,11 +42,11 @@ def import_imagefolder(
         msg = f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
         raise UserError(msg)
     label = {name: number for number, name in enumerate(classes)}
-    faults: list[Fault] = []
+    faults: list[SampleFault] = []
     samples = {split: list(_samples(root, split, files, label, faults)) for split, files in splits.items()}
     return import_parts(
         folder,
-        About(text(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
+        DatasetSpec(readable(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
         [part for split, found in samples.items() for part in sample_parts(split, found)],
         faults,
         strict=strict,
@@ -78,20 +78,22 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _classname(folder: Path) -> str:
-    return text(folder.name).replace("_", " ")
+    return readable(folder.name).replace("_", " ")
 
 
 def _samples(
-    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int], faults: list[Fault]
+    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int], faults: list[SampleFault]
 ) -> Iterator[Sample]:
     for file in files:
-        where = text(str(file.path))
-        place = Place.of_file(file.path)
+        where = readable(str(file.path))
+        place = ByteRange.of_file(file.path)
         if file.classname not in label:
             detail = f"class {file.classname} has no training images; add some, or leave it out"
-            faults.append(Fault("label outside the classes", split, where, detail))
+            faults.append(SampleFault("label outside the classes", split, where, detail))
         elif place is None:
-            faults.append(Fault("missing file", split, where, "no plain file, or a link to none; replace or remove it"))
+            faults.append(
+                SampleFault("missing file", split, where, "no plain file, or a link to none; replace or remove it")
+            )
         else:
-            key = text(file.path.relative_to(root).as_posix())
+            key = readable(file.path.relative_to(root).as_posix())
             yield Sample(place, (PROMPT.format(file.classname),), label[file.classname], key, where)

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.captions import captions_of
-from time_ray.data.importers.sample_faults import Fault
-from time_ray.data.importers.samples import PART_SAMPLES, text
-from time_ray.data.importers.shard_import import PROMPT, About, Progress, import_parts, is_held_out, unseen
+from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportProgress, import_parts, is_held_out, no_progress
+from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.samples import PART_SAMPLES, readable
 from time_ray.data.shards import Row
 
 CLASSES = "classes.json"
@@ -26,7 +26,7 @@ TEST_WORDS = frozenset({"test", "val", "valid", "validation"})
 
 
 @dataclass(frozen=True)
-class _Source:
+class _ParquetFolder:
     root: Path
     splits: Mapping[str, Sequence[Path]]
     classes: tuple[str, ...] | None
@@ -42,7 +42,7 @@ class _Source:
 
 
 class _Run(NamedTuple):
-    """Consecutive row groups of a file."""
+    """Consecutive row groups of a file. As it is written here it goes into the keys of parts (see _part)."""
 
     path: str
     groups: tuple[int, ...]
@@ -56,7 +56,7 @@ class _Part:
 
     split: str
     key: str
-    source: _Source
+    source: _ParquetFolder
     run: _Run
     for_test: bytes | None  # for each row, in a split made here; None: all rows are of this split
 
@@ -65,27 +65,27 @@ class _Part:
         """How many rows are read."""
         return self.run.rows
 
-    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+    def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each row, or what is wrong with it."""
         try:
             for number, row in enumerate(_rows(self.run)):
                 if self.for_test is None or self.for_test[number] == (self.split == "test"):
                     yield from self._sample(self.run.first + number, row)
         except (pa.ArrowException, OSError) as error:
-            where = f"{text(self.run.path)}: rows from {self.run.first} on"
-            yield Fault("unreadable rows", self.split, where, f"damaged ({error}); replace the file")
+            where = f"{readable(self.run.path)}: rows from {self.run.first} on"
+            yield SampleFault("unreadable rows", self.split, where, f"damaged ({error}); replace the file")
 
-    def _sample(self, position: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Row] | Fault]:
-        where = f"{text(self.run.path)}: row {position}"
+    def _sample(self, position: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Row] | SampleFault]:
+        where = f"{readable(self.run.path)}: row {position}"
         number, classes = self.source.number(row.get("label")), self.source.classes or ()
         captions, odd = captions_of(row.get("captions", row.get("caption")))
-        faults = [Fault(kind, self.split, where, detail) for kind, detail in self._faults(row, captions)]
+        faults = [SampleFault(kind, self.split, where, detail) for kind, detail in self._faults(row, captions)]
         yield from faults
         if not faults and number is not None:
             if odd:
                 detail = "a caption is empty or no text; the class prompt or the others stand for it; correct it"
-                yield Fault("odd caption", self.split, where, detail, kept=True)
-            key = text(f"{Path(self.run.path).relative_to(self.source.root).as_posix()}:{position}")
+                yield SampleFault("odd caption", self.split, where, detail, kept=True)
+            key = readable(f"{Path(self.run.path).relative_to(self.source.root).as_posix()}:{position}")
             yield where, Row(_image(row), captions or (PROMPT.format(classes[number]),), number, key)
 
     def _faults(self, row: Mapping[str, Any], captions: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -110,7 +110,7 @@ def import_parquet(
     *,
     strict: bool = True,
     jobs: int = 1,
-    progress: Callable[[Progress], None] = unseen,
+    progress: Callable[[ImportProgress], None] = no_progress,
 ) -> Card:
     """Write the Parquet files under root as a dataset named after it.
 
@@ -120,12 +120,12 @@ def import_parquet(
     class is. Every image is decoded once. Bad rows are left out, and named in the report; if `strict`, UserError
     names them all and there is no dataset.
     """
-    source = _source(Path(root))
+    source = _read_folder(Path(root))
     classes = source.classes or ()
     return import_parts(
         folder,
-        About(
-            text(source.root.resolve().name),
+        DatasetSpec(
+            readable(source.root.resolve().name),
             "classification" if classes else "captions",
             classes,
             (PROMPT,) if classes else (),
@@ -139,7 +139,7 @@ def import_parquet(
     )
 
 
-def _source(root: Path) -> _Source:
+def _read_folder(root: Path) -> _ParquetFolder:
     paths = sorted(root.rglob("*.parquet"))
     if not paths:
         msg = f"{root}: no Parquet files here; correct the path"
@@ -158,7 +158,7 @@ def _source(root: Path) -> _Source:
         for name, count in Counter(classes or ()).items()
         if count > 1
     )
-    return _Source(root, splits, None if classes is None else tuple(classes))
+    return _ParquetFolder(root, splits, None if classes is None else tuple(classes))
 
 
 def _file_faults(path: Path) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _listed(path: Path) -> list[str]:
     return classes
 
 
-def _parts(source: _Source) -> Iterator[_Part]:
+def _parts(source: _ParquetFolder) -> Iterator[_Part]:
     if source.splits["test"] or not source.classes:
         for split, paths in source.splits.items():
             yield from (_part(source, split, run, None) for path in paths for run in _runs(path))
@@ -217,7 +217,7 @@ def _parts(source: _Source) -> Iterator[_Part]:
         yield from (_part(source, split, run, rows) for run, rows in zip(runs, for_test, strict=True))
 
 
-def _part(source: _Source, split: str, run: _Run, for_test: bytes | None) -> _Part:
+def _part(source: _ParquetFolder, split: str, run: _Run, for_test: bytes | None) -> _Part:
     stamp = Path(run.path).stat()
     identity = f"{run} {stamp.st_mtime_ns} {stamp.st_size} {for_test!r} {source.classes}"
     return _Part(split, hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(), source, run, for_test)
@@ -235,7 +235,7 @@ def _runs(path: Path) -> Iterator[_Run]:
             first, groups, rows = first + rows, [], 0
 
 
-def _for_test(source: _Source, run: _Run, seen: Counter[int]) -> bytes:
+def _for_test(source: _ParquetFolder, run: _Run, seen: Counter[int]) -> bytes:
     """For each row of the run whether it is held out, given how many of each class came before."""
     chosen = bytearray()
     for row in _rows(run, images=False):

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from time_ray.data.importers.image_checks import MAX_BYTES
-from time_ray.data.importers.sample_faults import Fault
+from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.shards import Row
 
 PART_SAMPLES = 2048
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """Where bytes lie: a whole file, or a run of one. `stamp` changes when the file is written."""
 
     path: str
@@ -24,7 +24,7 @@ class Place(NamedTuple):
     offset: int = 0
 
     @classmethod
-    def of_file(cls, path: Path) -> "Place | None":
+    def of_file(cls, path: Path) -> "ByteRange | None":
         """The place of that file; None if there is no plain file."""
         try:
             found = path.stat()
@@ -42,7 +42,7 @@ class Place(NamedTuple):
 class Sample(NamedTuple):
     """One sample by reference."""
 
-    place: Place
+    place: ByteRange
     captions: tuple[str, ...]
     label: int
     key: str
@@ -62,13 +62,13 @@ class SamplePart:
         """How many samples."""
         return len(self.samples)
 
-    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+    def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each sample, or why it cannot be read."""
         for sample in self.samples:
             try:
                 data = sample.place.read()
             except OSError as error:
-                yield Fault("unreadable file", self.split, sample.where, f"cannot be read ({error}); see to it")
+                yield SampleFault("unreadable file", self.split, sample.where, f"cannot be read ({error}); see to it")
             else:
                 yield sample.where, Row(data, sample.captions, sample.label, sample.key)
 
@@ -79,6 +79,6 @@ def sample_parts(split: str, samples: Sequence[Sample]) -> list[SamplePart]:
     return [SamplePart(split, hashlib.sha256(json.dumps(run).encode()).hexdigest(), run) for run in runs]
 
 
-def text(name: str) -> str:
+def readable(name: str) -> str:
     """The name of a file as text that any reader takes, whatever bytes it is made of."""
     return name.encode("utf-8", "backslashreplace").decode()

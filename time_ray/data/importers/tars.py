@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
 from time_ray.data.importers.image_checks import MAX_BYTES
-from time_ray.data.importers.samples import Place, text
+from time_ray.data.importers.samples import ByteRange, readable
 
 BLOCK = 512
 CHUNK = 1024**2
@@ -33,7 +33,7 @@ WITHOUT_DATA = {
 }
 
 
-class Unfit(NamedTuple):
+class TarFault(NamedTuple):
     """A member that is not read, or a tar that is not read to its end: a kind that can be counted, and the reason."""
 
     name: str
@@ -59,21 +59,21 @@ def is_inside(name: str) -> bool:
     return bool(path.parts) and "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
-def index(path: Path) -> tuple[dict[str, Place], list[Unfit]]:
-    """Where each plain file of an uncompressed tar lies, by name, and what is unfit. Only headers are read."""
-    places: dict[str, Place] = {}
-    unfit: list[Unfit] = []
+def index(path: Path) -> tuple[dict[str, ByteRange], list[TarFault]]:
+    """Where each plain file of an uncompressed tar lies, by name, and what is wrong in it. Only headers are read."""
+    places: dict[str, ByteRange] = {}
+    tar_faults: list[TarFault] = []
     found = path.stat()
     with path.open("rb") as file:
         for member in _members(_Reader(file, found.st_size)):
-            if isinstance(member, Unfit):
-                unfit.append(member)
+            if isinstance(member, TarFault):
+                tar_faults.append(member)
             else:
-                places[member.name] = Place(str(path), found.st_mtime_ns, member.size, member.offset)
-    return places, unfit
+                places[member.name] = ByteRange(str(path), found.st_mtime_ns, member.size, member.offset)
+    return places, tar_faults
 
 
-def contents(path: Path) -> Iterator[tuple[str, bytes] | Unfit]:
+def contents(path: Path) -> Iterator[tuple[str, bytes] | TarFault]:
     """Name and bytes of each plain file, in order, of a tar that may be compressed with gzip. One is in memory."""
     with path.open("rb") as file:
         packed = file.read(len(GZIP)) == GZIP
@@ -81,10 +81,10 @@ def contents(path: Path) -> Iterator[tuple[str, bytes] | Unfit]:
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
         reader = _Reader(stream, None if packed else path.stat().st_size)
         for member in _members(reader):
-            if isinstance(member, Unfit):
+            if isinstance(member, TarFault):
                 yield member
             elif member.size > MAX_BYTES:
-                yield Unfit(member.name, "image too large", f"{member.size} bytes, more than {MAX_BYTES}; remove it")
+                yield TarFault(member.name, "image too large", f"{member.size} bytes, more than {MAX_BYTES}; remove it")
             else:
                 with suppress(_DamageError):  # the walk over the members meets it, too
                     yield member.name, reader.take(max(0, member.size))
@@ -129,7 +129,7 @@ class _Reader:
             self.take(min(CHUNK, position - self.at))
 
 
-def _members(reader: _Reader) -> Iterator[Member | Unfit]:
+def _members(reader: _Reader) -> Iterator[Member | TarFault]:
     extension = _Extension()
     try:
         while any(block := reader.take(BLOCK)):  # a block of zeros is the end
@@ -137,28 +137,28 @@ def _members(reader: _Reader) -> Iterator[Member | Unfit]:
             if header.type in NAMES | PAX:
                 extension.read(header, reader)
                 continue
-            name = text(str(PurePosixPath(extension.name or header.name)))
+            name = readable(str(PurePosixPath(extension.name or header.name)))
             size = header.size if extension.size is None else extension.size
             size = 0 if header.type in WITHOUT_DATA else size
             start = reader.at
-            unfit = _unfit(name, header.type, extension)
-            if unfit is None:
+            fault = _member_fault(name, header.type, extension)
+            if fault is None:
                 yield Member(name, size, start)
             elif header.type != tarfile.DIRTYPE:
-                yield unfit
+                yield fault
             extension = _Extension()
             reader.go_to(start + -(-size // BLOCK) * BLOCK)
     except (_DamageError, tarfile.HeaderError) as error:
-        yield Unfit("", "damaged tar", f"not read beyond byte {reader.at}: {error}; replace it")
+        yield TarFault("", "damaged tar", f"not read beyond byte {reader.at}: {error}; replace it")
 
 
-def _unfit(name: str, kind: bytes, extension: "_Extension") -> Unfit | None:
+def _member_fault(name: str, kind: bytes, extension: "_Extension") -> TarFault | None:
     if kind in WITHOUT_DATA:
-        return Unfit(name, "link or device", f"a {WITHOUT_DATA[kind]}, no plain file; not followed")
+        return TarFault(name, "link or device", f"a {WITHOUT_DATA[kind]}, no plain file; not followed")
     if kind not in PLAIN or extension.is_sparse:
-        return Unfit(name, "link or device", "of a kind that is not read; pack it as a plain file")
+        return TarFault(name, "link or device", "of a kind that is not read; pack it as a plain file")
     if not is_inside(name):
-        return Unfit(name, "unsafe path", "leads out of its folder; not read")
+        return TarFault(name, "unsafe path", "leads out of its folder; not read")
     return None
 
 

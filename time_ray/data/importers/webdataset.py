@@ -15,9 +15,9 @@ from time_ray.data.dataset import Card
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.imagefolder import SUFFIXES
-from time_ray.data.importers.sample_faults import Fault
-from time_ray.data.importers.samples import text
-from time_ray.data.importers.shard_import import About, Progress, import_parts, unseen
+from time_ray.data.importers.pipeline import DatasetSpec, ImportProgress, import_parts, no_progress
+from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.samples import readable
 from time_ray.data.shards import Row
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
@@ -33,7 +33,7 @@ def import_webdataset(
     *,
     strict: bool = True,
     jobs: int = 1,
-    progress: Callable[[Progress], None] = unseen,
+    progress: Callable[[ImportProgress], None] = no_progress,
 ) -> Card:
     """Write webdataset shards as a pool of images with captions.
 
@@ -43,10 +43,12 @@ def import_webdataset(
     no dataset.
     """
     paths = shard_paths(str(shards))
-    name = text(re.sub(r"[{}]", "", paths[0].parent.resolve().name if len(paths) > 1 else paths[0].name.split(".")[0]))
+    name = readable(
+        re.sub(r"[{}]", "", paths[0].parent.resolve().name if len(paths) > 1 else paths[0].name.split(".")[0])
+    )
     return import_parts(
         folder,
-        About(name, "captions", (), (), ("train",)),
+        DatasetSpec(name, "captions", (), (), ("train",)),
         [_part(path) for path in paths],
         [],
         strict=strict,
@@ -99,11 +101,11 @@ class _Part:
     weight: int  # bytes
     split: str = "train"
 
-    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+    def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each sample, or what is wrong with it or with the tar."""
         name, files = "", dict[str, bytes]()
         for found in tars.contents(Path(self.path)):
-            if isinstance(found, tars.Unfit):
+            if isinstance(found, tars.TarFault):
                 yield self._fault(found.name, found.kind, found.detail)
                 continue
             member, data = found
@@ -119,7 +121,7 @@ class _Part:
                 files[ending] = data
         yield from self._sample(name, files)
 
-    def _sample(self, name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Row] | Fault]:
+    def _sample(self, name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Row] | SampleFault]:
         captions, odd = _captions(files)
         if files and IMAGE not in files:
             yield self._fault(name, "no image", "no image, only text; add one, or remove it")
@@ -129,12 +131,12 @@ class _Part:
         if captions and IMAGE in files:
             if odd:
                 yield self._fault(name, "odd caption", "a caption is empty or no text; left out; correct it", kept=True)
-            where = f"{text(self.path)}: {name}"
-            yield where, Row(files[IMAGE], captions, -1, text(f"{Path(self.path).name}/{name}"))
+            where = f"{readable(self.path)}: {name}"
+            yield where, Row(files[IMAGE], captions, -1, readable(f"{Path(self.path).name}/{name}"))
 
-    def _fault(self, name: str, kind: str, detail: str, *, kept: bool = False) -> Fault:
-        where = f"{text(self.path)}: {name}" if name else text(self.path)
-        return Fault(kind, self.split, where, detail, kept)
+    def _fault(self, name: str, kind: str, detail: str, *, kept: bool = False) -> SampleFault:
+        where = f"{readable(self.path)}: {name}" if name else readable(self.path)
+        return SampleFault(kind, self.split, where, detail, kept)
 
 
 def _divided(member: str) -> tuple[str, str]:

@@ -13,25 +13,27 @@ from typing import TypeVar
 
 from time_ray.core.errors import StoreError
 
-PATIENCE = 2.0  # seconds; about what it takes to start a process
+ALONE_SECONDS = 2.0  # about what it takes to start a process
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def spread(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Result]]:
+def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Result]]:
     """Number and result of each job as soon as it is done. Others help once this process has shown that it takes long.
 
     Raises StoreError if a process was killed, and what a job raises; what has not begun by then never begins.
     """
     start, number = time.monotonic(), 0
-    while number < len(jobs) and (processes == 1 or len(jobs) - number == 1 or time.monotonic() - start < PATIENCE):
+    while number < len(jobs) and (
+        processes == 1 or len(jobs) - number == 1 or time.monotonic() - start < ALONE_SECONDS
+    ):
         yield number, work(jobs[number])
         number += 1
     if number == len(jobs):
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
-    with ProcessPoolExecutor(min(processes, len(jobs) - number), context, _serve_parent) as pool:
+    with ProcessPoolExecutor(min(processes, len(jobs) - number), context, _end_with_parent) as pool:
         futures = {pool.submit(work, jobs[later]): later for later in range(number, len(jobs))}
         try:
             for future in as_completed(futures):
@@ -43,7 +45,7 @@ def spread(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int) -
             pool.shutdown(cancel_futures=True)
 
 
-def _serve_parent() -> None:
+def _end_with_parent() -> None:
     """The worker leaves interrupts to its parent, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

@@ -35,7 +35,7 @@ TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 30
 
 
-class Entry(NamedTuple):
+class MiniDataset(NamedTuple):
     """A dataset of the world: its classes, what is said of them, and how they are drawn (None: the real digits)."""
 
     classes: tuple[str, ...]
@@ -43,33 +43,33 @@ class Entry(NamedTuple):
     draw: Draw | None
 
 
-ADAPTATION: dict[str, Entry] = {
-    "digits_real": Entry(DIGITS, ("a handwritten {}", "handwritten digit {}", "the digit {} by hand"), None),
-    "greek": Entry(GREEK, ("greek letter {}", "the greek letter {}", "a picture of greek {}"), draw_greek),
-    "zodiac": Entry(ZODIAC, ("zodiac sign {}", "the sign of {}", "a picture of the {} sign"), draw_zodiac),
-    "chess": Entry(CHESS, ("a chess {}", "chess piece {}", "a {} on a chess board"), draw_chess),
-    "cells": Entry(CELLS, ("{} cell", "a microscope image of {}", "a slide with {} cells"), draw_cell),
-    "charts": Entry(CHARTS, ("{} chart", "a {} chart of data", "a picture of a {} chart"), draw_chart),
-    "satellite": Entry(LANDS, ("a satellite image of {}", "{} from above", "an aerial view of {}"), draw_land),
-    "sketch": Entry(THINGS, ("a sketch of a {}", "a pencil drawing of a {}", "{} sketch"), draw_sketch),
-    "flags": Entry(FLAGS, ("the flag of {}", "flag of {}", "a picture of the flag of {}"), draw_flag),
-    "fabric": Entry(FABRICS, ("{} fabric", "a piece of {} cloth", "a picture of {} fabric"), draw_fabric),
-    "clocks": Entry(HOURS, ("a clock at {}", "{}", "a clock that shows {}"), draw_clock),
+ADAPTATION: dict[str, MiniDataset] = {
+    "digits_real": MiniDataset(DIGITS, ("a handwritten {}", "handwritten digit {}", "the digit {} by hand"), None),
+    "greek": MiniDataset(GREEK, ("greek letter {}", "the greek letter {}", "a picture of greek {}"), draw_greek),
+    "zodiac": MiniDataset(ZODIAC, ("zodiac sign {}", "the sign of {}", "a picture of the {} sign"), draw_zodiac),
+    "chess": MiniDataset(CHESS, ("a chess {}", "chess piece {}", "a {} on a chess board"), draw_chess),
+    "cells": MiniDataset(CELLS, ("{} cell", "a microscope image of {}", "a slide with {} cells"), draw_cell),
+    "charts": MiniDataset(CHARTS, ("{} chart", "a {} chart of data", "a picture of a {} chart"), draw_chart),
+    "satellite": MiniDataset(LANDS, ("a satellite image of {}", "{} from above", "an aerial view of {}"), draw_land),
+    "sketch": MiniDataset(THINGS, ("a sketch of a {}", "a pencil drawing of a {}", "{} sketch"), draw_sketch),
+    "flags": MiniDataset(FLAGS, ("the flag of {}", "flag of {}", "a picture of the flag of {}"), draw_flag),
+    "fabric": MiniDataset(FABRICS, ("{} fabric", "a piece of {} cloth", "a picture of {} fabric"), draw_fabric),
+    "clocks": MiniDataset(HOURS, ("a clock at {}", "{}", "a clock that shows {}"), draw_clock),
 }
 
-EVALUATION: dict[str, Entry] = {
-    "shape_outline": Entry(SHAPES, ("the outline of a {}", "a picture of a {}"), draw_outline),
-    "shape_colour": Entry(HELD_OUT, ("a {}", "a picture of a {}"), draw_pair),
-    "colours": Entry(tuple(COLOURS), ("something {}", "the color {}"), draw_colour),
-    "letters": Entry(LETTERS, ("the letter {}", "a picture of the letter {}"), draw_letter),
-    "textures": Entry(TEXTURES, ("{} texture", "a pattern of {}"), draw_texture),
-    "counting": Entry(NUMBERS, ("{} things", "a picture of {} things"), draw_count),
-    "street_numbers": Entry(DIGITS, ("the number {}", "a picture of the number {}"), draw_street_number),
-    "scenes_blur": Entry(SCENES, ("a {}", "a picture of a {}"), draw_blurred),
-    "symbols_tex": Entry(SYMBOLS, ("a {}", "{} symbol"), draw_symbol),
+EVALUATION: dict[str, MiniDataset] = {
+    "shape_outline": MiniDataset(SHAPES, ("the outline of a {}", "a picture of a {}"), draw_outline),
+    "shape_colour": MiniDataset(HELD_OUT, ("a {}", "a picture of a {}"), draw_pair),
+    "colours": MiniDataset(tuple(COLOURS), ("something {}", "the color {}"), draw_colour),
+    "letters": MiniDataset(LETTERS, ("the letter {}", "a picture of the letter {}"), draw_letter),
+    "textures": MiniDataset(TEXTURES, ("{} texture", "a pattern of {}"), draw_texture),
+    "counting": MiniDataset(NUMBERS, ("{} things", "a picture of {} things"), draw_count),
+    "street_numbers": MiniDataset(DIGITS, ("the number {}", "a picture of the number {}"), draw_street_number),
+    "scenes_blur": MiniDataset(SCENES, ("a {}", "a picture of a {}"), draw_blurred),
+    "symbols_tex": MiniDataset(SYMBOLS, ("a {}", "{} symbol"), draw_symbol),
 }
 
-WORLD: dict[str, Entry] = {**ADAPTATION, **EVALUATION}
+WORLD: dict[str, MiniDataset] = {**ADAPTATION, **EVALUATION}
 
 
 def splits(name: str) -> tuple[str, ...]:
@@ -92,6 +92,6 @@ def samples(name: str, split: str) -> Iterator[Sample]:
         yield Sample(finish(rng, entry.draw(rng, classname)), captions_of(entry, classname), label)
 
 
-def captions_of(entry: Entry, classname: str) -> tuple[str, ...]:
+def captions_of(entry: MiniDataset, classname: str) -> tuple[str, ...]:
     """What is said of a class."""
     return tuple(template.format(classname) for template in entry.templates)

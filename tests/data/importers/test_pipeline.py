@@ -16,7 +16,7 @@ from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
 from time_ray.data.importers import samples, worker_processes
 from time_ray.data.importers.imagefolder import import_imagefolder
-from time_ray.data.importers.sample_faults import Fault, counted, read_report
+from time_ray.data.importers.sample_faults import SampleFault, counted, read_report
 
 SHARD = 10
 
@@ -58,7 +58,7 @@ def test_the_same_import_again_does_nothing(root: Path, tmp_path: Path) -> None:
 
 
 def test_processes_make_what_one_process_makes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_processes, "PATIENCE", 0.0)
+    monkeypatch.setattr(worker_processes, "ALONE_SECONDS", 0.0)
     (root / "train/ant/00.png").write_bytes(b"no image")
     alone = import_imagefolder(root, tmp_path / "alone", strict=False)
     seen: list[float] = []
@@ -73,17 +73,17 @@ def test_processes_make_what_one_process_makes(root: Path, tmp_path: Path, monke
 
 KILLED = """
 import os, signal, sys
-from time_ray.data.importers import shard_import, samples
+from time_ray.data.importers import pipeline, samples
 from time_ray.data.importers.imagefolder import import_imagefolder
 samples.PART_SAMPLES = 10
-make = shard_import._make
+make = pipeline._make
 made = []
 def counting(*arguments):
     if len(made) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     made.append(make(*arguments))
     return made[-1]
-shard_import._make = counting
+pipeline._make = counting
 import_imagefolder(sys.argv[1], sys.argv[2])
 """
 
@@ -190,12 +190,12 @@ def test_two_imports_into_one_folder_take_turns(root: Path, tmp_path: Path) -> N
 PARENT = """
 import os, sys, time
 from time_ray.data.importers import worker_processes
-worker_processes.PATIENCE = 0.0
+worker_processes.ALONE_SECONDS = 0.0
 def work(seconds):
     print(os.getpid(), flush=True)
     time.sleep(seconds)
 if __name__ == "__main__":
-    list(worker_processes.spread(work, [100.0, 100.0, 100.0], 2))
+    list(worker_processes.run_jobs(work, [100.0, 100.0, 100.0], 2))
 """
 
 
@@ -222,5 +222,9 @@ def is_running(pid: int) -> bool:
 
 
 def test_faults_are_counted_by_kind_and_by_what_became_of_them() -> None:
-    faults = [Fault("a", "train", "x", "y"), Fault("b", "train", "x", "y", kept=True), Fault("a", "test", "x", "y")]
+    faults = [
+        SampleFault("a", "train", "x", "y"),
+        SampleFault("b", "train", "x", "y", kept=True),
+        SampleFault("a", "test", "x", "y"),
+    ]
     assert counted(faults) == {("a", False): 2, ("b", True): 1}

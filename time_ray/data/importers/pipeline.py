@@ -18,10 +18,10 @@ import pyarrow as pa
 from pyarrow.fs import LocalFileSystem
 
 from time_ray.core.errors import StoreError, UserError
-from time_ray.data.dataset import CARD, Card, Dataset, Kind, SplitInfo, content_digest, sealed
-from time_ray.data.importers.image_checks import image_flaw, quiet
-from time_ray.data.importers.sample_faults import REPORT, Fault, read_report, write_report
-from time_ray.data.importers.worker_processes import spread
+from time_ray.data.dataset import CARD, Card, Dataset, Kind, SplitInfo, content_digest, seal_card
+from time_ray.data.importers.image_checks import image_fault, pillow_quiet
+from time_ray.data.importers.sample_faults import REPORT, SampleFault, read_report, write_report
+from time_ray.data.importers.worker_processes import run_jobs
 from time_ray.data.shards import DIGEST_BYTES, Row, write_shard
 
 PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
@@ -30,7 +30,7 @@ RULES = 1  # raise it when the same source becomes other rows
 WORK = ".import"
 
 
-class About(NamedTuple):
+class DatasetSpec(NamedTuple):
     """What a dataset will be."""
 
     name: str
@@ -55,27 +55,27 @@ class Part(Protocol):
     def weight(self) -> int:
         """Its share of the work, in units of its own kind."""
 
-    def read(self) -> Iterator[tuple[str, Row] | Fault]:
+    def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each sample with the place it comes from, or why there is none; images are not looked at yet."""
 
 
-class Note(NamedTuple):
+class FinishedPart(NamedTuple):
     """A finished part: its file (None: not one good sample), the file's digest, and those of its rows."""
 
     file: str | None
     sha256: str
     digests: bytes
-    faults: tuple[Fault, ...]
+    faults: tuple[SampleFault, ...]
 
 
-class Progress(NamedTuple):
+class ImportProgress(NamedTuple):
     """How far an import is: samples taken so far, and the share of all work that is done."""
 
     samples: int
     share: float
 
 
-def unseen(progress: Progress) -> None:
+def no_progress(progress: ImportProgress) -> None:
     """Nobody watches."""
 
 
@@ -86,13 +86,13 @@ def is_held_out(position: int) -> bool:
 
 def import_parts(
     folder: str | Path,
-    about: About,
+    spec: DatasetSpec,
     parts: Sequence[Part],
-    faults: Sequence[Fault],
+    faults: Sequence[SampleFault],
     *,
     strict: bool,
     jobs: int,
-    progress: Callable[[Progress], None],
+    progress: Callable[[ImportProgress], None],
 ) -> Card:
     """The folder holds the dataset and a report of all faults, which came with the parts or are found in them.
 
@@ -100,12 +100,12 @@ def import_parts(
     The same import again finishes what is not finished, and returns at once if nothing is left to do.
     """
     folder = Path(folder).absolute()
-    source = _source(about, parts, faults)
+    source = _source(spec, parts, faults)
     _check_free(folder)
     if not (folder / CARD).is_file():
         with _alone(folder):
             if not (folder / CARD).is_file():  # another process may have been faster
-                _finish(folder, about, source, parts, faults, strict, jobs, progress)
+                _finish(folder, spec, source, parts, faults, strict, jobs, progress)
     card = Dataset.open(folder).card
     if card.source != source:
         msg = f"{folder}: holds another dataset already ({card.name}); give another folder, or remove it"
@@ -117,13 +117,13 @@ def import_parts(
 
 def _finish(
     folder: Path,
-    about: About,
+    spec: DatasetSpec,
     source: str,
     parts: Sequence[Part],
-    faults: Sequence[Fault],
+    faults: Sequence[SampleFault],
     strict: bool,
     jobs: int,
-    progress: Callable[[Progress], None],
+    progress: Callable[[ImportProgress], None],
 ) -> None:
     notes = _shards(folder, parts, jobs, progress)
     found = [*faults, *(fault for note in notes for fault in note.faults)]
@@ -132,7 +132,7 @@ def _finish(
         UserError.unless_none(fault.line for fault in found)
     splits: dict[str, SplitInfo] = {}
     digests: dict[str, list[bytes]] = {}
-    for split in about.splits:
+    for split in spec.splits:
         of_split = [note for part, note in zip(parts, notes, strict=True) if part.split == split]
         digests[split] = [note.digests for note in of_split]
         rows = sum(map(len, digests[split])) // DIGEST_BYTES
@@ -143,21 +143,21 @@ def _finish(
         if not info.rows and any(fault.split == split for fault in found)
     )
     card = Card(
-        name=about.name,
-        kind=about.kind,
-        classes=about.classes,
-        templates=about.templates,
+        name=spec.name,
+        kind=spec.kind,
+        classes=spec.classes,
+        templates=spec.templates,
         splits=splits,
-        digest=content_digest(about.kind, about.classes, about.templates, digests),
+        digest=content_digest(spec.kind, spec.classes, spec.templates, digests),
         source=source,
     )
     _remove_strangers(folder, splits)
-    _write(folder / CARD, sealed(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
+    _write(folder / CARD, seal_card(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
     shutil.rmtree(folder / WORK)
 
 
-def _source(about: About, parts: Sequence[Part], faults: Sequence[Fault]) -> str:
-    whole = [RULES, about, [(part.split, part.key) for part in parts], faults]
+def _source(spec: DatasetSpec, parts: Sequence[Part], faults: Sequence[SampleFault]) -> str:
+    whole = [RULES, spec, [(part.split, part.key) for part in parts], faults]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
@@ -181,20 +181,22 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _shards(folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[Progress], None]) -> Sequence[Note]:
+def _shards(
+    folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[ImportProgress], None]
+) -> Sequence[FinishedPart]:
     """The note of each part, whose shard is there."""
     work = [(folder, f"{part.split}-{number:05d}-{part.key[:16]}", part) for number, part in enumerate(parts)]
-    notes: dict[int, Note] = {}
+    notes: dict[int, FinishedPart] = {}
     samples, weight, all_weight = 0, 0, max(1, sum(part.weight for part in parts))
-    for number, note in spread(_shard, work, jobs):
+    for number, note in run_jobs(_shard, work, jobs):
         notes[number] = note
         samples += len(note.digests) // DIGEST_BYTES + sum(not fault.kept for fault in note.faults)
         weight += parts[number].weight
-        progress(Progress(samples, weight / all_weight))
+        progress(ImportProgress(samples, weight / all_weight))
     return [notes[number] for number in range(len(parts))]
 
 
-def _shard(job: tuple[Path, str, Part]) -> Note:
+def _shard(job: tuple[Path, str, Part]) -> FinishedPart:
     """The shard of the part is there, and so is its note: found whole from an earlier import, or made now."""
     folder, stem, part = job
     try:
@@ -204,47 +206,47 @@ def _shard(job: tuple[Path, str, Part]) -> Note:
         raise StoreError(msg) from error
 
 
-def _read_note(folder: Path, stem: str) -> Note | None:
+def _read_note(folder: Path, stem: str) -> FinishedPart | None:
     """The note of a shard whose bytes are those it was finished with."""
     try:
         raw: dict[str, Any] = json.loads((folder / WORK / f"{stem}.json").read_bytes())
-        faults = tuple(Fault(**fault) for fault in raw["faults"])
-        note = Note(raw["file"], raw["sha256"], bytes.fromhex(raw["digests"]), faults)
+        faults = tuple(SampleFault(**fault) for fault in raw["faults"])
+        note = FinishedPart(raw["file"], raw["sha256"], bytes.fromhex(raw["digests"]), faults)
         whole = note.file is None or _sha256(folder / note.file) == note.sha256
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return note if whole else None
 
 
-def _make(folder: Path, stem: str, part: Part) -> Note:
-    faults: list[Fault] = []
+def _make(folder: Path, stem: str, part: Part) -> FinishedPart:
+    faults: list[SampleFault] = []
     started = folder / WORK / f"{stem}-{uuid4().hex}"
-    with pa.OSFile(str(started), "wb") as stream, quiet():
+    with pa.OSFile(str(started), "wb") as stream, pillow_quiet():
         digests = write_shard(stream, _whole_rows(part, faults))
     sha256 = _sha256(started)
     if digests:
         started.replace(folder / f"{stem}.parquet")
     else:
         started.unlink()
-    note = Note(f"{stem}.parquet" if digests else None, sha256, digests, tuple(faults))
+    note = FinishedPart(f"{stem}.parquet" if digests else None, sha256, digests, tuple(faults))
     raw = note._asdict() | {"digests": digests.hex(), "faults": [fault._asdict() for fault in faults]}
     _write(folder / WORK / f"{stem}.json", json.dumps(raw).encode())
     return note
 
 
-def _whole_rows(part: Part, faults: list[Fault]) -> Iterator[Row]:
+def _whole_rows(part: Part, faults: list[SampleFault]) -> Iterator[Row]:
     """The rows of the part with a whole image; why the others are not is added to the faults."""
     for found in part.read():
-        if isinstance(found, Fault):
+        if isinstance(found, SampleFault):
             faults.append(found)
             continue
         where, row = found
-        flaw = image_flaw(row.image)
-        if flaw is None:
+        damage = image_fault(row.image)
+        if damage is None:
             yield row
         else:
-            detail = f"not a readable image ({flaw.detail}); replace or remove it"
-            faults.append(Fault(flaw.kind, part.split, where, detail))
+            detail = f"not a readable image ({damage.detail}); replace or remove it"
+            faults.append(SampleFault(damage.kind, part.split, where, detail))
 
 
 def _remove_strangers(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
