@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from time_ray.clip import models
-from time_ray.clip.concepts import accuracies, frequencies, meanings, trained_concepts
+from time_ray.clip.concepts import accuracies, class_vectors, frequencies, trained_concepts
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.order import ascending, by_dataset, chained
@@ -75,5 +75,5 @@ def _arranged(
     if order == "performance":
         known = accuracies(clip, weights, data.adaptation, device)
         return ascending(concepts, {concept: -share for concept, share in known.items()})
-    vectors = meanings(clip, weights, data.adaptation, device)
+    vectors = class_vectors(clip, weights, data.adaptation, device)
     return chained(concepts, torch.stack([vectors[concept] for concept in concepts]).to(device))

@@ -33,7 +33,7 @@ from torchvision.datasets import ImageFolder
 
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import create
-from time_ray.clip.retrieval import Pairs, found, recalls
+from time_ray.clip.retrieval import Pairs, recall_counts, recalls
 from time_ray.core.model import ModelSpec
 from time_ray.data.dataset import Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
@@ -163,7 +163,7 @@ def retrieval_ours() -> dict[str, Any]:
     pairs = Pairs(images, torch.arange(IMAGES), captions[order], owner[order])
     clock = Clock()
     with clock:
-        counts = found(pairs, [(IMAGES, CAPTIONS)], 0)
+        counts = recall_counts(pairs, [(IMAGES, CAPTIONS)], 0)
     return {"scores": [recalls("coco", counts.tolist())["coco"]], **clock.per_second(CAPTIONS)}
 
 

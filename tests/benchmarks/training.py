@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from time_ray.clip.cost import operations
-from time_ray.clip.loss import Contrast
+from time_ray.clip.loss import ContrastiveStep
 from time_ray.clip.models import Clip, create
 from time_ray.clip.train import train
 from time_ray.core.mixture import Mixture
@@ -176,9 +176,9 @@ def _utilisation(setup: Setup, clip: Clip, batch: Batch, mine: float, plain: flo
     peak = next((value for name, value in PEAK.items() if name in torch.cuda.get_device_name()), math.nan)
     sample = operations(setup.model, 2).step * 1e9 / 2
     config = Training(lr=LR, precision=setup.precision)
-    contrast = Contrast(clip, config, device=torch.device(device), accumulate=1, seed=0)
+    contrastive_step = ContrastiveStep(clip, config, device=torch.device(device), accumulate=1, seed=0)
     with FlopCounterMode(display=False) as counter:
-        contrast.backward(0, *batch, lambda loss: loss)
+        contrastive_step.backward(0, *batch, lambda loss: loss)
     done = counter.get_total_flops() / setup.batch_size
     return f"  MFU {mine * sample / peak:.1%} against {plain * sample / peak:.1%}; done {mine * done / peak:.1%}"
 

@@ -5,7 +5,7 @@ import torch
 from pictures import CLASSES, picture, rows
 from torch import Tensor
 
-from time_ray.clip.concepts import accuracies, frequencies, meanings, trained_concepts
+from time_ray.clip.concepts import accuracies, class_vectors, frequencies, trained_concepts
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
 from time_ray.core.stream import Concept
@@ -37,7 +37,7 @@ def test_a_class_without_test_images_is_known_to_none(clip: Clip, weights: Weigh
 
 def test_meanings_are_unit_vectors_of_the_prompts(clip: Clip, weights: Weights, make_dataset: Make):
     with_prompts, bare = make_dataset("pets", []), make_dataset("bare", [], templates=())
-    found = meanings(clip, weights, [with_prompts, bare], "cpu")
+    found = class_vectors(clip, weights, [with_prompts, bare], "cpu")
     module = clip.load(weights).eval()
     with torch.no_grad():
         asked = module.encode_text(clip.tokenize(["a dog.", "the dog.", "dog"]), normalize=True)

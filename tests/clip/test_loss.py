@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from time_ray.clip import optimizer
 from time_ray.clip.features import recomputing
-from time_ray.clip.loss import Contrast
+from time_ray.clip.loss import ContrastiveStep
 from time_ray.clip.models import Clip, create
 from time_ray.clip.train import train
 from time_ray.core.errors import CellError
@@ -64,12 +64,12 @@ def test_saving_memory_agrees_in_half_precision(clip: Clip, weights: Weights, pr
 def test_a_part_drops_the_same_patches_in_both_passes(models_folder: object, weights: Weights):
     clip = create(ModelSpec(name="test-dropping"))
     clip.load(weights).train()
-    contrast = Contrast(clip, CONFIG, device=CPU, accumulate=2, seed=0)
+    contrastive_step = ContrastiveStep(clip, CONFIG, device=CPU, accumulate=2, seed=0)
     seen: list[Tensor] = []
     after_image_tower: Any = clip.module.visual.ln_post
     handle = after_image_tower.register_forward_hook(lambda _, __, outcome: seen.append(outcome.detach()))
-    contrast.backward(0, *made_batches(1)[0], lambda loss: loss)
-    contrast.backward(1, *made_batches(1)[0], lambda loss: loss)
+    contrastive_step.backward(0, *made_batches(1)[0], lambda loss: loss)
+    contrastive_step.backward(1, *made_batches(1)[0], lambda loss: loss)
     handle.remove()
     first, second, first_again, second_again, *later = seen
     assert torch.equal(first, first_again)
@@ -106,9 +106,9 @@ def counted(module: nn.Module) -> Iterator[Activations]:
 def test_less_is_kept_for_the_backward_pass(clip: Clip, weights: Weights, accumulate: int, *, recompute: bool):
     def most(parts: int, *, again: bool) -> int:
         module = clip.load(weights).train()
-        contrast = Contrast(clip, CONFIG, device=CPU, accumulate=parts, seed=0)
+        contrastive_step = ContrastiveStep(clip, CONFIG, device=CPU, accumulate=parts, seed=0)
         with counted(module) as activations, recomputing(module, enabled=again):
-            contrast.backward(0, *made_batches(1)[0], lambda loss: loss)
+            contrastive_step.backward(0, *made_batches(1)[0], lambda loss: loss)
         module.zero_grad()
         return activations.most
 

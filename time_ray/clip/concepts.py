@@ -29,7 +29,7 @@ def trained_concepts(datasets: Sequence[Dataset]) -> tuple[Concept, ...]:
     )
 
 
-def meanings(
+def class_vectors(
     clip: Clip, weights: Mapping[str, Tensor], datasets: Sequence[Dataset], device: str
 ) -> dict[Concept, Tensor]:
     """The unit vector [D] of each class: of its prompts, by these weights."""

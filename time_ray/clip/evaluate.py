@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip
-from time_ray.clip.retrieval import Pairs, found, recalls
+from time_ray.clip.retrieval import Pairs, recall_counts, recalls
 from time_ray.core.errors import UserError
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
@@ -23,7 +23,7 @@ from time_ray.data.images import Decoded, fits_in_memory
 from time_ray.data.prefetch import one_ahead
 from time_ray.data.subset import lacks, scored_rows
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 
 def evaluate(
@@ -54,12 +54,15 @@ def evaluate(
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
         width = text_features(clips[0], clip.tokenize([""])).shape[1]
-        one = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, cache)
+        evaluation = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, cache)
         parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
         if cache is not None:
-            cache.expect(block for part in parts if one.keeps(part[0]) for block in one.blocks(*part))
-        heads = one.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
-        counts = [one.retrieved(*part) if _retrieves(part[0]) else one.correct(*part, next(heads)) for part in parts]
+            cache.expect(block for part in parts if evaluation.keeps(part[0]) for block in evaluation.blocks(*part))
+        heads = evaluation.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
+        counts = [
+            evaluation.retrieved(*part) if _retrieves(part[0]) else evaluation.correct(*part, next(heads))
+            for part in parts
+        ]
         together = torch.cat(counts, dim=1)
         if shard[1] > 1:
             dist.all_reduce(together)
@@ -114,24 +117,24 @@ class _Pass:
         sums = [torch.zeros(sum(classes), self.width) for _ in self.clips]
         while some := list(islice(prompts, self.batch_size)):
             numbers = torch.tensor([number for number, _ in some])
-            for total, vectors in zip(sums, self._texts([prompt for _, prompt in some]), strict=True):
+            for total, vectors in zip(sums, self._text_features([prompt for _, prompt in some]), strict=True):
                 total.index_add_(0, numbers, vectors.cpu())  # on the CPU, where the order of a sum is fixed
         for heads in zip(*(torch.split(normalize(total, dim=-1), classes) for total in sums), strict=True):
             yield [head.to(self.device) for head in heads]
 
-    def correct(self, dataset: Dataset, rows: Rows, heads: Sequence[Tensor]) -> Tensor:
+    def correct(self, dataset: Dataset, rows: RowNumbers, heads: Sequence[Tensor]) -> Tensor:
         """How many images are nearest to their own class, and how many there are."""
         counts = torch.zeros((len(self.clips), 2), dtype=torch.int64, device=self.device)
         labels_of = dataset.split("test").labels
         for some, pixels in self._images(dataset, rows):
             labels = torch.tensor(labels_of[some]).to(self.device)
             counts[:, 1] += len(labels)
-            for number, (vectors, head) in enumerate(zip(self._pictures(pixels), heads, strict=True)):
+            for number, (vectors, head) in enumerate(zip(self._image_features(pixels), heads, strict=True)):
                 counts[number, 0] += ((vectors @ head.T).argmax(dim=1) == labels).sum()
         return counts
 
-    def retrieved(self, dataset: Dataset, rows: Rows) -> Tensor:
-        """What captions find among images and images among captions: the counts of `retrieval.found`."""
+    def retrieved(self, dataset: Dataset, rows: RowNumbers) -> Tensor:
+        """What captions find among images and images among captions: the counts of `retrieval.recall_counts`."""
         captions = dataset.split("test").captions(rows)
         edges = self._edges(len(rows))
         sizes = [(stop - start, sum(map(len, captions[start:stop]))) for start, stop in pairwise(edges)]
@@ -140,19 +143,19 @@ class _Pass:
         numbers = torch.arange(start, stop)
         of_texts = numbers.repeat_interleave(torch.tensor([len(some) for some in captions[start:stop]]))
         chunks = (texts[first : first + self.batch_size] for first in range(0, len(texts), self.batch_size))
-        of_captions = self._whole(self._texts(chunk) for chunk in chunks)
-        of_images = self._whole(self._pictures(pixels) for _, pixels in self._images(dataset, rows))
+        caption_vectors = self._concatenated(self._text_features(chunk) for chunk in chunks)
+        image_vectors = self._concatenated(self._image_features(pixels) for _, pixels in self._images(dataset, rows))
         pairs = (
             Pairs(images, numbers.to(self.device), words, of_texts.to(self.device))
-            for images, words in zip(of_images, of_captions, strict=True)
+            for images, words in zip(image_vectors, caption_vectors, strict=True)
         )
-        return torch.stack([found(each, sizes, self.rank) for each in pairs])
+        return torch.stack([recall_counts(each, sizes, self.rank) for each in pairs])
 
     def keeps(self, dataset: Dataset) -> bool:
         """Whether the dataset's images are for the disk, since they are too large to be kept in memory."""
         return not fits_in_memory(len(dataset.split("test")), self.clips[0].image_size)
 
-    def blocks(self, dataset: Dataset, rows: Rows) -> Iterator[ImageBlock]:
+    def blocks(self, dataset: Dataset, rows: RowNumbers) -> Iterator[ImageBlock]:
         """The rows of this worker's part, batch by batch; inner batches are the same for any number of workers."""
         start, stop = self._edges(len(rows))[self.rank : self.rank + 2]
         following = range(start - start % self.batch_size + self.batch_size, stop, self.batch_size)
@@ -160,7 +163,7 @@ class _Pass:
             if first < last:
                 yield ImageBlock(dataset.card.digest, "test", self.clips[0].image_size, rows[first:last])
 
-    def _images(self, dataset: Dataset, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+    def _images(self, dataset: Dataset, rows: RowNumbers) -> Iterator[tuple[RowNumbers, Tensor]]:
         """The rows of this worker's part, batch by batch, with their images [B, size, size, 3] on the device."""
         images = Decoded(dataset.split("test"), self.clips[0].image_size, threads=max(1, self.loaders))
         read = partial(self.cache.get, decode=images.block) if self.cache and self.keeps(dataset) else None
@@ -174,16 +177,16 @@ class _Pass:
         """Where each worker's part of so many rows starts, and where the last one's ends."""
         return [count * edge // self.workers for edge in range(self.workers + 1)]
 
-    def _pictures(self, pixels: Tensor) -> list[Tensor]:
+    def _image_features(self, pixels: Tensor) -> list[Tensor]:
         """Each model's unit vectors of the images."""
         return [image_features(clip, pixels) for clip in self.clips]
 
-    def _texts(self, texts: Sequence[str]) -> list[Tensor]:
+    def _text_features(self, texts: Sequence[str]) -> list[Tensor]:
         """Each model's unit vectors of the texts."""
         tokens = self.clips[0].tokenize(texts)
         return [text_features(clip, tokens) for clip in self.clips]
 
-    def _whole(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
+    def _concatenated(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
         """Each model's vectors [N, D] of all batches, of which there may be none."""
         parts = [[torch.empty(0, self.width, device=self.device)] for _ in self.clips]
         for batch in batches:

@@ -39,7 +39,7 @@ def text_features(clip: Clip, tokens: Tensor) -> Tensor:
     if _has_plain_text_tower(module):
         features = _text_tower(module, tokens)
     else:
-        features = module.encode_text(sent(tokens, module.logit_scale.device))
+        features = module.encode_text(to_device(tokens, module.logit_scale.device))
     return functional.normalize(features.float(), dim=-1)
 
 
@@ -104,7 +104,7 @@ def _per_channel(stat: tuple[float, ...], device: torch.device) -> Tensor:
         return 255 * torch.tensor(stat, device=device).view(1, 3, 1, 1)
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device. A GPU takes it when it comes to it: nobody waits."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
@@ -112,7 +112,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 def _text_tower(module: Any, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(dim=-1)
     device = module.logit_scale.device
-    tokens, read = sent(tokens[:, : int(ends.max()) + 1], device), sent(ends, device)
+    tokens, read = to_device(tokens[:, : int(ends.max()) + 1], device), to_device(ends, device)
     x = module.token_embedding(tokens) + module.positional_embedding[: tokens.shape[1]]
     x = _blocks(module.transformer, x, read, causal=True)
     features: Tensor = module.ln_final(x) @ module.text_projection

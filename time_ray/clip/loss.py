@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from time_ray.clip.features import image_features, sent, text_features
+from time_ray.clip.features import image_features, text_features, to_device
 from time_ray.clip.models import Clip
 from time_ray.core.training import Training
 from time_ray.data.randomness import Randomness
@@ -19,7 +19,7 @@ Features = tuple[Tensor, Tensor, Tensor]  # of images and of texts [B, D], and t
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Contrast:
+class ContrastiveStep:
     """Gradients of open_clip's loss, whole or in micro-batches that agree with the whole up to rounding.
 
     Under torch.distributed every worker passes its slice of the global batch; features are gathered with their
@@ -54,27 +54,27 @@ class Contrast:
             loss = self._loss(*self._run(self._model, *parts[0], seeds[0]))
             torch.autograd.backward(scaled(loss))
             return loss.detach()
-        # Gradient caching (arXiv:2101.06983): the loss of all features first, then each part again with a graph,
-        # pulled by the gradients of its own features. One part's activations are in memory at a time.
+        # Gradient caching (arXiv:2101.06983): the loss of all features first, then each micro-batch again with a
+        # graph, from the gradients of its own features on. One micro-batch's activations are in memory at a time.
         with torch.no_grad():
             found = [self._run(self._features, *part, seed) for part, seed in zip(parts, seeds, strict=False)]
-        pictures, sentences = (torch.cat(side).requires_grad_() for side in list(zip(*found, strict=True))[:2])
-        scale = found[0][2].requires_grad_()
-        loss = self._loss(pictures, sentences, scale)
-        pulls = torch.autograd.grad(scaled(loss), (pictures, sentences, scale))
-        sides = zip(pulls[0].tensor_split(count), pulls[1].tensor_split(count), strict=True)
-        for index, (part, side) in enumerate(zip(parts, sides, strict=True)):
+        images_of, texts_of, scales = zip(*found, strict=True)
+        features = (torch.cat(images_of).requires_grad_(), torch.cat(texts_of).requires_grad_())
+        scale = scales[0].requires_grad_()
+        loss = self._loss(*features, scale)
+        *feature_grads, scale_grad = torch.autograd.grad(scaled(loss), (*features, scale))
+        grads_of_parts = zip(*(grad.tensor_split(count) for grad in feature_grads), strict=True)
+        for index, (part, grads) in enumerate(zip(parts, grads_of_parts, strict=True)):
             is_last = index == count - 1
             with nullcontext() if is_last else self._no_sync():
-                outcome = self._run(self._model, *part, seeds[index])
-                pull = (*side, pulls[2] if is_last else torch.zeros_like(pulls[2]))
-                torch.autograd.backward(outcome, pull)
+                outputs = self._run(self._model, *part, seeds[index])
+                torch.autograd.backward(outputs, (*grads, scale_grad if is_last else torch.zeros_like(scale_grad)))
         return loss.detach()
 
     def _run(self, model: nn.Module, images: Tensor, tokens: Tensor, seed: int) -> Features:
         torch.manual_seed(seed)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            found: Features = model(sent(images, self._device), tokens)
+            found: Features = model(to_device(images, self._device), tokens)
         return found
 
     def _no_sync(self) -> AbstractContextManager[None]:
@@ -91,8 +91,8 @@ class _Features(nn.Module):
         self._clip = clip
 
     def forward(self, images: Tensor, tokens: Tensor) -> Features:
-        pictures = image_features(self._clip, images.permute(0, 2, 3, 1))
-        return pictures, text_features(self._clip, tokens), self.module.logit_scale.exp()
+        of_images = image_features(self._clip, images.permute(0, 2, 3, 1))
+        return of_images, text_features(self._clip, tokens), self.module.logit_scale.exp()
 
 
 @contextmanager

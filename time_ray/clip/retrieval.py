@@ -21,7 +21,7 @@ class Pairs(NamedTuple):
     caption_numbers: Tensor
 
 
-def found(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Tensor:
+def recall_counts(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Tensor:
     """How many of this worker's queries find theirs among the images and captions of all workers: six counts.
 
     Captions with their image among the first of each cutoff, captions asked; then images with one of their captions
@@ -36,15 +36,15 @@ def found(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Tensor:
     asked = torch.bincount(paired, minlength=len(own.images)) > 0
     ranks = torch.zeros_like(own.caption_numbers), torch.zeros_like(own.image_numbers)
     for block in _blocks(own, sizes, rank):
-        texts, pictures = (own.captions, own.caption_numbers), (own.images, own.image_numbers)
+        texts, images = (own.captions, own.caption_numbers), (own.images, own.image_numbers)
         ranks[0].add_(_before(*texts, of_captions, block.images, block.image_numbers))
-        ranks[1].add_(_before(*pictures, of_images, block.captions, block.caption_numbers))
+        ranks[1].add_(_before(*images, of_images, block.captions, block.caption_numbers))
     asked_ranks = (ranks[0], ranks[1][asked])
     return torch.stack([(ranks < 2 * cutoff).sum() for ranks in asked_ranks for cutoff in (*CUTOFFS, torch.inf)])
 
 
 def recalls(name: str, numbers: Sequence[int]) -> dict[str, float]:
-    """Recalls in percent from the summed counts of `found`; the dataset's own score is R@5, the mean of both ways."""
+    """Recalls in percent from summed `recall_counts`; the dataset's own score is R@5, the mean of both ways."""
     width = len(CUTOFFS) + 1
     sides = {"text_to_image": numbers[:width], "image_to_text": numbers[width:]}
     scores = {}

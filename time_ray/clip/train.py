@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from time_ray.clip.features import recomputing
-from time_ray.clip.loss import Contrast, own_random_numbers
+from time_ray.clip.loss import ContrastiveStep, own_random_numbers
 from time_ray.clip.models import Clip
 from time_ray.clip.optimizer import Optimizer
 from time_ray.core.errors import CellError
@@ -17,7 +17,7 @@ from time_ray.core.training import Training
 from time_ray.data.batch import Batch
 
 
-class Progress(Protocol):
+class Checkpoints(Protocol):
     """Where a training is kept while it goes on. All workers ask the same questions and get the same answers."""
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
@@ -42,7 +42,7 @@ def train(
     accumulate: int = 1,
     recompute: bool = False,
     on_step: Callable[[int, float], None] | None = None,
-    progress: Progress | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, Tensor]:
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
 
@@ -52,24 +52,24 @@ def train(
     return the same weights. `on_step(step, loss)` counts from 1 and gets the loss of this worker's slice.
 
     `accumulate` micro-batches a step and `recompute`, which keeps no activations within blocks, save memory for time;
-    they agree with the plain step up to rounding. A training that goes on from the state in `progress` ends, on the
+    they agree with the plain step up to rounding. A training that goes on from the state in `checkpoints` ends, on the
     CPU, with the same bits as an undisturbed one. Raises CellError, naming the step, once a loss is not finite.
     """
     device = torch.device(device)
     module = clip.load(weights, device).train()
     optimizer = Optimizer(module, config, steps=steps, device=device)
-    first, state = (progress and progress.load()) or (0, None)
+    first, state = (checkpoints and checkpoints.load()) or (0, None)
     if state is not None:
         optimizer.restore(state)
-    contrast = Contrast(clip, config, device=device, accumulate=accumulate, seed=seed)
+    contrastive_step = ContrastiveStep(clip, config, device=device, accumulate=accumulate, seed=seed)
     losses = _Losses(steps, on_step)
     with own_random_numbers(device), recomputing(module, enabled=recompute), _closed(batches(first)) as stream:
         for step, batch in zip(range(first, steps), stream, strict=False):
-            losses.add(step + 1, contrast.backward(step, batch.images, batch.texts, optimizer.scaled))
+            losses.add(step + 1, contrastive_step.backward(step, batch.images, batch.texts, optimizer.scaled))
             optimizer.step(step)
-            if progress is not None and step + 1 < steps and progress.due(step + 1):
+            if checkpoints is not None and step + 1 < steps and checkpoints.due(step + 1):
                 losses.read()
-                progress.save(step + 1, optimizer.state())
+                checkpoints.save(step + 1, optimizer.state())
     losses.read()
     return _result(module, weights, steps)
 

@@ -110,7 +110,7 @@ class SweepBackend:
             steps=training.steps,
             device=self.device,
             seed=training.seed,
-            progress=self._checkpoints(expert, start),
+            checkpoints=self._checkpoints(expert, start),
             accumulate=self._run.accumulate,
             recompute=self._run.recompute,
         )

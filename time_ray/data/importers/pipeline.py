@@ -125,15 +125,15 @@ def _finish(
     jobs: int,
     progress: Callable[[ImportProgress], None],
 ) -> None:
-    notes = _shards(folder, parts, jobs, progress)
-    found = [*faults, *(fault for note in notes for fault in note.faults)]
+    finished = _finished_parts(folder, parts, jobs, progress)
+    found = [*faults, *(fault for note in finished for fault in note.faults)]
     write_report(folder, found)
     if strict:
         UserError.unless_none(fault.line for fault in found)
     splits: dict[str, SplitInfo] = {}
     digests: dict[str, list[bytes]] = {}
     for split in spec.splits:
-        of_split = [note for part, note in zip(parts, notes, strict=True) if part.split == split]
+        of_split = [note for part, note in zip(parts, finished, strict=True) if part.split == split]
         digests[split] = [note.digests for note in of_split]
         rows = sum(map(len, digests[split])) // DIGEST_BYTES
         splits[split] = SplitInfo(shards=tuple(note.file for note in of_split if note.file), rows=rows)
@@ -181,19 +181,19 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _shards(
+def _finished_parts(
     folder: Path, parts: Sequence[Part], jobs: int, progress: Callable[[ImportProgress], None]
 ) -> Sequence[FinishedPart]:
-    """The note of each part, whose shard is there."""
+    """The parts in order, each with its shard in the folder."""
     work = [(folder, f"{part.split}-{number:05d}-{part.key[:16]}", part) for number, part in enumerate(parts)]
-    notes: dict[int, FinishedPart] = {}
+    finished: dict[int, FinishedPart] = {}
     samples, weight, all_weight = 0, 0, max(1, sum(part.weight for part in parts))
     for number, note in run_jobs(_shard, work, jobs):
-        notes[number] = note
+        finished[number] = note
         samples += len(note.digests) // DIGEST_BYTES + sum(not fault.kept for fault in note.faults)
         weight += parts[number].weight
         progress(ImportProgress(samples, weight / all_weight))
-    return [notes[number] for number in range(len(parts))]
+    return [finished[number] for number in range(len(parts))]
 
 
 def _shard(job: tuple[Path, str, Part]) -> FinishedPart:

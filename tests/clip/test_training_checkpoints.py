@@ -67,7 +67,7 @@ def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path
             given(STEPS),
             config(precision),
             steps=STEPS,
-            progress=Kept(tmp_path, (step,), dies_after=step),
+            checkpoints=Kept(tmp_path, (step,), dies_after=step),
         )
     taken: list[int] = []
 
@@ -83,7 +83,7 @@ def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path
         rest,
         config(precision),
         steps=STEPS,
-        progress=Kept(tmp_path),
+        checkpoints=Kept(tmp_path),
         on_step=lambda number, _: heard.append(number),
     )
     assert same(resumed, undisturbed)
@@ -101,14 +101,16 @@ def test_interrupted_again_and_again(clip: Clip, weights: Weights, tmp_path: Pat
                 given(STEPS),
                 config("fp32"),
                 steps=STEPS,
-                progress=Kept(tmp_path, (step,), dies_after=step),
+                checkpoints=Kept(tmp_path, (step,), dies_after=step),
             )
-    assert same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
+    assert same(
+        train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, checkpoints=Kept(tmp_path)), undisturbed
+    )
 
 
 def test_keeping_changes_nothing_and_the_last_step_is_not_asked_about(clip: Clip, weights: Weights, tmp_path: Path):
     kept = Kept(tmp_path, tuple(range(1, STEPS)))
-    result = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=kept)
+    result = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, checkpoints=kept)
     assert same(result, train(clip, weights, given(STEPS), config("fp32"), steps=STEPS))
     assert kept.asked == list(range(1, STEPS))
 
@@ -116,7 +118,7 @@ def test_keeping_changes_nothing_and_the_last_step_is_not_asked_about(clip: Clip
 def test_a_state_that_cannot_go_on_is_not_kept(clip: Clip, weights: Weights, tmp_path: Path):
     nowhere = Training(lr=1e39, clip_norm=None, warmup=0)
     with pytest.raises(CellError, match="step 2 of 6: the loss is nan"):
-        train(clip, weights, given(STEPS), nowhere, steps=STEPS, progress=Kept(tmp_path, (2,)))
+        train(clip, weights, given(STEPS), nowhere, steps=STEPS, checkpoints=Kept(tmp_path, (2,)))
     assert not list(tmp_path.iterdir())
 
 
@@ -124,10 +126,12 @@ def test_a_model_that_drops_patches_goes_on_as_well(models_folder: Path, weights
     clip = create(ModelSpec(name="test-dropping"))
     undisturbed = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS)
     with pytest.raises(KilledError):
-        train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path, (3,), dies_after=3))
+        train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, checkpoints=Kept(tmp_path, (3,), dies_after=3))
     torch.rand(7)
     before = torch.get_rng_state()
-    assert same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, progress=Kept(tmp_path)), undisturbed)
+    assert same(
+        train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, checkpoints=Kept(tmp_path)), undisturbed
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert not same(train(clip, weights, given(STEPS), config("fp32"), steps=STEPS, seed=1), undisturbed)
 
@@ -154,8 +158,8 @@ def test_goes_on_within_the_data_of_a_task(
     undisturbed = train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS)
     dying = Kept(kept, (step,), dies_after=step)
     with pytest.raises(KilledError):
-        train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, progress=dying)
-    resumed = train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, progress=Kept(kept))
+        train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, checkpoints=dying)
+    resumed = train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS, checkpoints=Kept(kept))
     assert same(resumed, undisturbed)
     assert same(train(clip, weights, partial(stream, seed=0), config("fp32"), steps=STEPS), undisturbed)
     assert not same(train(clip, weights, partial(stream, seed=1), config("fp32"), steps=STEPS), undisturbed)
