@@ -19,8 +19,8 @@ from time_ray.ranking import Ranked, Ranking, ranking
 from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
-from time_ray.store.inventory import Inventory, Reach, Waste, rows
-from time_ray.store.lookup import LookUp
+from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
+from time_ray.store.recipe_index import RecipeIndex
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
 from time_ray.store.why import Difference, first_difference
@@ -210,13 +210,13 @@ def store_list(where: str | Path) -> list[dict[str, object]]:
 
 def store_show(where: str | Path, key: str) -> dict[str, object]:
     """All that a storage knows of a key, given by its beginning."""
-    known = LookUp(Store(storage(where)))
+    known = RecipeIndex(Store(storage(where)))
     return known.show(known.key(key))
 
 
 def store_why(where: str | Path, one: str, other: str) -> Difference | None:
     """The first field in which the recipes of two keys differ, through the experts that they are made of."""
-    known = LookUp(Store(storage(where)))
+    known = RecipeIndex(Store(storage(where)))
     return first_difference({"key": known.key(one)}, {"key": known.key(other)}, known.recipe)
 
 
@@ -228,7 +228,7 @@ def store_verify(where: str | Path) -> Iterator[Checked]:
         yield Checked("data", path.removeprefix(files.path("")), size, fault)
 
 
-def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: bool = False) -> Iterator[Waste]:
+def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: bool = False) -> Iterator[Garbage]:
     """What a storage does not need, each removed by the time it is told (see `collect`).
 
     Args:
@@ -249,7 +249,7 @@ def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: 
     return collect(where[0].files, _reach(where), young=young, dry=dry)
 
 
-def _reach(opened: Sequence[Opened]) -> Reach:
+def _reach(opened: Sequence[Opened]) -> Reachable:
     """Every key that a sweep of these experiments may ask for."""
     weights: set[str] = set()
     scores: set[str] = set()
@@ -257,4 +257,4 @@ def _reach(opened: Sequence[Opened]) -> Reach:
         need = needs(cell)
         weights |= {*need.experts, need.final}
         scores |= {*need.scores}
-    return Reach(weights, scores)
+    return Reachable(weights, scores)

@@ -31,7 +31,7 @@ def test_a_training_cut_off_within_a_task_ends_with_the_same_bits(
     whole, cut = (api.open_experiment(new_experiment(folder, **changes)) for folder in folders)
     assert api.sweep(whole).exit_code == 0
     monkeypatch.setattr(StepCheckpoints, "due", lambda *_: True)
-    put, kept = Store.put_progress, []
+    put, kept = Store.put_checkpoint, []
 
     def power_goes(store: Store, key: str, step: int, tensors: Mapping[str, Tensor]) -> None:
         put(store, key, step, tensors)
@@ -40,7 +40,7 @@ def test_a_training_cut_off_within_a_task_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(Store, "put_progress", power_goes)
+        context.setattr(Store, "put_checkpoint", power_goes)
         assert api.sweep(cut).exit_code == 130
         assert kept == [1, 2, 3, 4, 5, 1, 2, 3]
         kept.append(0)

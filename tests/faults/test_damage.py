@@ -65,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
         context.setattr("time_ray.cluster.sweep.MlflowSync", Untracked)
         assert api.sweep(opened).exit_code == 0
     store = Store(opened.files)
-    store.put_progress("ab" * 16, 3, dict(store.get(min(store.keys("weights"))) or {}))
+    store.put_checkpoint("ab" * 16, 3, dict(store.get(min(store.keys("weights"))) or {}))
     opened.files.write(b"", "leases", "small", "0.json")
     return Whole(folder, end_state(opened.files), table(opened))
 

@@ -48,10 +48,10 @@ def test_it_works_as_on_a_disk(store: Store, tmp_path: Path) -> None:
     for one in (store, Store(Files(str(tmp_path)))):
         one.put(KEY, weights(), {"made": "here"})
         one.record("scores", OTHER, {"accuracy": {"a": 1.0}})
-        one.put_progress(OTHER, 7, weights(2.0))
-        one.put_progress(OTHER, 9, weights(3.0))
+        one.put_checkpoint(OTHER, 7, weights(2.0))
+        one.put_checkpoint(OTHER, 9, weights(3.0))
         fresh = again(one)
-        got, progress = fresh.get(KEY), fresh.progress(OTHER)
+        got, progress = fresh.get(KEY), fresh.newest_checkpoint(OTHER)
         assert got is not None
         assert progress is not None
         assert torch.equal(got["w"], weights()["w"])
@@ -102,7 +102,7 @@ def test_an_outage_is_one_clear_line(store: Store, s3: S3Server) -> None:
             lambda: again(store).get(KEY),
             lambda: again(store).put(OTHER, weights(2.0), {}),
             lambda: again(store).keys("weights"),
-            lambda: again(store).progress(KEY),
+            lambda: again(store).newest_checkpoint(KEY),
             lambda: store.files.delete("weights", "nothing"),
         ):
             with pytest.raises(StoreError) as caught:

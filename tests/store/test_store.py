@@ -209,9 +209,9 @@ def _write(uri: str, number: int, start: object, told: object) -> None:
     for key in draw.sample(KEYS, len(KEYS)):
         store.put(key, weights(float(number)), {"writer": number})
         store.record("scores", key, {"writer": number})
-        store.put_progress(key, number, state(number))
+        store.put_checkpoint(key, number, state(number))
         for other in draw.sample(KEYS, 3):
-            got, progress = Store(Files(uri)).get(other), store.progress(other)
+            got, progress = Store(Files(uri)).get(other), store.newest_checkpoint(other)
             if got is not None:
                 values = set(got["b"].flatten().tolist())
                 assert len(values) == 1, "torn"
@@ -240,7 +240,7 @@ def test_many_processes_write_the_same_keys(store: Store, tmp_path: Path) -> Non
     assert found == [found[0]] * NUM_WRITERS
     assert store.keys("weights") == store.keys("scores") == set(KEYS)
     for key in KEYS:
-        got, progress = store.get(key), store.progress(key)
+        got, progress = store.get(key), store.newest_checkpoint(key)
         assert got is not None
         assert progress is not None
         assert torch.equal(got["b"], weights(float(str(found[0][key])))["b"])
@@ -254,62 +254,62 @@ def state(step: int) -> dict[str, Tensor]:
 
 
 def test_progress_comes_back_bit_for_bit_and_supersedes_what_was_before(store: Store, tmp_path: Path) -> None:
-    assert store.progress(KEY) is None
+    assert store.newest_checkpoint(KEY) is None
     for step in (7, 10, 200):
-        store.put_progress(KEY, step, state(step))
-        found = again(store).progress(KEY)
+        store.put_checkpoint(KEY, step, state(step))
+        found = again(store).newest_checkpoint(KEY)
         assert found is not None
         assert found[0] == step
         assert torch.equal(found[1]["model.w"], state(step)["model.w"])
         assert torch.equal(found[1]["rng"], state(step)["rng"])
         assert len(files_in(tmp_path, "*.safetensors")) == 1
-    assert store.progress(OTHER) is None
+    assert store.newest_checkpoint(OTHER) is None
 
 
 def test_progress_of_a_slower_writer_does_not_displace_what_is_further(store: Store) -> None:
-    store.put_progress(KEY, 20, state(20))
-    again(store).put_progress(KEY, 10, state(10))
-    found = store.progress(KEY)
+    store.put_checkpoint(KEY, 20, state(20))
+    again(store).put_checkpoint(KEY, 10, state(10))
+    found = store.newest_checkpoint(KEY)
     assert found is not None
     assert found[0] == 20
 
 
 def test_dropped_progress_is_gone(store: Store, tmp_path: Path) -> None:
-    store.put_progress(KEY, 20, state(20))
-    store.put_progress(OTHER, 20, state(20))
-    store.drop_progress(KEY)
-    assert store.progress(KEY) is None
-    assert store.progress(OTHER) is not None
-    store.drop_progress(KEY)
+    store.put_checkpoint(KEY, 20, state(20))
+    store.put_checkpoint(OTHER, 20, state(20))
+    store.drop_checkpoints(KEY)
+    assert store.newest_checkpoint(KEY) is None
+    assert store.newest_checkpoint(OTHER) is not None
+    store.drop_checkpoints(KEY)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
 def test_damaged_progress_is_set_aside_and_the_one_before_counts(
     store: Store, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.put_progress(KEY, 20, state(20))
+    store.put_checkpoint(KEY, 20, state(20))
     (path,) = files_in(tmp_path, "*.safetensors")
     data = path.read_bytes()
-    store.put_progress(KEY, 10, state(10))
+    store.put_checkpoint(KEY, 10, state(10))
     path.write_bytes({"cut": data[:-1], "empty": b"", "flipped": data[:-1] + bytes([data[-1] ^ 1])}[damage])
     with caplog.at_level(logging.WARNING):
-        found = again(store).progress(KEY)
+        found = again(store).newest_checkpoint(KEY)
     assert found is not None
     assert found[0] == 10
     if damage == "flipped":  # others may be being written just now
         assert "after step 20 is damaged" in caplog.text
         assert len(files_in(tmp_path / "damaged", "*")) == 1
-    store.drop_progress(KEY)
+    store.drop_checkpoints(KEY)
     assert files_in(tmp_path / "progress", "*") == []
 
 
 def test_progress_that_cannot_be_read_just_now_is_not_thrown_away(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.put_progress(KEY, 20, state(20))
+    store.put_checkpoint(KEY, 20, state(20))
     with network_down(store, monkeypatch), pytest.raises(StoreError, match="network is down"):
-        store.progress(KEY)
-    assert store.progress(KEY) is not None
+        store.newest_checkpoint(KEY)
+    assert store.newest_checkpoint(KEY) is not None
 
 
 def test_a_root_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

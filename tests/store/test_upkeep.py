@@ -12,7 +12,7 @@ from torch import Tensor
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files
 from time_ray.store.gc import collect
-from time_ray.store.inventory import YOUNG_SECONDS, Inventory, Reach, rows
+from time_ray.store.inventory import YOUNG_SECONDS, Inventory, Reachable, rows
 from time_ray.store.lease import lease
 from time_ray.store.sealed import sealed
 from time_ray.store.store import Store
@@ -42,8 +42,8 @@ def store(tmp_path: Path) -> Store:
         store.put(key, weights(number), {"recipe": {"key": key}})
         store.record("scores", f"{key}-{OTHER}", {"accuracy": {"a": 1.0}})
     store.record("rates", OTHER, {"model": "toy"})
-    store.put_progress(KEEP, 5, weights(5))
-    store.put_progress(OTHER, 6, weights(6))
+    store.put_checkpoint(KEEP, 5, weights(5))
+    store.put_checkpoint(OTHER, 6, weights(6))
     return store
 
 
@@ -89,7 +89,7 @@ def old(tmp_path: Path) -> Callable[[], None]:
 
 
 def test_a_storage_without_garbage_is_left_alone(store: Store, tmp_path: Path, old: Callable[[], None]) -> None:
-    store.drop_progress(KEEP)
+    store.drop_checkpoints(KEEP)
     old()
     before = everything(tmp_path)
     assert list(collect(store.files, None)) == []
@@ -99,7 +99,7 @@ def test_a_storage_without_garbage_is_left_alone(store: Store, tmp_path: Path, o
 @pytest.mark.usefixtures("garbage")
 def test_the_files_of_the_last_hour_are_left_alone(store: Store, tmp_path: Path) -> None:
     before = everything(tmp_path)
-    assert list(collect(store.files, Reach(frozenset(), frozenset()))) == []
+    assert list(collect(store.files, Reachable(frozenset(), frozenset()))) == []
     assert everything(tmp_path) == before
 
 
@@ -121,7 +121,7 @@ def test_garbage_goes_and_nothing_else(
 
 def test_what_is_in_reach_stays(store: Store, tmp_path: Path, old: Callable[[], None]) -> None:
     old()
-    gone = list(collect(store.files, Reach({KEEP}, {f"{KEEP}-{OTHER}"})))
+    gone = list(collect(store.files, Reachable({KEEP}, {f"{KEEP}-{OTHER}"})))
     fresh = Store(Files(str(tmp_path)))
     assert fresh.get(KEEP) is not None
     assert fresh.keys("weights") == {KEEP}
@@ -134,14 +134,14 @@ def test_what_is_in_reach_stays(store: Store, tmp_path: Path, old: Callable[[], 
 def test_a_payload_shared_with_what_stays_stays(store: Store, old: Callable[[], None]) -> None:
     store.put(OTHER, weights(0), {})  # equal to what KEEP has
     old()
-    list(collect(store.files, Reach({OTHER}, set())))
+    list(collect(store.files, Reachable({OTHER}, set())))
     assert Store(Files(store.files.uri)).get(OTHER) is not None
 
 
 def test_a_young_entry_keeps_its_old_payload(store: Store, tmp_path: Path, old: Callable[[], None]) -> None:
     old()
     os.utime(only(tmp_path, f"weights/{DROP[:2]}/{DROP}/*"))
-    list(collect(store.files, Reach({KEEP}, set())))
+    list(collect(store.files, Reachable({KEEP}, set())))
     assert Store(Files(store.files.uri)).get(DROP) is not None
 
 

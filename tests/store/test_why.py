@@ -10,7 +10,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell, grid
 from time_ray.core.recipe import Recipe, Trained, describe
 from time_ray.store.files import Files
-from time_ray.store.lookup import LookUp
+from time_ray.store.recipe_index import RecipeIndex
 from time_ray.store.store import Store
 from time_ray.store.why import Difference, first_difference
 
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def why(store: Store, one: Recipe, other: Recipe) -> Difference | None:
-    known = LookUp(store)
+    known = RecipeIndex(store)
     return first_difference({"key": known.key(one.key[:12])}, {"key": known.key(other.key)}, known.recipe)
 
 
@@ -103,7 +103,7 @@ def test_every_difference_between_recipes_is_described() -> None:
 
 
 def test_a_beginning_that_is_none_or_several_is_refused(store: Store) -> None:
-    known = LookUp(store)
+    known = RecipeIndex(store)
     with pytest.raises(UserError, match="no key begins with 'xyz'"):
         known.key("xyz")
     with pytest.raises(UserError, match=r"keys begin with '': .*; write more of it"):
@@ -111,10 +111,10 @@ def test_a_beginning_that_is_none_or_several_is_refused(store: Store) -> None:
 
 
 def test_what_is_shown_of_a_key(store: Store) -> None:
-    found = LookUp(store).show(expert(cell(), 3).key)
+    found = RecipeIndex(store).show(expert(cell(), 3).key)
     assert list(found["parents"].values()) == ["stored", "stored"]
     assert found["recipe"]["kind"] == "trained"
     assert found["scores"] == {}
-    shown = LookUp(store).show(last(cell()).key)
+    shown = RecipeIndex(store).show(last(cell()).key)
     assert len(shown["scores"]) == 1
     assert shown["weights"] is None

@@ -201,7 +201,7 @@ class SweepBackend:
         about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
-            self.store.drop_progress(recipe.key)
+            self.store.drop_checkpoints(recipe.key)
             self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:

@@ -39,7 +39,7 @@ class StepCheckpoints:
         steps: list[int] = []  # on rank 0
 
         def newest() -> Mapping[str, Tensor] | None:
-            found = self._store.progress(self._key) if self._share else None
+            found = self._store.newest_checkpoint(self._key) if self._share else None
             if found is None:
                 return None
             steps.append(found[0])
@@ -60,7 +60,7 @@ class StepCheckpoints:
     def save(self, step: int, state: Mapping[str, Tensor]) -> None:
         """The state is in the store, and older ones are gone."""
         before = time.monotonic()
-        self._ranks.broadcast(lambda: self._store.put_progress(self._key, step, state))
+        self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, state))
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

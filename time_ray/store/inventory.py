@@ -20,7 +20,7 @@ YOUNG_SECONDS = 3600.0
 THREADS = 16  # reading many small files of an object store is waiting
 
 
-class Waste(NamedTuple):
+class Garbage(NamedTuple):
     """A file that nothing needs, and why."""
 
     path: str  # relative to the root
@@ -29,7 +29,7 @@ class Waste(NamedTuple):
     why: str
 
 
-class Reach(NamedTuple):
+class Reachable(NamedTuple):
     """Keys that some experiments can still ask for."""
 
     weights: Container[str]
@@ -40,7 +40,7 @@ class Reach(NamedTuple):
         return {"weights": key in self.weights, "scores": key in self.scores}.get(kind, True)
 
 
-class Standing(NamedTuple):
+class KeyEntries(NamedTuple):
     """The entries under a key, of which the first counts, and the files that hold none: torn or damaged ones."""
 
     whole: tuple[tuple[FileInfo, Entry], ...]
@@ -58,7 +58,7 @@ class Inventory:
 
     files: Files
     found: Mapping[str, Sequence[FileInfo]]  # by kind (see kind_of)
-    standing: Mapping[str, Mapping[str, Standing]]  # by kind of entry, and by key
+    entries: Mapping[str, Mapping[str, KeyEntries]]  # by kind of entry, and by key
 
     @classmethod
     def of(cls, files: Files) -> "Inventory":
@@ -66,15 +66,17 @@ class Inventory:
         found: dict[str, list[FileInfo]] = {}
         for file in files.list(recursive=True):
             found.setdefault(kind_of(relative(files, file)), []).append(file)
-        standing: dict[str, dict[str, Standing]] = {"weights": {}}
+        entries: dict[str, dict[str, KeyEntries]] = {"weights": {}}
         with ThreadPoolExecutor(THREADS) as readers:
             for kind in found.keys() - {*NO_ENTRIES, OTHER}:
                 groups = _by_key(found[kind])
-                standing[kind] = dict(zip(groups, readers.map(partial(_standing, files), groups.values()), strict=True))
-        return cls(files, found, standing)
+                entries[kind] = dict(
+                    zip(groups, readers.map(partial(_key_entries, files), groups.values()), strict=True)
+                )
+        return cls(files, found, entries)
 
-    def waste(self, reach: Reach | None = None, *, young: bool = False) -> Iterator[Waste]:
-        """What nothing needs: garbage that no entry names and, given a reach, what lies outside it.
+    def garbage(self, reachable: Reachable | None = None, *, young: bool = False) -> Iterator[Garbage]:
+        """What nothing needs: what no entry names and, where it is told what is reachable, all else.
 
         Files of the last hour may belong to a writer that still runs: they are kept unless they are asked for.
         Entries come before payloads: whoever removes in this order leaves no entry without its payload.
@@ -83,54 +85,56 @@ class Inventory:
         def spared(file: FileInfo) -> bool:
             return not young and is_young(file.mtime_ns / 1e9)
 
-        for file, why in self._unneeded(reach, spared):
+        for file, why in self._unneeded(reachable, spared):
             if not spared(file):
-                yield Waste(relative(self.files, file), file.size, file.mtime_ns / 1e9, why)
+                yield Garbage(relative(self.files, file), file.size, file.mtime_ns / 1e9, why)
 
-    def _unneeded(self, reach: Reach | None, spared: Callable[[FileInfo], bool]) -> Iterator[tuple[FileInfo, str]]:
+    def _unneeded(
+        self, reachable: Reachable | None, spared: Callable[[FileInfo], bool]
+    ) -> Iterator[tuple[FileInfo, str]]:
         kept: set[str] = set()
-        for kind, keys in self.standing.items():
+        for kind, keys in self.entries.items():
             for key, at in keys.items():
                 yield from ((file, "half-written") for file in at.torn)
                 for place, (file, entry) in enumerate(at.whole):
-                    needed = place == 0 and (reach is None or reach.has(kind, key))
+                    needed = place == 0 and (reachable is None or reachable.has(kind, key))
                     if kind == "weights" and (needed or spared(file)):
                         kept.add(str(entry["payload"]))
                     if not needed:
                         yield file, "superseded" if place else "out of reach"
         yield from ((f, "unreferenced") for f in self.found.get(PAYLOADS, ()) if relative(self.files, f) not in kept)
-        yield from self._unneeded_progress(reach)
+        yield from self._unneeded_checkpoints(reachable)
         yield from ((file, "stale") for file in self.found.get(LEASES, ()) if is_stale(self.files, file))
         yield from ((file, "damaged") for file in self.found.get(DAMAGED, ()))
         yield from ((f, "damaged") for f in self.found.get("data", ()) if f.base_name.startswith("damaged-"))
         yield from ((f, "probe") for f in self.found.get(OTHER, ()) if f.base_name.startswith(PROBE))
 
-    def _unneeded_progress(self, reach: Reach | None) -> Iterator[tuple[FileInfo, str]]:
-        trained = {key for key, at in self.standing["weights"].items() if at.whole}
+    def _unneeded_checkpoints(self, reachable: Reachable | None) -> Iterator[tuple[FileInfo, str]]:
+        trained = {key for key, at in self.entries["weights"].items() if at.whole}
         for key, files in _by_key(self.found.get(PROGRESS, ())).items():
             yield from ((f, "half-written") for f in files if key not in trained and not _is_whole_checkpoint(f))
             if key in trained:
                 yield from ((file, "its expert is stored") for file in files)
-            elif reach and not reach.has("weights", key):
+            elif reachable and not reachable.has("weights", key):
                 yield from ((file, "out of reach") for file in files if _is_whole_checkpoint(file))
 
 
 def rows(inventory: Inventory) -> list[dict[str, object]]:
     """A row for each kind: keys, files, bytes, and how many files are torn, superseded or unreferenced."""
-    waste: dict[str, list[Waste]] = {}
-    for item in inventory.waste(young=True):
-        waste.setdefault(kind_of(item.path), []).append(item)
+    garbage: dict[str, list[Garbage]] = {}
+    for item in inventory.garbage(young=True):
+        garbage.setdefault(kind_of(item.path), []).append(item)
     return [
         {
             "kind": kind,
-            "keys": len(_by_key(files)) if kind in (*inventory.standing, PAYLOADS, PROGRESS) else None,
+            "keys": len(_by_key(files)) if kind in (*inventory.entries, PAYLOADS, PROGRESS) else None,
             "files": len(files),
             "bytes": sum(file.size for file in files),
-            "unneeded": sum(1 for item in waste.get(kind, ())),
-            "unneeded_bytes": sum(item.size for item in waste.get(kind, ())),
-            "why": ", ".join(sorted({item.why for item in waste.get(kind, ())})),
+            "unneeded": sum(1 for item in garbage.get(kind, ())),
+            "unneeded_bytes": sum(item.size for item in garbage.get(kind, ())),
+            "why": ", ".join(sorted({item.why for item in garbage.get(kind, ())})),
         }
-        for kind in dict.fromkeys(["weights", "scores", *sorted(inventory.standing), *NO_ENTRIES, OTHER])
+        for kind in dict.fromkeys(["weights", "scores", *sorted(inventory.entries), *NO_ENTRIES, OTHER])
         if (files := inventory.found.get(kind))
     ]
 
@@ -163,7 +167,7 @@ def _by_key(files: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:
     return found
 
 
-def _standing(files: Files, group: Sequence[FileInfo]) -> Standing:
+def _key_entries(files: Files, group: Sequence[FileInfo]) -> KeyEntries:
     whole: list[tuple[FileInfo, Entry]] = []
     torn: list[FileInfo] = []
     for file in sorted(group, key=lambda file: (file.mtime_ns, file.base_name)):
@@ -175,4 +179,4 @@ def _standing(files: Files, group: Sequence[FileInfo]) -> Standing:
             torn.append(file)
         else:
             whole.append((file, entry))
-    return Standing(tuple(whole), tuple(torn))
+    return KeyEntries(tuple(whole), tuple(torn))

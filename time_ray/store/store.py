@@ -112,7 +112,7 @@ class Store:
             if entry["payload"] == payload:
                 self.files.delete("weights", key[:2], key, name)
 
-    def put_progress(self, key: str, step: int, tensors: "Mapping[str, Tensor]") -> None:
+    def put_checkpoint(self, key: str, step: int, tensors: "Mapping[str, Tensor]") -> None:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""
         data = _as_bytes(tensors)
         older = [at for at in self.checkpoints(key) if at.step <= step]
@@ -121,19 +121,19 @@ class Store:
         for at in older:
             self.files.delete(PROGRESS, key[:2], key, at.name)
 
-    def progress(self, key: str) -> "tuple[int, dict[str, Tensor]] | None":
+    def newest_checkpoint(self, key: str) -> "tuple[int, dict[str, Tensor]] | None":
         """Steps done and the state after them, verified: the newest that is whole. Damaged ones are set aside."""
         for at in reversed(self.checkpoints(key)):
             data = self.files.find(PROGRESS, key[:2], key, at.name)
             if data is None:
-                return self.progress(key)  # it was superseded just now
+                return self.newest_checkpoint(key)  # it was superseded just now
             if hashlib.sha256(data).hexdigest() == at.digest:
                 return at.step, _tensors(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
             self.files.set_aside(PROGRESS, key[:2], key, at.name)
         return None
 
-    def drop_progress(self, key: str) -> None:
+    def drop_checkpoints(self, key: str) -> None:
         """No progress of that training is kept."""
         for file in self.files.list(PROGRESS, key[:2], key):
             self.files.delete(PROGRESS, key[:2], key, file.base_name)

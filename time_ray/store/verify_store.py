@@ -51,7 +51,7 @@ def verify(files: Files) -> Iterator[Checked]:
 
 def _faults(inventory: Inventory) -> Iterator[tuple[str, FileInfo, str | None]]:
     """Every file with what is wrong with it; several are read at a time, and few wait to be taken."""
-    kinds = (*inventory.standing, PAYLOADS, PROGRESS, LEASES)
+    kinds = (*inventory.entries, PAYLOADS, PROGRESS, LEASES)
     waiting: deque[tuple[str, FileInfo, Future[str | None]]] = deque()
     with ThreadPoolExecutor(THREADS) as readers:
         for kind in kinds:
@@ -86,7 +86,7 @@ def _unlike(files: Files, path: str, digest: str) -> str | None:
 
 def _keys_by_payload(inventory: Inventory) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
-    for key, at in inventory.standing["weights"].items():
+    for key, at in inventory.entries["weights"].items():
         for _, entry in at.whole:
             keys.setdefault(str(entry["payload"]), []).append(key)
     return keys

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Recipe = Mapping[str, Any]  # as core.recipe.describe writes it
-LookUp = Callable[[str], Recipe | None]
+RecipeLookup = Callable[[str], Recipe | None]
 
 
 class Difference(NamedTuple):
@@ -15,7 +15,7 @@ class Difference(NamedTuple):
     other: object
 
 
-def first_difference(one: Recipe, other: Recipe, look_up: LookUp, field: str = "") -> Difference | None:
+def first_difference(one: Recipe, other: Recipe, look_up: RecipeLookup, field: str = "") -> Difference | None:
     """The first field, in the order in which a recipe is written; None if the two describe the same weights.
 
     `look_up` knows the recipes of experts; of one that it does not know only the key can be told.
@@ -32,12 +32,12 @@ def first_difference(one: Recipe, other: Recipe, look_up: LookUp, field: str = "
     return None
 
 
-def _whole(recipe: Recipe, look_up: LookUp) -> Recipe:
+def _whole(recipe: Recipe, look_up: RecipeLookup) -> Recipe:
     """The recipe itself where only its key is given."""
     return recipe if recipe.keys() - {"kind", "key"} else look_up(str(recipe.get("key"))) or recipe
 
 
-def _compared(one: object, other: object, look_up: LookUp, at: str) -> Difference | None:
+def _compared(one: object, other: object, look_up: RecipeLookup, at: str) -> Difference | None:
     if one == other:
         return None
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -47,7 +47,7 @@ def _compared(one: object, other: object, look_up: LookUp, at: str) -> Differenc
     return Difference(at, one, other)
 
 
-def _compared_lists(one: Sequence[Any], other: Sequence[Any], look_up: LookUp, at: str) -> Difference | None:
+def _compared_lists(one: Sequence[Any], other: Sequence[Any], look_up: RecipeLookup, at: str) -> Difference | None:
     for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if at.endswith("experts"):
             left, right = {"key": left}, {"key": right}  # noqa: PLW2901 an expert by its key

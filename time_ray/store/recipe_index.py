@@ -1,4 +1,4 @@
-"""Entries by the beginning of their key, as people give it."""
+"""Recipes in a store, by the beginning of their key, as people give it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from time_ray.store.store import PROGRESS, Entry, Store
 SHOWN = 4
 
 
-class LookUp:
+class RecipeIndex:
     """The recipes that a store knows: of weights that it holds, and of models that it holds scores of."""
 
     def __init__(self, store: Store) -> None:
