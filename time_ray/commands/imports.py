@@ -33,7 +33,7 @@ def fomo(
     failed: list[str] = []
     for entry in entries(dataset):
         try:
-            work = partial(import_fomo, root, info, entry)
+            work = partial(import_fomo, root, info=info, dataset=entry.handle)
             _imported(entry.handle, work, output / entry.handle, strict, jobs)
         except UserError as error:
             failed += error.faults

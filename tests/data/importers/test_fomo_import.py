@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Root:
 
 
 def imported(root: Root, name: str, folder: Path, **how: Any) -> Card:
-    return import_fomo(root.images, root.info, DATASETS[name], folder / name, **how)
+    return import_fomo(root.images, folder / name, info=root.info, dataset=name, **how)
 
 
 def change(root: Root, name: str, alter: Callable[[dict[str, Any]], object]) -> None:

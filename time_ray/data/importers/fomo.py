@@ -2,17 +2,17 @@
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.fomo_table import DATASETS, FomoDataset
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
-from time_ray.data.importers.pipeline import DatasetSpec, ImportProgress, import_parts, no_progress
+from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
 
@@ -60,14 +60,7 @@ def entries(names: Sequence[str]) -> list[FomoDataset]:
 
 
 def import_fomo(
-    root: str | Path,
-    info: str | Path,
-    entry: FomoDataset,
-    folder: str | Path,
-    *,
-    strict: bool = True,
-    jobs: int = 1,
-    progress: Callable[[ImportProgress], None] = no_progress,
+    root: str | Path, folder: str | Path, *, info: str | Path, dataset: str, **settings: Unpack[ImportSettings]
 ) -> Card:
     """Write one dataset of the benchmark into that folder.
 
@@ -76,6 +69,7 @@ def import_fomo(
     synthetic_merged_caption. Every image is decoded once. Bad and missing ones are left out, and named in the report;
     if `strict`, UserError names them all and there is no dataset.
     """
+    (entry,) = entries([dataset])
     metadata = _Metadata.read(Path(info), entry)
     images, faults = _images(Path(root), entry)
     samples = {split: list(_samples(metadata, split, images, faults)) for split in entry.splits}
@@ -90,9 +84,7 @@ def import_fomo(
         ),
         [part for split, found in samples.items() for part in sample_parts(split, found)],
         faults,
-        strict=strict,
-        jobs=jobs,
-        progress=progress,
+        **settings,
     )
 
 

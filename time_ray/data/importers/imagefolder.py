@@ -1,12 +1,12 @@
 """Import of image folders: one folder for each class."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
-from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportProgress, import_parts, is_held_out, no_progress
+from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
 
@@ -18,14 +18,7 @@ class _File(NamedTuple):
     classname: str
 
 
-def import_imagefolder(
-    root: str | Path,
-    folder: str | Path,
-    *,
-    strict: bool = True,
-    jobs: int = 1,
-    progress: Callable[[ImportProgress], None] = no_progress,
-) -> Card:
+def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
 
     Without a test folder every fifth image of a class is for testing. Underscores in class names become spaces, and
@@ -49,9 +42,7 @@ def import_imagefolder(
         DatasetSpec(readable(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
         [part for split, found in samples.items() for part in sample_parts(split, found)],
         faults,
-        strict=strict,
-        jobs=jobs,
-        progress=progress,
+        **settings,
     )
 
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.captions import captions_of
-from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportProgress, import_parts, is_held_out, no_progress
+from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import PART_SAMPLES, readable
 from time_ray.data.shards import Row
@@ -104,14 +104,7 @@ class _Part:
             yield "no caption", "neither a caption nor a label; add one, or remove the row"
 
 
-def import_parquet(
-    root: str | Path,
-    folder: str | Path,
-    *,
-    strict: bool = True,
-    jobs: int = 1,
-    progress: Callable[[ImportProgress], None] = no_progress,
-) -> Card:
+def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write the Parquet files under root as a dataset named after it.
 
     Columns: `image` (bytes, or a struct with `bytes`), `captions` or `caption`, and `label` (a number or a name);
@@ -133,9 +126,7 @@ def import_parquet(
         ),
         list(_parts(source)),
         [],
-        strict=strict,
-        jobs=jobs,
-        progress=progress,
+        **settings,
     )
 
 

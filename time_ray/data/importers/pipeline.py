@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 from uuid import uuid4
 
 import pyarrow as pa
@@ -84,20 +84,45 @@ def is_held_out(position: int) -> bool:
     return position % EVERY == 1
 
 
+class ImportSettings(TypedDict, total=False):
+    """How an import is run, which changes nothing of what it makes."""
+
+    strict: bool  # true, if it is not said: leave nothing out, name every bad sample, and make no dataset of them
+    jobs: int  # processes; one, if it is not said
+    progress: Callable[[ImportProgress], None]
+
+
 def import_parts(
     folder: str | Path,
     spec: DatasetSpec,
     parts: Sequence[Part],
     faults: Sequence[SampleFault],
     *,
-    strict: bool,
-    jobs: int,
-    progress: Callable[[ImportProgress], None],
+    strict: bool = True,
+    jobs: int = 1,
+    progress: Callable[[ImportProgress], None] = no_progress,
 ) -> Card:
     """The folder holds the dataset and a report of all faults, which came with the parts or are found in them.
 
-    Raises UserError with every fault if `strict`; what is done by then stays, for an import that leaves them out.
     The same import again finishes what is not finished, and returns at once if nothing is left to do.
+
+    Args:
+        folder: where the dataset is written: new, empty, or with an import of the same source in it.
+        spec: what the dataset will be.
+        parts: each becomes a shard, in this order, split by split.
+        faults: what was wrong with samples that are in no part.
+        strict: leave nothing out: every bad sample is an error. What is done by then stays, for an import that is not.
+        jobs: processes.
+        progress: hears how far it is after every part.
+
+    Returns:
+        The card of the dataset.
+
+    Raises:
+        UserError: with every fault if `strict`; where a split has faults and not one good sample; where the folder
+            holds something else.
+        StoreError: where the folder cannot be written, or a worker process was killed.
+
     """
     folder = Path(folder).absolute()
     source = _source(spec, parts, faults)

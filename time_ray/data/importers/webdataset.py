@@ -4,18 +4,18 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, product, zip_longest
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.imagefolder import SUFFIXES
-from time_ray.data.importers.pipeline import DatasetSpec, ImportProgress, import_parts, no_progress
+from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import readable
 from time_ray.data.shards import Row
@@ -27,14 +27,7 @@ MAX_TEXT = 1024**2  # bytes of a text that are looked at
 IMAGE, TEXT, DATA = "image", ".txt", ".json"
 
 
-def import_webdataset(
-    shards: str | Path,
-    folder: str | Path,
-    *,
-    strict: bool = True,
-    jobs: int = 1,
-    progress: Callable[[ImportProgress], None] = no_progress,
-) -> Card:
+def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write webdataset shards as a pool of images with captions.
 
     `shards` is a folder of tars, one tar, or a pattern as in `pool/{00000..00010}.tar`. A sample is an image with a
@@ -51,9 +44,7 @@ def import_webdataset(
         DatasetSpec(name, "captions", (), (), ("train",)),
         [_part(path) for path in paths],
         [],
-        strict=strict,
-        jobs=jobs,
-        progress=progress,
+        **settings,
     )
 
 
