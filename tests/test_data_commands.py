@@ -11,6 +11,9 @@ import pytest
 from fomo_root import Root, build_root
 from PIL import Image
 
+from time_ray.data.dataset import Card
+from time_ray.data.importers.imagefolder import import_imagefolder
+from time_ray.data.importers.registry import IMPORTERS, Importer, Option
 from time_ray.report import import_progress
 
 Run = Callable[..., Any]
@@ -101,6 +104,22 @@ def test_shards_and_parquet_files_are_imported(time_ray: Run, pets: Path) -> Non
     done = time_ray("data", "import", "parquet", "first", "-o", "second")
     assert (done.status, done.out) == (0, "second\n")
     assert "first: 16 train, 4 test; 2 classes; classification" in done.err
+
+
+def test_what_is_registered_has_a_command_of_its_own(
+    time_ray: Run, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(source: str, folder: Path, *, kind: str, **settings: Any) -> Card:
+        return import_imagefolder(Path(source, kind), folder, **settings)
+
+    own = Importer(name="zoo", about="Import a zoo.", source="A zoo.", load=load, options=(Option("kind", "Whose."),))
+    monkeypatch.setitem(IMPORTERS, "zoo", own)
+    assert "Import a zoo." in time_ray("data", "import", "-h").out
+    assert "--kind" in time_ray("data", "import", "zoo", "-h").out
+    assert time_ray("data", "import", "zoo", ".", "-o", "out").status == 2
+    done = time_ray("data", "import", "zoo", ".", "-o", "out", "--kind", "pets")
+    assert (done.status, done.out) == (0, "out\n")
+    assert "pets: 16 train, 4 test; 2 classes; classification" in done.err
 
 
 def test_a_dataset_is_inspected_without_its_images(time_ray: Run, pets: Path) -> None:

@@ -64,6 +64,13 @@ def test_a_file_that_changes_is_imported_again(pets: Path, cache: str) -> None:
     assert second.folder != first.folder
 
 
+def test_a_file_that_no_import_reads_changes_nothing(pets: Path, cache: str) -> None:
+    (first,) = find(str(pets), "adaptation", cache, LOCAL)
+    (pets / "cover.png").write_bytes(picture(0))
+    (pets / "ant/notes.json").write_text("{}")
+    assert find(str(pets), "adaptation", cache, LOCAL) == [first]
+
+
 def test_nothing_is_left_out_of_an_experiment(pets: Path, cache: str) -> None:
     for name in ("ant/0.png", "bee/1.png"):
         (pets / name).write_bytes(picture(0)[:-3])

@@ -1,86 +1,101 @@
-"""`time-ray data import`: datasets of other forms become time_ray's own."""
+"""`time-ray data import`: datasets of other forms become time_ray's own, by a command for each importer."""
 
 import os
 from collections.abc import Callable
 from functools import partial
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from time_ray.commands.options import talk
 from time_ray.core.errors import UserError
-
-app = typer.Typer(help="Turn datasets of other forms into time_ray's own; again: resume.", no_args_is_help=True)
+from time_ray.data.importers.registry import IMPORTERS, Importer, Option
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Leave nothing out: name every bad sample, and stop.")]
 Jobs = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes; default: one a CPU.", show_default=False)]
 
 
-@app.command()
+class _Importers(TyperGroup):
+    """The commands of this file, and of what was registered after it was read."""
+
+    def list_commands(self, _ctx: Any) -> list[str]:
+        return list(IMPORTERS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in IMPORTERS and cmd_name not in self.commands:
+            self.add_command(_command(IMPORTERS[cmd_name]))
+        return super().get_command(ctx, cmd_name)
+
+
+app = typer.Typer(
+    cls=_Importers, help="Turn datasets of other forms into time_ray's own; again: resume.", no_args_is_help=True
+)
+
+
 def fomo(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder with data/NAME/... or data/NAME.tar.")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help=IMPORTERS["fomo"].source)],
     info: Annotated[Path, typer.Argument(metavar="INFO_DIR", help="The benchmark's metadata, data_lib/00_info.")],
     output: Output,
     dataset: Annotated[list[str], typer.Option("--dataset", help="Handle or folder name, or all; repeatable.")],
     strict: Strict = False,
     jobs: Jobs = None,
 ) -> None:
-    """Import datasets of FoMo-in-Flux, each into a folder named by its handle."""
-    from time_ray.data.importers.fomo import entries, import_fomo
+    """See the registry: of many datasets at a time, so that it has a command of its own."""
+    from time_ray.data.importers.fomo import entries
 
     failed: list[str] = []
     for entry in entries(dataset):
         try:
-            work = partial(import_fomo, root, info=info, dataset=entry.handle)
+            work = partial(IMPORTERS["fomo"].load, str(root), info=info, dataset=entry.handle)
             _imported(entry.handle, work, output / entry.handle, strict, jobs)
         except UserError as error:
             failed += error.faults
     UserError.unless_none(failed)
 
 
-@app.command()
-def imagefolder(
-    root: Annotated[Path, typer.Argument(metavar="ROOT", help="ROOT/{train,test}/CLASS/IMAGE or ROOT/CLASS/IMAGE.")],
-    output: Output,
-    strict: Strict = False,
-    jobs: Jobs = None,
-) -> None:
-    """Import a folder of images with one folder for each class."""
-    from time_ray.data.importers.imagefolder import import_imagefolder
+def _one_dataset(importer: Importer) -> Callable[..., None]:
+    """The function of an importer's command: its source, its own options, and those that all have."""
+    word = importer.argument.lower()
 
-    _imported(root.name, partial(import_imagefolder, root), output, strict, jobs)
+    def run(**given: Any) -> None:
+        source: Path = given.pop(word)
+        output, strict, jobs = given.pop("output"), given.pop("strict"), given.pop("jobs")
+        name = source.name if source.is_dir() else str(source)
+        _imported(name, partial(importer.load, str(source), **given), output, strict, jobs)
 
-
-@app.command()
-def webdataset(
-    shards: Annotated[
-        str, typer.Argument(metavar="SHARDS", help="Folder of tars, or as in 'pool/{00000..00010}.tar'.")
-    ],
-    output: Output,
-    strict: Strict = False,
-    jobs: Jobs = None,
-) -> None:
-    """Import webdataset shards (images with .txt or .json captions) as a pretraining pool."""
-    from time_ray.data.importers.webdataset import import_webdataset
-
-    _imported(shards, partial(import_webdataset, shards), output, strict, jobs)
+    parameters = [
+        _parameter(word, Annotated[Path, typer.Argument(metavar=importer.argument, help=importer.source)]),
+        _parameter("output", Output),
+        *(_own(option) for option in importer.options),
+        _parameter("strict", Strict, False),
+        _parameter("jobs", Jobs, None),
+    ]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined] # where typer looks
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
-@app.command()
-def parquet(
-    root: Annotated[
-        Path, typer.Argument(metavar="ROOT", help="Folder of Parquet files with image, label, caption(s).")
-    ],
-    output: Output,
-    strict: Strict = False,
-    jobs: Jobs = None,
-) -> None:
-    """Import Parquet files, as saved from the Hugging Face hub."""
-    from time_ray.data.importers.parquet import import_parquet
+def _own(option: Option) -> Parameter:
+    default = Parameter.empty if option.default is None else option.default
+    return _parameter(option.name, Annotated[str, typer.Option(help=option.help)], default)
 
-    _imported(root.name, partial(import_parquet, root), output, strict, jobs)
+
+def _parameter(name: str, annotation: Any, default: Any = Parameter.empty) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _command(importer: Importer) -> Any:
+    alone = typer.Typer(add_completion=False)
+    alone.command(importer.name, help=importer.about)(_one_dataset(importer))
+    return typer.main.get_command(alone)
+
+
+for _importer in IMPORTERS.values():
+    app.command(_importer.name, help=_importer.about)(fomo if _importer.name == "fomo" else _one_dataset(_importer))
 
 
 def _imported(name: str, work: Callable[..., object], output: Path, strict: bool, jobs: int | None) -> None:

@@ -1,8 +1,7 @@
 """Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
 
 `mini` is the embedded world, `mini:letters` one of its datasets. A path is a dataset folder (with `card.json`),
-a folder of such folders, a folder of plain Parquet files, of images, or of webdataset shards (or these as a pattern,
-`pool/{00000..00010}.tar`); the last three are imported once.
+a folder of such folders, or whatever an importer recognises: then it is imported once.
 """
 
 import hashlib
@@ -19,11 +18,9 @@ from time_ray.core.errors import UserError
 from time_ray.core.scoring import WHOLE
 from time_ray.data import mini
 from time_ray.data.dataset import CARD, Dataset
-from time_ray.data.importers.imagefolder import SUFFIXES, import_imagefolder
-from time_ray.data.importers.parquet import import_parquet
 from time_ray.data.importers.pipeline import WORK
+from time_ray.data.importers.registry import Importer, recognised
 from time_ray.data.importers.samples import readable
-from time_ray.data.importers.webdataset import import_webdataset, is_shards, shard_paths
 from time_ray.data.mini.world import WORLD
 from time_ray.data.shard_reader import set_aside
 from time_ray.data.subset import lacks
@@ -125,37 +122,26 @@ def _mini_classes(name: str) -> tuple[str, ...]:
 
 def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
     root = Path(reference).expanduser().absolute()
-    if is_shards(reference):
-        return [_imported(root, root.parent.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
-    if not root.is_dir():
-        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
-    local = fs.LocalFileSystem()
-    cards = [root] if (root / CARD).is_file() else sorted(p.parent for p in root.glob(f"*/{CARD}"))
+    cards = [root] if (root / CARD).is_file() else sorted(path.parent for path in root.glob(f"*/{CARD}"))
     if cards:
+        local = fs.LocalFileSystem()
         return [_from_card(folder.as_posix(), local) for folder in cards]
-    if any(is_shards(path.name) for path in root.iterdir()):
-        return [_imported(root, root.name, shard_paths(str(root)), import_webdataset, cache, filesystem)]
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in {*SUFFIXES, ".parquet", ".json"}]
-    load = import_parquet if any(root.glob("*.parquet")) else import_imagefolder
-    return [_imported(root, root.name, files, load, cache, filesystem)]
+    importer = recognised(str(root))
+    if importer is None:
+        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
+    return [_imported(importer, root, cache, filesystem)]
 
 
-def _imported(
-    root: Path,
-    name: str,
-    files: Sequence[Path],
-    load: Callable[[Path, Path], object],
-    cache: str,
-    filesystem: fs.FileSystem,
-) -> DatasetRef:
-    """What `load` makes of the root, imported now or earlier. Nothing is left out: bad samples are faults."""
-    target = f"{cache}/{readable(name)}-{_listing_key(root, files)}"
+def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSystem) -> DatasetRef:
+    """What the importer makes of the root, now or earlier. Nothing is left out: bad samples are faults."""
+    name = root.name if root.is_dir() else root.parent.name
+    target = f"{cache}/{readable(name)}-{_import_key(importer, root)}"
     if not _is_whole(target, filesystem):
         if isinstance(filesystem, fs.LocalFileSystem):
             Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
-            load(root, Path(target))
+            importer.load(str(root), Path(target))
         else:
-            _placed(target, filesystem, lambda folder: load(root, folder))
+            _placed(target, filesystem, lambda folder: importer.load(str(root), folder))
     return _from_card(target, filesystem, is_copy=True)
 
 
@@ -175,11 +161,12 @@ def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False)
     )
 
 
-def _listing_key(root: Path, files: Sequence[Path]) -> str:
-    """Changes when a file is added, removed or written: an import is reused while it stands."""
-    listing = hashlib.sha256()
-    for path in files:
+def _import_key(importer: Importer, root: Path) -> str:
+    """Changes when a file that the importer reads is added, removed or written: an import is reused while it stands."""
+    digest = hashlib.sha256()
+    for path in importer.files(str(root)):
         stat = path.lstat()
         name = readable(os.path.relpath(path, root))
-        listing.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return listing.hexdigest()[:16]
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    digest.update(importer.stamp.encode())
+    return digest.hexdigest()[:16]

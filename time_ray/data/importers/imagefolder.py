@@ -18,6 +18,16 @@ class _File(NamedTuple):
     classname: str
 
 
+def is_folder(source: str) -> bool:
+    """Whether there may be folders of images: any folder that is nothing else."""
+    return Path(source).is_dir()
+
+
+def image_files(root: str | Path) -> list[Path]:
+    """The images of all classes."""
+    return sorted(file.path for files in _splits(Path(root)).values() for file in files)
+
+
 def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
 

@@ -104,6 +104,17 @@ class _Part:
             yield "no caption", "neither a caption nor a label; add one, or remove the row"
 
 
+def has_parquet_files(source: str) -> bool:
+    """Whether it is a folder in which Parquet files lie."""
+    return any(Path(source).glob("*.parquet"))
+
+
+def parquet_files(root: str | Path) -> list[Path]:
+    """The Parquet files somewhere below the folder, and its class list if there is one."""
+    listed = Path(root, CLASSES)
+    return sorted([*_tables(Path(root)), *([listed] if listed.is_file() else [])])
+
+
 def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write the Parquet files under root as a dataset named after it.
 
@@ -131,7 +142,7 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
 
 
 def _read_folder(root: Path) -> _ParquetFolder:
-    paths = sorted(root.rglob("*.parquet"))
+    paths = _tables(root)
     if not paths:
         msg = f"{root}: no Parquet files here; correct the path"
         raise UserError(msg)
@@ -150,6 +161,10 @@ def _read_folder(root: Path) -> _ParquetFolder:
         if count > 1
     )
     return _ParquetFolder(root, splits, None if classes is None else tuple(classes))
+
+
+def _tables(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.parquet"))
 
 
 def _file_faults(path: Path) -> Iterator[str]:

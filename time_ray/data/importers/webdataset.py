@@ -48,9 +48,12 @@ def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack
     )
 
 
-def is_shards(reference: str) -> bool:
-    """Whether that is how webdataset shards are named: a pattern or a tar."""
-    return reference.endswith(ENDINGS)
+def names_shards(source: str) -> bool:
+    """Whether that is how webdataset shards are named: a tar, a pattern for some, or a folder that holds one."""
+    folder = Path(source)
+    return source.endswith(ENDINGS) or (
+        folder.is_dir() and any(path.name.endswith(ENDINGS) for path in folder.iterdir())
+    )
 
 
 def shard_paths(reference: str) -> list[Path]:
