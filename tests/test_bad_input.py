@@ -207,7 +207,7 @@ CONFIGURATION = [
     (
         {"model": ["mini-tyni"]},
         "model",
-        "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-tiny?",
+        "model.0: model mini-tyni: open_clip has no such architecture; did you mean 'mini-tiny'?",
     ),
     ({"model": ["ViT-B-32"]}, "model", "model.0: model ViT-B-32: no weights are shipped for it; set weights"),
     (

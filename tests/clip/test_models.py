@@ -14,7 +14,7 @@ from time_ray.core.model import ModelSpec
 
 
 def test_an_unknown_architecture_gets_a_suggestion() -> None:
-    with pytest.raises(UserError, match="did you mean ViT-B-32"):
+    with pytest.raises(UserError, match="did you mean 'ViT-B-32'"):
         create(ModelSpec(name="ViT-B32"))
 
 
@@ -100,7 +100,7 @@ def test_a_mistyped_tag_gets_a_suggestion_and_no_network(monkeypatch: pytest.Mon
     with pytest.raises(UserError) as caught:
         weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88"))
     (fault,) = caught.value.faults
-    assert fault.endswith("no such file, and no tag of this model; did you mean laion2b_s34b_b88k?")
+    assert fault.endswith("no such file, and no tag of this model; did you mean 'laion2b_s34b_b88k'?")
     assert weights_digest(ModelSpec(name="ViT-B-16", weights="laion2b_s34b_b88k"))
 
 

@@ -3,7 +3,6 @@
 Planning needs no more of a model than this, so nothing here imports open_clip, which brings torch, before it must.
 """
 
-import difflib
 import hashlib
 import json
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 from time_ray.clip.architectures import ARCHITECTURES, Architecture, teach
 from time_ray.clip.mini import MODELS, model_config_dir
-from time_ray.core.errors import UserError
+from time_ray.core.errors import UserError, nearest
 from time_ray.core.model import ModelSpec
 
 
@@ -48,10 +47,8 @@ def known_name(name: str) -> str:
     if config is not None:
         UserError.unless_none(_unsupported(name, config))
         return name
-    names = open_clip_with_ours().list_models()
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}?" if close else "open_clip.list_models() names them all"
-    msg = f"model {name}: open_clip has no such architecture; {hint}"
+    hint = nearest(name, open_clip_with_ours().list_models()) or "; open_clip.list_models() names them all"
+    msg = f"model {name}: open_clip has no such architecture{hint}"
     raise UserError(msg)
 
 
@@ -64,9 +61,8 @@ def weights_file(spec: ModelSpec) -> Path:
     if is_tag(spec):
         return _downloaded(spec.name, spec.weights)
     tags = open_clip_with_ours().list_pretrained_tags_by_model(spec.name)
-    close = difflib.get_close_matches(spec.weights, tags, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"its tags: {', '.join(tags) or 'none'}"
-    msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model; {hint}"
+    hint = nearest(spec.weights, tags) or f"; its tags: {', '.join(tags) or 'none'}"
+    msg = f"model {spec.name}: weights {spec.weights}: no such file, and no tag of this model{hint}"
     raise UserError(msg)
 
 
@@ -79,13 +75,13 @@ def is_tag(spec: ModelSpec) -> bool:
 
 def open_clip_with_ours() -> Any:
     """The module open_clip, which knows the mini models and those of plugins as well."""
-    open_clip = _open_clip_with_mini()
+    open_clip = _open_clip_with_ours()
     teach(open_clip)
     return open_clip
 
 
 @cache
-def _open_clip_with_mini() -> Any:
+def _open_clip_with_ours() -> Any:
     import open_clip
 
     open_clip.add_model_config(model_config_dir())

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class UserError(Exception):
@@ -29,6 +30,14 @@ def unknown(what: str, word: str, known: Iterable[str]) -> str:
     """The fault of a word that is none of those known: the nearest of them is named, or else all."""
     names = list(known)
     return f"no such {what} '{word}'{nearest(word, names) or '; known: ' + ', '.join(names)}"
+
+
+def some_of(texts: Iterable[str], most: int = 3) -> str:
+    """The first few of many texts, and how many more there are."""
+    each = iter(texts)
+    shown = ", ".join(islice(each, most))
+    rest = sum(1 for _ in each)
+    return f"{shown} and {rest} more" if rest else shown
 
 
 class CellError(Exception):

@@ -1,17 +1,14 @@
 """Stream files: JSON lists of `DATASET+++class`, the benchmark's form; its folder names stand for handles."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import UserError, nearest, some_of
 from time_ray.core.stream import Concept
 from time_ray.data.fomo_table import HANDLE_OF
 
 SEPARATOR = "+++"
-_SHOWN = 3  # of many faults of a kind, so many are named
 
 
 def read_stream(path: str | Path) -> tuple[Concept, ...]:
@@ -29,7 +26,7 @@ def read_stream(path: str | Path) -> tuple[Concept, ...]:
         raise UserError(msg)
     odd = [(i, entry) for i, entry in enumerate(entries, 1) if not isinstance(entry, str) or SEPARATOR not in entry]
     if odd:
-        msg = f"'{path}': {_some(f'entry {i} is {entry!r}' for i, entry in odd)}; write DATASET{SEPARATOR}class"
+        msg = f"'{path}': {some_of(f'entry {i} is {entry!r}' for i, entry in odd)}; write DATASET{SEPARATOR}class"
         raise UserError(msg)
     return tuple(Concept(*entry.split(SEPARATOR, 1)) for entry in entries)
 
@@ -63,9 +60,8 @@ def _strangers(known: Mapping[str, Sequence[str]], concepts: Sequence[Concept]) 
             continue
         classes = set(known[dataset])
         if missing := [name for name in names if name not in classes]:
-            close = get_close_matches(missing[0], known[dataset], n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "correct the entries, or import the dataset again"
-            yield f"dataset '{dataset}' has no class {_some(map(repr, missing))}; {hint}"
+            hint = nearest(missing[0], known[dataset]) or "; correct the entries, or import the dataset again"
+            yield f"dataset '{dataset}' has no class {some_of(map(repr, missing))}{hint}"
 
 
 def _repeats(concepts: Sequence[Concept]) -> Iterator[str]:
@@ -75,12 +71,4 @@ def _repeats(concepts: Sequence[Concept]) -> Iterator[str]:
         if first.setdefault(concept, number) != number:
             twice.append(f"entry {number} '{SEPARATOR.join(concept)}' repeats entry {first[concept]}")
     if twice:
-        yield f"{_some(twice)}; a class arrives once"
-
-
-def _some(texts: Iterable[str]) -> str:
-    """The first few, and how many more there are."""
-    each = iter(texts)
-    shown = ", ".join(islice(each, _SHOWN))
-    rest = sum(1 for _ in each)
-    return f"{shown} and {rest} more" if rest else shown
+        yield f"{some_of(twice)}; a class arrives once"

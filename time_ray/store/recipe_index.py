@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import UserError, some_of
 from time_ray.store.store import PROGRESS, Entry, Store
-
-SHOWN = 4
 
 
 class RecipeIndex:
@@ -28,7 +26,7 @@ class RecipeIndex:
         where = self.store.files.shown
         if not found:
             raise UserError(f"{where}: no key begins with '{prefix}'; `time-ray store ls` counts what is there")
-        names = ", ".join(key[: len(prefix) + 4] for key in found[:SHOWN]) + (" ..." if found[SHOWN:] else "")
+        names = some_of(key[: len(prefix) + 4] for key in found)
         raise UserError(f"{where}: {len(found)} keys begin with '{prefix}': {names}; write more of it")
 
     def recipe(self, key: str) -> Mapping[str, Any] | None:

@@ -106,7 +106,7 @@ def test_names_are_handles_or_folders_and_all_is_the_benchmark() -> None:
     with pytest.raises(UserError) as caught:
         entries(["fscoc", "mnist", "what"])
     assert caught.value.faults == (
-        "--dataset fscoc: none of FoMo-in-Flux; did you mean fscoco?",
+        "--dataset fscoc: none of FoMo-in-Flux; did you mean 'fscoco'?",
         "--dataset what: none of FoMo-in-Flux; give all, or handles such as cifar100",
     )
 

@@ -1,13 +1,12 @@
 """Import of FoMo-in-Flux: its metadata, and its images as folders or as tars, become datasets named by handle."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import UserError, nearest
 from time_ray.data.dataset import Card
 from time_ray.data.fomo_table import DATASETS, FomoDataset
 from time_ray.data.importers import tars
@@ -17,6 +16,7 @@ from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
 
 ALL = "all"
+_OTHERWISE = f"; give {ALL}, or handles such as cifar100"
 INSIDE = "data_lib/00_info"  # of a checkout of the benchmark
 JsonObject = Mapping[str, Any]
 
@@ -55,7 +55,9 @@ def entries(names: Sequence[str]) -> list[FomoDataset]:
         return [entry for entry in DATASETS.values() if entry.role != "extra"]
     handles = {name.lower(): handle for handle in DATASETS for name in (handle, DATASETS[handle].folder)}
     unknown = [name for name in names if name.lower() not in handles]
-    UserError.unless_none(f"--dataset {name}: none of FoMo-in-Flux{_hint(name, handles)}" for name in unknown)
+    UserError.unless_none(
+        f"--dataset {name}: none of FoMo-in-Flux{nearest(name.lower(), handles) or _OTHERWISE}" for name in unknown
+    )
     return [DATASETS[handle] for handle in dict.fromkeys(handles[name.lower()] for name in names)]
 
 
@@ -86,11 +88,6 @@ def import_fomo(
         faults,
         **settings,
     )
-
-
-def _hint(name: str, handles: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(name.lower(), handles, n=1)
-    return f"; did you mean {handles[close[0]]}?" if close else f"; give {ALL}, or handles such as cifar100"
 
 
 @dataclass(frozen=True)
