@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from pictures import picture
 from safetensors.torch import save_file
 
 from time_ray import plugins
@@ -30,8 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_page_has_an_example_of_each_kind() -> None:
-    assert set(FILES) == {"my_rules.py", "drop_some.py", "burst.py", "worst.py", "small_clip.py"}
-    assert all(len(text.splitlines()) <= 20 for text in FILES.values())
+    assert set(FILES) == {"my_rules.py", "drop_some.py", "burst.py", "worst.py", "small_clip.py", "pairs.py"}
+    assert all(len([line for line in text.splitlines() if line]) <= 20 for text in FILES.values())
     assert len([line for line in FILES["my_rules.py"].splitlines() if line]) <= 12
 
 
@@ -84,3 +85,22 @@ def test_the_model_is_planned_and_built(
     path = new_experiment(folder)
     words = ["plugins=[small_clip.py]", "model={name: small-clip, weights: small.safetensors}"]
     assert json.loads(time_ray("plan", path, *words, "-f", "json").out)["cells"] > 0
+
+
+def test_the_importer_runs_by_command_and_in_an_experiment(
+    folder: Path, time_ray: Callable[..., Any], new_experiment: Callable[..., Path]
+) -> None:
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    (folder / "photos.csv").write_text("".join(f"{number}.png,photo {number}\n" for number in range(3)))
+    (line,) = re.findall(r"^`time-ray (data import .*?)`", PAGE, re.MULTILINE)
+    done = time_ray(*shlex.split(line))
+    assert (done.status, done.out) == (0, "photos\n")
+    assert "photos: 3 train" in done.err
+    path = new_experiment(folder, plugins="pairs.py", mixture={"pretraining": 0.5, "update": 0.5, "buffer": 0})
+    words = ["data.pretraining=photos.csv", "-f", "json"]
+    planned = time_ray("plan", path, *words)
+    assert planned.status == 0, planned.err
+    (folder / "0.png").unlink()
+    again = time_ray("plan", path, *words)
+    assert (again.status, again.err.count("0.png: no plain file")) == (2, 1)

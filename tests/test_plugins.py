@@ -124,7 +124,7 @@ def test_what_registers_itself_is_registered_once() -> None:
         (None, r"rules\.py: no such file"),
         ("def (", r"rules\.py:1: no Python: "),
         ("\nx = 1 / 0\n", r"rules\.py:2: ZeroDivisionError: division by zero; correct the plugin"),
-        ("x = 1\n", r"rules\.py: defines no technique, strategy, metric or model"),
+        ("x = 1\n", r"rules\.py: defines no technique, strategy, metric, model or importer"),
         ("import nowhere_to_be_found\n", r"rules\.py:1: ModuleNotFoundError: .*nowhere_to_be_found"),
         (RULES.replace("halfway", "ties"), r"rules\.py:\d+: technique 'ties': the name is taken"),
         (RULES.replace('name = "burst"', 'name = "ema"'), r"rules\.py:\d+: strategy 'ema': the name is taken"),

@@ -1,8 +1,8 @@
 """Plugins: techniques, strategies, metrics and importers from outside, in files or in installed packages.
 
 A plugin file is a Python file. Whatever it defines at its top level joins the table of its kind: a technique (see
-`time_ray.merging.technique`), a subclass of `Strategy`, a `Metric`, an `Architecture`. An installed package offers the
-same objects by entry points of the groups in `GROUPS`.
+`time_ray.merging.technique`), a subclass of `Strategy`, a `Metric`, an `Architecture`, an `Importer`. An installed
+package offers the same objects by entry points of the groups in `GROUPS`.
 """
 
 import ast
@@ -30,6 +30,8 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.metrics import METRICS, Metric
 from time_ray.core.strategies import STRATEGIES, Strategy
+from time_ray.data.importers import registry as importers
+from time_ray.data.importers.registry import IMPORTERS, Importer
 from time_ray.merging import TECHNIQUES, MergeError, Technique
 from time_ray.merging import register as register_technique
 
@@ -40,12 +42,14 @@ GROUPS = {
     "time_ray.strategies": Strategy,
     "time_ray.metrics": Metric,
     "time_ray.models": Architecture,
+    "time_ray.importers": Importer,
 }
 TABLES: dict[str, MutableMapping[str, Any]] = {
     "technique": TECHNIQUES,
     "strategy": STRATEGIES,
     "metric": METRICS,
     "model": ARCHITECTURES,
+    "importer": IMPORTERS,
 }
 
 
@@ -76,10 +80,11 @@ _REGISTER: dict[str, Callable[[Any], object]] = {
     "strategy": strategies.register,
     "metric": metrics.register,
     "model": architectures.register,
+    "importer": importers.register,
 }
 
 
-_INSTANCES = (Technique, Metric, Architecture)
+_INSTANCES = (Technique, Metric, Architecture, Importer)
 
 
 class _Loaded(NamedTuple):
@@ -114,7 +119,8 @@ def load_plugin(file: PluginFile) -> None:
     forget(file.path)
     found = _defined(file)
     if not found:
-        raise UserError(f"{file.path}: defines no technique, strategy, metric or model; give it one, or leave it out")
+        kinds = "technique, strategy, metric, model or importer"
+        raise UserError(f"{file.path}: defines no {kinds}; give it one, or leave it out")
     with _restored_if_raised():
         registered = [_register(_versioned(one, file.digest), f"{file.path}:{_line(file, one)}") for one in found]
     _LOADED[file.path] = _Loaded(file, registered)
@@ -128,7 +134,7 @@ def forget(path: str) -> None:
 
 
 def offered_by(path: str, kind: str) -> list[str]:
-    """The names that a loaded plugin file has put into the table of a kind: technique, strategy, metric or model."""
+    """The names that a loaded plugin file has put into the table of a kind, such as `technique`."""
     return [name for one, name in _LOADED[path].registered if one == kind]
 
 
@@ -252,7 +258,7 @@ def _versioned(one: Any, digest: str) -> Any:
     """The object with a version: its own, or the digest of its source. Techniques and models need none."""
     if isinstance(one, (Technique, Architecture)) or one.version is not None:
         return one
-    if isinstance(one, Metric):
+    if isinstance(one, (Metric, Importer)):
         return replace(one, version=digest)
     one.version = digest
     return one
@@ -271,7 +277,7 @@ def _register(one: Any, where: str) -> tuple[str, str]:
 
 
 def _kind(one: object) -> str:
-    kinds = {Technique: "technique", Metric: "metric", Architecture: "model"}
+    kinds = {Technique: "technique", Metric: "metric", Architecture: "model", Importer: "importer"}
     return next((name for kind, name in kinds.items() if isinstance(one, kind)), "strategy")
 
 

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from time_ray.commands.options import talk
 from time_ray.core.errors import UserError
-from time_ray.data.importers.registry import IMPORTERS, Importer, Option
+from time_ray.data.importers.registry import IMPORTERS, Importer, Option, named_where_it_fails
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder to write.", show_default=False)]
 Strict = Annotated[bool, typer.Option("--strict", help="Leave nothing out: name every bad sample, and stop.")]
@@ -23,6 +23,7 @@ class _Importers(TyperGroup):
     """The commands of this file, and of what was registered after it was read."""
 
     def list_commands(self, _ctx: Any) -> list[str]:
+        _load_plugins()
         return list(IMPORTERS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -34,6 +35,28 @@ class _Importers(TyperGroup):
 app = typer.Typer(
     cls=_Importers, help="Turn datasets of other forms into time_ray's own; again: resume.", no_args_is_help=True
 )
+
+
+def _load_plugins(plugins: list[Path] | None = None) -> None:
+    from time_ray.plugins import load_plugins
+
+    load_plugins([path.absolute() for path in plugins or ()])
+
+
+@app.callback()
+def _importers(
+    _plugins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--plugin",
+            metavar="FILE.py",
+            help="A file with an importer of your own.",
+            is_eager=True,  # its commands are known before one is looked up
+            callback=_load_plugins,
+        ),
+    ] = None,
+) -> None:
+    """Nothing to do: see the option."""
 
 
 def fomo(
@@ -65,7 +88,8 @@ def _one_dataset(importer: Importer) -> Callable[..., None]:
         source: Path = given.pop(word)
         output, strict, jobs = given.pop("output"), given.pop("strict"), given.pop("jobs")
         name = source.name if source.is_dir() else str(source)
-        _imported(name, partial(importer.load, str(source), **given), output, strict, jobs)
+        with named_where_it_fails(importer, str(source)):
+            _imported(name, partial(importer.load, str(source), **given), output, strict, jobs)
 
     parameters = [
         _parameter(word, Annotated[Path, typer.Argument(metavar=importer.argument, help=importer.source)]),

@@ -19,7 +19,7 @@ from time_ray.core.scoring import WHOLE
 from time_ray.data import mini
 from time_ray.data.dataset import CARD, Dataset
 from time_ray.data.importers.pipeline import WORK
-from time_ray.data.importers.registry import Importer, recognised
+from time_ray.data.importers.registry import Importer, named_where_it_fails, recognised
 from time_ray.data.importers.samples import readable
 from time_ray.data.mini.world import WORLD
 from time_ray.data.shard_reader import set_aside
@@ -129,7 +129,8 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
     importer = recognised(str(root))
     if importer is None:
         raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
-    return [_imported(importer, root, cache, filesystem)]
+    with named_where_it_fails(importer, reference):
+        return [_imported(importer, root, cache, filesystem)]
 
 
 def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSystem) -> DatasetRef:
@@ -165,8 +166,9 @@ def _import_key(importer: Importer, root: Path) -> str:
     """Changes when a file that the importer reads is added, removed or written: an import is reused while it stands."""
     digest = hashlib.sha256()
     for path in importer.files(str(root)):
-        stat = path.lstat()
         name = readable(os.path.relpath(path, root))
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        if os.path.lexists(path):  # the import names what is missing
+            stat = path.lstat()
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     digest.update(importer.stamp.encode())
     return digest.hexdigest()[:16]

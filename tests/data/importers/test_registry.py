@@ -14,8 +14,7 @@ from pyarrow import fs
 from time_ray.core.errors import UserError
 from time_ray.data.importers.pipeline import DatasetSpec, import_parts
 from time_ray.data.importers.registry import IMPORTERS, Importer, Option, recognised, register
-from time_ray.data.importers.sample_faults import SampleFault
-from time_ray.data.importers.samples import ByteRange, Sample, sample_parts
+from time_ray.data.importers.samples import sample_of_file, sample_parts
 from time_ray.data.sources import find
 
 LOCAL = fs.LocalFileSystem()
@@ -31,15 +30,9 @@ def csv_files(source: str) -> list[Path]:
 
 
 def import_csv(source: str, folder: Path, *, delimiter: str = ",", **settings: Any) -> Any:
-    samples, faults = [], []
-    for path, caption in rows(source, delimiter):
-        place = ByteRange.of_file(path)
-        if place is None:
-            faults.append(SampleFault("missing file", "train", str(path), "no such image; add it"))
-        else:
-            samples.append(Sample(place, (caption,), -1, path.name, str(path)))
+    found = [sample_of_file(path, (caption,), -1, split="train") for path, caption in rows(source, delimiter)]
     spec = DatasetSpec(Path(source).stem, "captions", (), (), ("train",))
-    return import_parts(folder, spec, sample_parts("train", samples), faults, **settings)
+    return import_parts(folder, spec, *sample_parts({"train": found}), **settings)
 
 
 CSV = Importer(
@@ -109,12 +102,16 @@ def test_the_last_that_recognises_a_source_imports_it(table: Path, tmp_path: Pat
     assert recognised(str(tmp_path / "nowhere")) is None
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"), [({"name": "parquet"}, "the name is taken"), ({"version": ""}, "version")]
-)
-def test_what_cannot_be_registered_is_said_in_a_line(changed: dict[str, str], said: str) -> None:
+def test_a_name_stands_for_one_importer(table: Path) -> None:
     before = dict(IMPORTERS)
-    with pytest.raises(UserError, match=said) as caught:
-        register(dataclasses.replace(CSV, **changed))
-    assert len(caught.value.faults) == 1
+    with pytest.raises(UserError, match="importer 'csv': the name is taken"):
+        register(dataclasses.replace(CSV, version="2"))
     assert before == IMPORTERS
+
+
+def test_what_it_raises_is_one_line(table: Path, tmp_path: Path) -> None:
+    table.write_text("0.png\n")
+    with pytest.raises(UserError) as caught:
+        find(str(table), "pretraining", str(tmp_path / "cache"), LOCAL)
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{table}: importer 'csv' fails (ValueError: not enough values")

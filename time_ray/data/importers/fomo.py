@@ -73,8 +73,8 @@ def import_fomo(
     """
     (entry,) = entries([dataset])
     metadata = _Metadata.read(Path(info), entry)
-    images, faults = _images(Path(root), entry)
-    samples = {split: list(_samples(metadata, split, images, faults)) for split in entry.splits}
+    images, tar_faults = _images(Path(root), entry)
+    parts, faults = sample_parts({split: _samples(metadata, split, images) for split in entry.splits})
     return import_parts(
         folder,
         DatasetSpec(
@@ -84,8 +84,8 @@ def import_fomo(
             (entry.template,) if entry.template else (),
             tuple(entry.splits),
         ),
-        [part for split, found in samples.items() for part in sample_parts(split, found)],
-        faults,
+        parts,
+        [*tar_faults, *faults],
         **settings,
     )
 
@@ -188,7 +188,7 @@ def _images(root: Path, entry: FomoDataset) -> tuple[_Images, list[SampleFault]]
     raise UserError(msg)
 
 
-def _samples(metadata: _Metadata, split: str, images: _Images, faults: list[SampleFault]) -> Iterator[Sample]:
+def _samples(metadata: _Metadata, split: str, images: _Images) -> Iterator[Sample | SampleFault]:
     entry = metadata.entry
     resized = f"{entry.folder}_{entry.splits[split]}_224/"
     for listed, row in metadata.rows[split].items():
@@ -203,6 +203,7 @@ def _samples(metadata: _Metadata, split: str, images: _Images, faults: list[Samp
             place = (images.find(resized + name) if entry.resized else None) or images.find(name)
             if place is None:
                 entry_faults.append(_EntryFault("missing file", "no such image; add it"))
-        faults += [SampleFault(found.kind, split, where, found.detail, found.kept) for found in entry_faults]
+        for found in entry_faults:
+            yield SampleFault(found.kind, split, where, found.detail, found.kept)
         if place is not None and all(found.kept for found in entry_faults):
             yield Sample(place, said.captions, said.label, readable(name), where)

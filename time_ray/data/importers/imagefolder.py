@@ -8,7 +8,7 @@ from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault
-from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
+from time_ray.data.importers.samples import Sample, readable, sample_of_file, sample_parts
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -45,12 +45,11 @@ def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[
         msg = f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
         raise UserError(msg)
     label = {name: number for number, name in enumerate(classes)}
-    faults: list[SampleFault] = []
-    samples = {split: list(_samples(root, split, files, label, faults)) for split, files in splits.items()}
+    parts, faults = sample_parts({split: _samples(root, split, files, label) for split, files in splits.items()})
     return import_parts(
         folder,
         DatasetSpec(readable(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
-        [part for split, found in samples.items() for part in sample_parts(split, found)],
+        parts,
         faults,
         **settings,
     )
@@ -83,18 +82,12 @@ def _classname(folder: Path) -> str:
 
 
 def _samples(
-    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int], faults: list[SampleFault]
-) -> Iterator[Sample]:
+    root: Path, split: str, files: Sequence[_File], label: Mapping[str, int]
+) -> Iterator[Sample | SampleFault]:
     for file in files:
-        where = readable(str(file.path))
-        place = ByteRange.of_file(file.path)
-        if file.classname not in label:
-            detail = f"class {file.classname} has no training images; add some, or leave it out"
-            faults.append(SampleFault("label outside the classes", split, where, detail))
-        elif place is None:
-            faults.append(
-                SampleFault("missing file", split, where, "no plain file, or a link to none; replace or remove it")
-            )
+        if file.classname in label:
+            captions, key = (PROMPT.format(file.classname),), readable(file.path.relative_to(root).as_posix())
+            yield sample_of_file(file.path, captions, label[file.classname], split=split, key=key)
         else:
-            key = readable(file.path.relative_to(root).as_posix())
-            yield Sample(place, (PROMPT.format(file.classname),), label[file.classname], key, where)
+            detail = f"class {file.classname} has no training images; add some, or leave it out"
+            yield SampleFault("label outside the classes", split, readable(str(file.path)), detail)

@@ -3,13 +3,14 @@
 The table is there without pyarrow: what reads data is imported where it is called.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import StoreError, UserError
 
 
 class Option(NamedTuple):
@@ -46,9 +47,9 @@ class Importer:
             its card (see pipeline.import_parts, which takes the last three). Raises UserError for what cannot be read.
         recognises: whether a source is of this form, by names alone. Of several importers that say so, the one that
             was registered last imports it.
-        files: all that `load` reads, in an order of its own. Raises UserError for what is missing.
+        files: all that `load` reads, in an order of its own. What is missing may be among them.
         options: what else it can be told.
-        version: raise it when the same files become other rows. Those of this package count theirs in pipeline.RULES.
+        version: another one when the same files become other rows; None: the digest of the plugin that it comes from.
 
     """
 
@@ -60,22 +61,34 @@ class Importer:
     recognises: Callable[[str], bool] = never
     files: Callable[[str], Sequence[Path]] = nothing
     options: tuple[Option, ...] = ()
-    version: str = ""
+    version: str | None = None
 
     @property
     def stamp(self) -> str:
-        """What of the importer itself goes into the key of an automatic import."""
-        return f"{self.name} {self.version}" if self.version else ""
+        """What of the importer itself goes into the key of an automatic import; of this package's own, nothing does."""
+        return "" if self.name in _OWN else f"{self.name} {self.version}"
 
 
 def register(importer: Importer) -> Importer:
     """Experiments and the command line know the importer from now on. Raises UserError if the name is taken."""
     if importer.name in IMPORTERS:
         raise UserError(f"importer '{importer.name}': the name is taken; give it another")
-    if not importer.version:
-        raise UserError(f"importer '{importer.name}': no version; give it one, it goes into the key of its imports")
     IMPORTERS[importer.name] = importer
     return importer
+
+
+@contextmanager
+def named_where_it_fails(importer: Importer, source: str) -> Iterator[None]:
+    """What an importer from outside raises within is a UserError that names it, in one line."""
+    try:
+        yield
+    except (UserError, StoreError):
+        raise
+    except Exception as error:
+        if importer.name in _OWN:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{source}: importer '{importer.name}' fails ({text}); correct it, or the source") from error
 
 
 def recognised(source: str) -> Importer | None:
@@ -132,3 +145,4 @@ IMPORTERS: dict[str, Importer] = {
         ),
     )
 }
+_OWN = frozenset(IMPORTERS)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,19 @@ class Sample(NamedTuple):
     where: str  # for people
 
 
+def sample_of_file(
+    path: Path, captions: tuple[str, ...], label: int, *, split: str, key: str = ""
+) -> Sample | SampleFault:
+    """The sample whose image is that file, or the fault if there is none.
+
+    `label` is its class, -1 for none; `key` says in the dataset where it came from, and is the file's name at first.
+    """
+    where, place = readable(str(path)), ByteRange.of_file(path)
+    if place is None:
+        return SampleFault("missing file", split, where, "no plain file, or a link to none; replace or remove it")
+    return Sample(place, captions, label, key or readable(path.name), where)
+
+
 @dataclass(frozen=True)
 class SamplePart:
     """Samples that become one shard."""
@@ -73,10 +86,17 @@ class SamplePart:
                 yield sample.where, Row(data, sample.captions, sample.label, sample.key)
 
 
-def sample_parts(split: str, samples: Sequence[Sample]) -> list[SamplePart]:
-    """The samples in runs of one shard each, in order."""
-    runs = [tuple(samples[start : start + PART_SAMPLES]) for start in range(0, len(samples), PART_SAMPLES)]
-    return [SamplePart(split, hashlib.sha256(json.dumps(run).encode()).hexdigest(), run) for run in runs]
+def sample_parts(found: Mapping[str, Iterable[Sample | SampleFault]]) -> tuple[list[SamplePart], list[SampleFault]]:
+    """The samples of each split in runs of one shard each, in order, and all faults among them."""
+    parts: list[SamplePart] = []
+    faults: list[SampleFault] = []
+    for split, each in found.items():
+        samples: list[Sample] = []
+        for one in each:
+            samples.append(one) if isinstance(one, Sample) else faults.append(one)
+        runs = [tuple(samples[start : start + PART_SAMPLES]) for start in range(0, len(samples), PART_SAMPLES)]
+        parts += [SamplePart(split, hashlib.sha256(json.dumps(run).encode()).hexdigest(), run) for run in runs]
+    return parts, faults
 
 
 def readable(name: str) -> str:
