@@ -83,7 +83,7 @@ def test_a_plan_has_steps_and_gpu_hours(time_ray: Callable[..., Any], experiment
     [
         ({"budget": ["1 GFLOPs"]}, "budget.0: '1 GFLOPs' is less than a step for each of 5 tasks; give more, from"),
         ({"budget": ["1x", "1.8e9 GFLOPs"]}, "budget.1: '1.8e9 GFLOPs' is the same as '1x'; keep one"),
-        ({"model": "mini-tyni"}, "model.0: model mini-tyni: open_clip has no such architecture; did you mean mini-"),
+        ({"model": "mini-tyni"}, "model.0: model mini-tyni: open_clip has no such architecture; did you mean 'mini-"),
         (
             {"model": {"name": "ViT-B-16-SigLIP", "weights": "webli"}},
             "model.0: model ViT-B-16-SigLIP: SigLIP's sigmoid loss is not supported; choose a CLIP architecture",

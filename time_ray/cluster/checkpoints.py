@@ -13,7 +13,7 @@ BYTES_A_SECOND = 0.5e9  # until a first checkpoint tells what one costs
 
 
 class StepCheckpoints:
-    """See clip.train.Checkpoints: the state of one expert's training in the store. Rank 0 writes, reads, and decides when.
+    """See clip.train.Checkpoints: one expert's training in the store. Rank 0 writes, reads, and decides when.
 
     Args:
         store: Where checkpoints are kept.

@@ -65,7 +65,14 @@ def loop_diagram() -> Figure:
     served = {name: text for name, text in STRATEGIES.items() if name != "zs"}
     _axis(axes, DEPLOY, "deploy", served, colours=[FAINT] * 3, markers=MARKERS)
     _technique(axes)
-    axes.text(0.15, 0.2, "window, on both axes, merges the last few experts. Model size, compute budget and seed are axes, too.", fontsize=9, color=FAINT, va="center")
+    axes.text(
+        0.15,
+        0.2,
+        "window, on both axes, merges the last few experts. Model size, compute budget and seed are axes, too.",
+        fontsize=9,
+        color=FAINT,
+        va="center",
+    )
     return figure
 
 
