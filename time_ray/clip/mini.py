@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
+from time_ray.whole_files import replacing
+
 CONTEXT = 12  # the world's longest text has ten tokens
 WEIGHTS = Path(__file__).parent / "mini_weights"
 MERGES_FILE = WEIGHTS / "merges.txt.gz"
@@ -72,12 +74,6 @@ def model_config_dir() -> Path:
     folder = Path(tempfile.gettempdir()) / f"time_ray-mini-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, content in files.items():
-        _write_whole(folder / name, content)
+        with replacing(folder / name) as draft:
+            draft.write_text(content)
     return folder
-
-
-def _write_whole(path: Path, content: str) -> None:
-    """Write a file that another process may be reading or writing now: it is always whole."""
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(content)
-    draft.replace(path)

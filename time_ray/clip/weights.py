@@ -16,6 +16,7 @@ from time_ray.clip.architectures import ARCHITECTURES, Architecture, teach
 from time_ray.clip.mini import MODELS, model_config_dir
 from time_ray.core.errors import UserError, nearest
 from time_ray.core.model import ModelSpec
+from time_ray.whole_files import file_digest
 
 
 def weights_digest(spec: ModelSpec) -> str:
@@ -29,7 +30,7 @@ def weights_digest(spec: ModelSpec) -> str:
         return hashlib.sha256(f"open_clip {spec.name} {spec.weights}".encode()).hexdigest()
     path = weights_file(spec)
     stat = path.stat()
-    digest = _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    digest = _digest_while(path, stat.st_size, stat.st_mtime_ns)
     if spec.weights is None and digest != _shipped_digest(path):
         msg = f"model {spec.name}: {path}: not as it was shipped; install time_ray again"
         raise UserError(msg)
@@ -141,9 +142,8 @@ def _shipped_digest(weights: Path) -> str | None:
 
 
 @lru_cache(maxsize=256)
-def _file_digest(path: Path, _size: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest_while(path: Path, _size: int, _mtime_ns: int) -> str:
+    return file_digest(path)
 
 
 def _downloaded(name: str, tag: str) -> Path:

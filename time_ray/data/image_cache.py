@@ -19,6 +19,7 @@ import PIL
 from numpy.typing import NDArray
 
 from time_ray.data.images import Pixels
+from time_ray.whole_files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +103,12 @@ class ImageCache:
         if not self._enabled:
             return
         path = self._folder / block.path
-        draft = path.with_name(f"{uuid4().hex}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("xb") as file:
+            with replacing(path, path.with_name(f"{uuid4().hex}.draft")) as draft, draft.open("xb") as file:
                 file.write(pixels.data)
                 file.write(_checksum(block, pixels))
-            draft.replace(path)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             self._disable(str(error))
 
     def _disable(self, why: str) -> None:

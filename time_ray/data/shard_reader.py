@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from time_ray.core.errors import CellError
 from time_ray.data.shards import SCHEMA
+from time_ray.whole_files import move_file
 
 log = logging.getLogger(__name__)
 
@@ -87,12 +88,9 @@ def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
     folder, _, name = path.rpartition("/")
     target = f"{folder}/damaged-{uuid4().hex[:8]}-{name}"
     try:
-        filesystem.move(path, target)
+        move_file(filesystem, path, target)
     except FileNotFoundError:
         return  # another process was faster
-    except (OSError, pa.ArrowException):  # a kind of storage that cannot rename
-        filesystem.copy_file(path, target)
-        filesystem.delete_file(path)
     log.warning("%s is damaged; set aside, to be made again", path)
 
 

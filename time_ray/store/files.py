@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
+from time_ray.whole_files import move_file
 
 BLOCK = 1 << 22
 S3_CONNECT_SECONDS = 5.0
@@ -120,21 +121,12 @@ class Files:
         target = self.path(DAMAGED, "/".join(parts).replace("/", "-"))
 
         def act(path: str) -> None:
+            if self.is_local:
+                self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                self._move(path, target)
+                move_file(self.filesystem, path, target)
 
         self._do("moved out of the way", act, *parts)
-
-    def _move(self, path: str, target: str) -> None:
-        if self.is_local:
-            self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
-        try:
-            self.filesystem.move(path, target)
-        except FileNotFoundError:
-            raise
-        except _FAILURES:  # a kind of storage that cannot rename
-            self.filesystem.copy_file(path, target)
-            self.filesystem.delete_file(path)
 
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder, by path; none if there is no such folder."""

@@ -5,7 +5,6 @@ of the steps, which lies in a flatter place than the last weights do. A usable b
 """
 
 import argparse
-import hashlib
 import json
 import shlex
 import sys
@@ -32,6 +31,7 @@ from time_ray.data import mini
 from time_ray.data.batch import Batch
 from time_ray.data.dataset import Dataset
 from time_ray.data.mini.pool import ROWS, pool_sample
+from time_ray.whole_files import file_digest, replacing
 
 CONFIG = Training(
     batch_size=128,
@@ -142,9 +142,8 @@ def _progress(name: str, steps: int) -> Callable[[int, float], None]:
 
 def save_half(weights: Mapping[str, Tensor], path: Path) -> None:
     """The weights are in the file, as float16. A reader never sees half a file."""
-    draft = path.with_suffix(".draft")
-    save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, draft)
-    draft.replace(path)
+    with replacing(path) as draft:
+        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, draft)
 
 
 def scores(clip: Clip, weights: Mapping[str, Tensor]) -> dict[str, float]:
@@ -169,7 +168,7 @@ def card(name: str, full: Mapping[str, Tensor], path: Path, facts: dict[str, Any
         "parameters": sum(tensor.numel() for tensor in full.values()),
         "world_version": mini.VERSION,
         **facts,
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": file_digest(path),
         "zero_shot": {key: round(value, 2) for key, value in found.items()},
         "zero_shot_mean_evaluation": mean,
         "change_by_half_precision": round(mean - _mean(scores(clip, full), mini.NAMES_EVALUATION), 2),

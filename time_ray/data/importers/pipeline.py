@@ -23,6 +23,7 @@ from time_ray.data.importers.image_checks import image_fault, pillow_quiet
 from time_ray.data.importers.sample_faults import REPORT, SampleFault, read_report, write_report
 from time_ray.data.importers.worker_processes import run_jobs
 from time_ray.data.shards import DIGEST_BYTES, Row, write_shard
+from time_ray.whole_files import file_digest, replacing
 
 PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
 EVERY = 5
@@ -177,7 +178,8 @@ def _finish(
         source=source,
     )
     _remove_strangers(folder, splits)
-    _write(folder / CARD, seal_card(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
+    with replacing(folder / CARD, folder / WORK / f"{CARD}-{uuid4().hex}") as draft:
+        draft.write_bytes(seal_card(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
     shutil.rmtree(folder / WORK)
 
 
@@ -237,7 +239,7 @@ def _read_note(folder: Path, stem: str) -> FinishedPart | None:
         raw: dict[str, Any] = json.loads((folder / WORK / f"{stem}.json").read_bytes())
         faults = tuple(SampleFault(**fault) for fault in raw["faults"])
         note = FinishedPart(raw["file"], raw["sha256"], bytes.fromhex(raw["digests"]), faults)
-        whole = note.file is None or _sha256(folder / note.file) == note.sha256
+        whole = note.file is None or file_digest(folder / note.file) == note.sha256
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return note if whole else None
@@ -248,14 +250,15 @@ def _make(folder: Path, stem: str, part: Part) -> FinishedPart:
     started = folder / WORK / f"{stem}-{uuid4().hex}"
     with pa.OSFile(str(started), "wb") as stream, pillow_quiet():
         digests = write_shard(stream, _whole_rows(part, faults))
-    sha256 = _sha256(started)
+    sha256 = file_digest(started)
     if digests:
         started.replace(folder / f"{stem}.parquet")
     else:
         started.unlink()
     note = FinishedPart(f"{stem}.parquet" if digests else None, sha256, digests, tuple(faults))
     raw = note._asdict() | {"digests": digests.hex(), "faults": [fault._asdict() for fault in faults]}
-    _write(folder / WORK / f"{stem}.json", json.dumps(raw).encode())
+    with replacing(folder / WORK / f"{stem}.json") as draft:
+        draft.write_bytes(json.dumps(raw).encode())
     return note
 
 
@@ -280,16 +283,3 @@ def _remove_strangers(folder: Path, splits: Mapping[str, SplitInfo]) -> None:
         for path in folder.glob(f"{glob.escape(split)}-{'[0-9]' * 5}-{'[0-9a-f]' * 16}.parquet"):
             if path.name not in info.shards:
                 path.unlink()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """The file holds the data, and never less than that."""
-    started = path.parent / WORK if path.name == CARD else path.parent
-    started = started / f"{path.name}-{uuid4().hex}"
-    started.write_bytes(data)
-    started.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
