@@ -1,6 +1,7 @@
 """A study: the experiment as written, resolved against data, models and techniques into cells."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,37 +71,78 @@ class StudyError(UserError):
         self.found = tuple(found)
 
 
-def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | None = None) -> Datasets:
-    """The datasets that an experiment names; what must be imported first is imported. StudyError with every fault.
+class Faults:
+    """What was found so far, so that all of it is said at once. It belongs to one function: others raise, or yield."""
 
-    The pool is found where the mixture takes from it, or as `with_pool` says.
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def add(self, faults: Iterable[Fault]) -> None:
+        """These, too, each once."""
+        self.found += [fault for fault in dict.fromkeys(faults) if fault not in self.found]
+
+    @contextmanager
+    def at(self, *place: str | int) -> Iterator[None]:
+        """What is raised within is a fault of that place in the experiment, or of the places that it names itself."""
+        try:
+            yield
+        except StudyError as error:
+            self.add(error.found)
+        except (UserError, merging.MergeError) as error:
+            self.add((place, fault) for fault in error.faults)
+
+    def unless_none(self) -> None:
+        """Raise them all as one StudyError, or return if there is none."""
+        if self.found:
+            raise StudyError(self.found)
+
+
+def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | None = None) -> Datasets:
+    """The datasets that an experiment names; what must be imported first is imported.
+
+    Args:
+        experiment: as written.
+        files: the storage, where imports and the mini world lie.
+        with_pool: whether the pretraining pool is looked for; None: if the mixture takes from it.
+
+    Raises:
+        StudyError: with every fault of the data and the stream's file; with those of techniques and models if there
+            is one.
+
     """
-    faults: list[Fault] = []
+    faults = Faults()
     takes = experiment.mixture.pretraining > 0 if with_pool is None else with_pool
-    datasets = _datasets(experiment, files, faults, with_pool=takes)
-    listed = _listed(experiment, faults)
-    if faults:
-        _axes(experiment, faults)  # whoever mends the data wants to hear of these in one go
-        raise StudyError(faults)
+    with faults.at():
+        datasets = _datasets(experiment, files, with_pool=takes)
+    with faults.at("stream", "file"):
+        listed = None if experiment.stream.file is None else read_stream(experiment.stream.file)
+    if faults.found:
+        with faults.at():
+            _axes(experiment)  # whoever mends the data wants to hear of these in one go
+    faults.unless_none()
     return datasets._replace(listed=listed)
 
 
 def resolve(experiment: Experiment, datasets: Datasets) -> Study:
-    """The study of an experiment on its datasets. Raises StudyError with every fault."""
-    faults: list[Fault] = []
-    techniques, bases = _axes(experiment, faults)
-    faults += _unscored("adaptation", datasets.adaptation, experiment.evaluation)
-    faults += _unscored("evaluation", datasets.evaluation, experiment.evaluation)
-    concepts = _concepts(experiment, datasets, faults)
-    faults += _untaught(experiment, datasets, {concept.dataset for concept in concepts})
-    tasks = _tasks(experiment, concepts, faults)
-    steps = {}
-    try:
+    """The study of an experiment on its datasets.
+
+    Raises:
+        StudyError: with every fault.
+
+    """
+    faults = Faults()
+    with faults.at():
+        techniques, bases = _axes(experiment)
+    faults.add(_unscored("adaptation", datasets.adaptation, experiment.evaluation))
+    faults.add(_unscored("evaluation", datasets.evaluation, experiment.evaluation))
+    concepts, unfit = _concepts(experiment, datasets)
+    faults.add((("stream", "file"), fault) for fault in unfit)
+    faults.add(_untaught(experiment, datasets, {concept.dataset for concept in concepts}))
+    faults.add(_uncut(experiment, len(concepts)))
+    tasks = _tasks(experiment, concepts)
+    with faults.at():
         steps = allot(experiment, len(tasks[experiment.seed[0]]))
-    except StudyError as error:
-        faults += [fault for fault in error.found if fault not in faults]
-    if faults:
-        raise StudyError(faults)
+    faults.unless_none()
     settings = [
         _setting(experiment, datasets, spec, base, budget, tasks[seed], steps[spec, budget], seed)
         for spec, base in zip(experiment.model, bases, strict=True)
@@ -108,6 +150,28 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for seed in experiment.seed
     ]
     return Study(experiment, datasets, grid(experiment.init, experiment.deploy, techniques, settings))
+
+
+def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budget], int]:
+    """Optimiser steps of a task for every model and budget.
+
+    Raises:
+        StudyError: a budget is less than a step a task, or is another one written differently; a model is unknown.
+
+    """
+    batch_size, faults = experiment.training.batch_size, Faults()
+    steps: dict[tuple[ModelSpec, Budget], int] = {}
+    for place, spec in enumerate(experiment.model):
+        cost = partial(_step_cost, spec.name, batch_size)
+        for index, budget in enumerate(experiment.budget):
+            with faults.at("model", place):
+                try:
+                    steps[spec, budget] = budget.steps(batch_size, num_tasks, cost)
+                except ValueError as error:
+                    faults.add([(("budget", index), f"{error} ({spec.label})")])
+        faults.add(_same("budget", [(b.label, str(steps.get((spec, b), b.label))) for b in experiment.budget]))
+    faults.unless_none()
+    return steps
 
 
 def check_weights(study: Study) -> None:
@@ -123,12 +187,19 @@ def check_weights(study: Study) -> None:
     UserError.unless_none(faults)
 
 
-def _axes(experiment: Experiment, faults: list[Fault]) -> tuple[list[ResolvedTechnique], list[Base]]:
-    techniques = [_technique(spec, i, faults) for i, spec in enumerate(experiment.technique)]
-    bases = [_base(spec, i, faults) for i, spec in enumerate(experiment.model)]
-    if not faults:
-        faults += _same("technique", [(technique.label, technique.key) for technique in techniques])
-        faults += _same("model", [(s.label, base.key) for s, base in zip(experiment.model, bases, strict=True)])
+def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:
+    """The techniques and the base of each model. Raises StudyError with every fault."""
+    faults, techniques, bases = Faults(), list[ResolvedTechnique](), list[Base]()
+    for index, technique in enumerate(experiment.technique):
+        with faults.at("technique", index):
+            techniques.append(_technique(technique))
+    for index, model in enumerate(experiment.model):
+        with faults.at("model", index):
+            bases.append(Base(model.name, weights_digest(model)))
+    faults.unless_none()
+    faults.add(_same("technique", [(technique.label, technique.key) for technique in techniques]))
+    faults.add(_same("model", [(spec.label, base.key) for spec, base in zip(experiment.model, bases, strict=True)]))
+    faults.unless_none()
     return techniques, bases
 
 
@@ -141,18 +212,18 @@ def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:
         first.setdefault(key, label)
 
 
-def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> ResolvedTechnique:
-    place = ("technique", index)
+def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
+    """Raises UserError with every fault of its parameters."""
+    faults: list[str] = []
     if "weight" in spec.params:
         owners = " or ".join(taken_by("weight"))
-        text = f"weight belongs to the running merge; write init or deploy as {{name: {owners}, weight: ...}}"
-        faults.append((place, text))
+        faults.append(f"weight belongs to the running merge; write init or deploy as {{name: {owners}, weight: ...}}")
     try:
         params = merging.normalise(spec.name, spec.params, "merge")
         pair_params = merging.normalise(spec.name, spec.params, "pair")
     except merging.MergeError as error:
-        faults += [(place, fault) for fault in error.faults]
-        return ResolvedTechnique(spec.name, spec.name, 0, {}, {}, weighted=False, identity_of_one=False)
+        raise UserError(*faults, *error.faults) from error
+    UserError.unless_none(faults)
     pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
     row = merging.TECHNIQUES[spec.name]
     said = ",".join(f"{k}={v}" for k, v in sorted(spec.params.items()))
@@ -167,25 +238,40 @@ def _technique(spec: TechniqueSpec, index: int, faults: list[Fault]) -> Resolved
     )
 
 
-def _datasets(experiment: Experiment, files: Files, faults: list[Fault], *, with_pool: bool) -> Datasets:
-    data = experiment.data
+def _datasets(experiment: Experiment, files: Files, *, with_pool: bool) -> Datasets:
+    """Raises StudyError with every fault."""
+    data, faults = experiment.data, Faults()
     if data.root is not None and not Path(data.root).expanduser().is_dir():
-        faults.append((("data", "root"), f"'{data.root}' is no folder; correct it, or import data there"))
-        return Datasets((), (), None)
-    adaptation = _sources("adaptation", data.adaptation, data.root, files, faults)
-    evaluation = _sources("evaluation", data.evaluation, data.root, files, faults)
-    pool: list[DatasetRef] = []
+        raise StudyError([(("data", "root"), f"'{data.root}' is no folder; correct it, or import data there")])
+
+    def found(role: Role, references: Sequence[str]) -> Iterator[DatasetRef]:
+        for reference in references:
+            with faults.at("data", role):
+                yield from find(_under(data.root, reference), role, files.path("data"), files.filesystem)
+
+    adaptation = tuple(found("adaptation", data.adaptation))
+    evaluation = tuple(found("evaluation", data.evaluation))
+    pool: tuple[DatasetRef, ...] = ()
     if experiment.mixture.pretraining > 0 and data.pretraining is None:
-        faults.append((("data", "pretraining"), "mixture.pretraining is above 0, but no pool is given; name one"))
+        text = "mixture.pretraining is above 0, but no pool is given; name one"
+        faults.add([(("data", "pretraining"), text)])
     elif with_pool and data.pretraining is not None:
-        pool = _sources("pretraining", (data.pretraining,), data.root, files, faults)
-    names = [source.name for source in (*adaptation, *evaluation)]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    faults += [
-        (("data",), f"dataset '{name}' is used twice; a name may stand once in adaptation and evaluation")
-        for name in twice
-    ]
-    return Datasets(tuple(adaptation), tuple(evaluation), pool[0] if pool else None)
+        pool = tuple(found("pretraining", (data.pretraining,)))
+    faults.add(_repeated([dataset.name for dataset in (*adaptation, *evaluation)]))
+    faults.unless_none()
+    return Datasets(adaptation, evaluation, pool[0] if pool else None)
+
+
+def _under(root: str | None, reference: str) -> str:
+    """The path of a reference, which is relative to the root of the data if there is one; names stay names."""
+    if root is None or reference.split(":", maxsplit=1)[0] == MINI:
+        return reference
+    return str(Path(root).expanduser() / Path(reference).expanduser())
+
+
+def _repeated(names: Sequence[str]) -> Iterator[Fault]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield ("data",), f"dataset '{name}' is used twice; a name may stand once in adaptation and evaluation"
 
 
 def _unscored(role: Role, sources: Sequence[DatasetRef], scoring: Scoring) -> Iterator[Fault]:
@@ -207,82 +293,34 @@ def _untaught(experiment: Experiment, datasets: Datasets, learned: Collection[st
         yield ("data", "pretraining"), f"dataset {datasets.pretraining.name}: {text}"
 
 
-def _sources(
-    role: Role, references: Sequence[str], root: str | None, files: Files, faults: list[Fault]
-) -> list[DatasetRef]:
-    found: list[DatasetRef] = []
-    for reference in references:
-        is_name = reference.split(":")[0] == MINI
-        where = reference if root is None or is_name else str(Path(root).expanduser() / Path(reference).expanduser())
-        try:
-            found += find(where, role, files.path("data"), files.filesystem)
-        except UserError as error:
-            faults += [(("data", role), fault) for fault in error.faults]
-    return found
-
-
-def _base(spec: ModelSpec, index: int, faults: list[Fault]) -> Base:
-    try:
-        return Base(spec.name, weights_digest(spec))
-    except UserError as error:
-        faults += [(("model", index), fault) for fault in error.faults]
-        return Base(spec.name, "")
-
-
-def _listed(experiment: Experiment, faults: list[Fault]) -> tuple[Concept, ...] | None:
-    if experiment.stream.file is None:
-        return None
-    try:
-        return read_stream(experiment.stream.file)
-    except UserError as error:
-        faults += [(("stream", "file"), fault) for fault in error.faults]
-        return None
-
-
-def _concepts(experiment: Experiment, datasets: Datasets, faults: list[Fault]) -> tuple[Concept, ...]:
-    """What arrives: the classes of the stream's file, else all of the data."""
+def _concepts(experiment: Experiment, datasets: Datasets) -> tuple[tuple[Concept, ...], list[str]]:
+    """What arrives: the classes of the stream's file, else all of the data; and what is wrong with the former."""
     if datasets.listed is None:
-        return tuple(Concept(source.name, name) for source in datasets.adaptation for name in source.classes)
-    known = {source.name: source.classes for source in datasets.adaptation}
-    concepts, found = in_terms_of(known, datasets.listed, str(experiment.stream.file))
-    faults += [(("stream", "file"), fault) for fault in found]
-    return concepts
+        return tuple(Concept(dataset.name, name) for dataset in datasets.adaptation for name in dataset.classes), []
+    known = {dataset.name: dataset.classes for dataset in datasets.adaptation}
+    return in_terms_of(known, datasets.listed, str(experiment.stream.file))
 
 
-def _tasks(experiment: Experiment, concepts: tuple[Concept, ...], faults: list[Fault]) -> dict[int, tuple[Task, ...]]:
+def _uncut(experiment: Experiment, num_concepts: int) -> Iterator[Fault]:
+    """Why the stream cannot be cut into the tasks that are asked for."""
+    stream = experiment.stream
+    if stream.arrangement == "dataset_incremental":
+        return
+    if stream.tasks is None:
+        yield ("stream", "tasks"), f"a {stream.arrangement} stream needs a number of tasks"
+    elif num_concepts and stream.tasks > num_concepts:
+        what = "adaptation data" if stream.file is None else "stream's file"
+        text = f"{stream.tasks} tasks, but the {what} has only {num_concepts} classes; ask for fewer"
+        yield ("stream", "tasks"), text
+
+
+def _tasks(experiment: Experiment, concepts: tuple[Concept, ...]) -> dict[int, tuple[Task, ...]]:
     """The stream of each seed."""
-    stream, count = experiment.stream, len(concepts)
-    if stream.arrangement != "dataset_incremental":
-        if stream.tasks is None:
-            faults.append((("stream", "tasks"), f"a {stream.arrangement} stream needs a number of tasks"))
-        elif count and stream.tasks > count:
-            what = "adaptation data" if stream.file is None else "stream's file"
-            text = f"{stream.tasks} tasks, but the {what} has only {count} classes; ask for fewer"
-            faults.append((("stream", "tasks"), text))
+    stream = experiment.stream
     return {
         seed: cut(concepts, stream.arrangement, stream.tasks or 1, seed=seed, reverse=stream.reverse)
         for seed in experiment.seed
     }
-
-
-def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budget], int]:
-    """Steps of a task for every model and budget. Raises StudyError with every fault."""
-    batch_size, faults = experiment.training.batch_size, list[Fault]()
-    steps: dict[tuple[ModelSpec, Budget], int] = {}
-    for place, spec in enumerate(experiment.model):
-        cost = partial(_step_cost, spec.name, batch_size)
-        for index, budget in enumerate(experiment.budget):
-            try:
-                steps[spec, budget] = budget.steps(batch_size, num_tasks, cost)
-            except ValueError as error:
-                faults.append((("budget", index), f"{error} ({spec.label})"))
-            except UserError as error:
-                faults += [(("model", place), fault) for fault in error.faults]
-        same = [(budget.label, str(steps.get((spec, budget), budget.label))) for budget in experiment.budget]
-        faults += [fault for fault in _same("budget", same) if fault not in faults]
-    if faults:
-        raise StudyError(faults)
-    return steps
 
 
 def _step_cost(name: str, batch_size: int) -> Cost:
