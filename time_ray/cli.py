@@ -165,7 +165,7 @@ def sync(exp: Exp, overrides: Overrides = None) -> None:
     with talk.status(f"copying to {where}"):
         lag = api.sync(opened)
     if lag is not None:
-        talk.print(f"error: MLflow at {where}: {lag}; once it answers, the same command goes on")
+        talk.print(f"error: MLflow at {where}: {lag}; the same command tries again")
         raise typer.Exit(1)
     talk.print(f"MLflow at {where} holds every result of {opened.path}")
 

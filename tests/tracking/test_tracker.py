@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from time_ray import api
 from time_ray.core.metrics import METRICS
@@ -299,19 +300,61 @@ def test_giving_up_says_what_is_left(swept: Swept, empty: str, monkeypatch: pyte
     assert sync.lag == "1 of 2 cells are not there yet (stopped before they were copied)"
 
 
-def test_a_cell_that_cannot_be_copied_holds_up_no_other(swept: Swept, empty: str) -> None:
-    bad = swept.opened.study.cells[0].key
+class Picky(Tracker):
+    """A tracker that takes one cell alone."""
 
-    class Picky(Tracker):
-        def _sync_cell(self, result: Any) -> None:
-            if result.cell.key == bad:
-                raise ValueError("cannot be copied")
-            super()._sync_cell(result)
+    taken = ""
 
-    sync = MlflowSync(swept.opened.study, swept.opened.files, Picky)
+    def _log_rows(self, run: Any, result: Any) -> None:
+        if result.cell.key != self.taken:
+            raise ValueError("has a bad value")
+        super()._log_rows(run, result)
+
+
+def test_cells_that_cannot_be_copied_hold_up_no_other_and_stay_open_nowhere(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than there are tries, and the one that can be copied comes last."""
+    opened = api.open_experiment(swept.opened.path, ["technique=[average,slerp,ties,magmax]", "deploy=[all,ft]"])
+    with monkeypatch.context() as context:
+        context.delenv("MLFLOW_TRACKING_URI")
+        assert api.sweep(opened).exit_code == 0
+    Picky.taken = opened.study.cells[-1].key
+    sync = MlflowSync(opened.study, opened.files, Picky)
     sync.finish()
-    assert sync.lag == "1 of 2 cells are not there yet (cannot be copied)"
-    assert [run["name"] for run in tracked(empty)["runs"] if run["parent"]] != []
+    assert sync.lag is not None
+    assert sync.lag.startswith("7 of 8 cells are not there yet (")
+    assert sync.lag.endswith(": has a bad value)")
+    assert any(f"({cell.name}: " in sync.lag for cell in opened.study.cells[:-1])
+    runs = tracked(empty)["runs"]
+    assert {run["status"] for run in runs} == {"FAILED", "FINISHED"}
+    assert {run["status"] for run in runs if run["parent"] is None} == {"FAILED"}
+    assert [run["status"] for run in runs if run["metrics"]] == ["FINISHED"]
+    synced(opened)
+    assert {run["status"] for run in tracked(empty)["runs"]} == {"FINISHED"}
+
+
+NAMES = ["cars (1999) & more", "R+D@home #1", "q\"u'o*t?e%s", "日本 [x]"]
+
+
+def test_any_name_of_a_dataset_reaches_mlflow(
+    new_experiment: Make, tmp_path: Path, time_ray: Callable[..., Any]
+) -> None:
+    for name in NAMES:
+        for split in ("train", "test"):
+            for word, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+                image_folder = tmp_path / "names" / name / split / word
+                image_folder.mkdir(parents=True)
+                Image.new("RGB", (32, 32), colour).save(image_folder / "0.png")
+    data = {"adaptation": [str(tmp_path / "names" / name) for name in NAMES], "evaluation": "mini:textures"}
+    path = new_experiment(tmp_path, **{**SMALL, "init": "zs", "deploy": "ft", "data": data, "stream": {"tasks": 1}})
+    done = time_ray("sweep", path)
+    assert done.status == 0, done.err
+    assert "MLflow:" not in done.err
+    runs = tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")["runs"]
+    assert {run["status"] for run in runs} == {"FINISHED"}
+    (cell,) = (run for run in runs if run["parent"])
+    assert sum(key.startswith("accuracy/") for key in cell["metrics"]) == len(NAMES) + 1
 
 
 @contextmanager

@@ -133,7 +133,10 @@ BudgetEntry = Annotated[Budget, BeforeValidator(_budget)]
 class Experiment(Section):
     """A sweep: the grid's axes, and everything that all cells share."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the MLflow experiment")]
+    name: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200, description="also the MLflow experiment"),
+    ]
     about: Annotated[str, Field(description="the question it answers, in a sentence")] = ""
     plugins: Annotated[
         tuple[str, ...],

@@ -148,8 +148,8 @@ def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
         resume = f"nothing is lost, resume with: time-ray sweep {opened.words}"
         talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; {resume}")
     if outcome.tracking_error is not None:
-        how = f"the same command or time-ray sync {opened.words} copies them"
-        talk.print(f"MLflow: {outcome.tracking_error}; results are in the store, {how}")
+        how = f"the same command or time-ray sync {opened.words} tries again"
+        talk.print(f"MLflow: {outcome.tracking_error}; results are in the store, {how}", style="red")
     talk.print(
         f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
     )

@@ -3,12 +3,13 @@
 The store is its outbox: whatever MLflow lacks, however long it was away, is copied from there.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 
 from time_ray.core.grid import Cell
 from time_ray.core.secrets import hidden
-from time_ray.results import read_results
+from time_ray.results import CellResult, read_results
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
@@ -19,6 +20,10 @@ PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 PATIENCE_SECONDS = 180.0  # for one cell to be copied, once the sweep is over
 LAST_TRIES = 3  # in a row and in vain, once the sweep is over
+
+
+class _NotCopiedError(Exception):
+    """A cell cannot be copied, though MLflow answers."""
 
 
 class MlflowSync:
@@ -85,6 +90,7 @@ class MlflowSync:
             if self._caught_up(over=over) and over:
                 return
             if over and self._failures >= LAST_TRIES:
+                self._close()
                 self.give_up()
             elif over:
                 self._given_up.wait(PAUSE_SECONDS)
@@ -92,10 +98,9 @@ class MlflowSync:
     def _caught_up(self, *, over: bool) -> bool:
         """Whether MLflow has what it should have; if not, it is asked again later, from the start."""
         try:
-            tracker = self._tracker = self._tracker or self._make_tracker(self._study, self._files)
-            self._copy(tracker)
+            self._copy()
             if over:
-                tracker.finish(read_results(self._study.cells, tracker.store))
+                self._connected().finish(self._results())
         except Exception as error:  # noqa: BLE001 MLflow may fail in any way; the sweep says so at its end
             self._tracker = None
             self._failures += 1
@@ -104,15 +109,42 @@ class MlflowSync:
         self._failures = 0
         return True
 
-    def _copy(self, tracker: Tracker) -> None:
-        """Cell by cell, so that each is copied once, even if a later one fails."""
-        while (cell := self._next()) is not None:
-            try:
-                tracker.sync(read_results([cell], tracker.store))
-            except Exception:
-                self.changed(cell)  # last in the queue, so that one bad cell holds up no other
-                raise
-            self._failures = 0
+    def _copy(self) -> None:
+        """Cell by cell, so that each is copied once, and one that cannot be copied holds up no other."""
+        failed: list[tuple[Cell, Exception]] = []
+        try:
+            while (cell := self._next()) is not None:
+                if (error := self._error_of(cell)) is None:
+                    continue
+                failed.append((cell, error))
+                self._connected()  # not the cell's fault where this fails; and what was known of MLflow is asked anew
+        finally:
+            for cell, _ in failed:
+                self.changed(cell)
+        for cell, error in failed:
+            raise _NotCopiedError(f"{cell.name}: {_one_line(error)}") from error
+
+    def _error_of(self, cell: Cell) -> Exception | None:
+        """None: the cell was copied."""
+        try:
+            self._connected().sync(read_results([cell], Store(self._files)))
+        except Exception as error:  # noqa: BLE001 see _caught_up
+            self._tracker = None
+            return error
+        self._failures = 0
+        return None
+
+    def _close(self) -> None:
+        """No run stays open for a cell that cannot be copied; where MLflow does not answer, they do."""
+        with contextlib.suppress(Exception):
+            self._connected().finish(self._results())
+
+    def _connected(self) -> Tracker:
+        self._tracker = self._tracker or self._make_tracker(self._study, self._files)
+        return self._tracker
+
+    def _results(self) -> list[CellResult]:
+        return read_results(self._study.cells, Store(self._files))
 
     def _next(self) -> Cell | None:
         with self._lock:

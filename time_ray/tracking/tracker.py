@@ -29,6 +29,7 @@ from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.history import owners, sweep_key
+from time_ray.tracking.names import LENGTH, metric_key, within
 
 SWEEP_TAG = "time_ray.sweep"
 CELL_TAG = "time_ray.cell"
@@ -124,12 +125,12 @@ class Tracker:
         A request whose answer was lost may have been carried out later than it was repeated: so runs are found anew.
         """
         self._sweeps, self._cells = self._find("sweep", SWEEP_TAG), self._find("cell", CELL_TAG)
-        done = {result.cell.key: result.done for result in results}
-        for key in done:
+        for key in (result.cell.key for result in results):
             if key in self._cells and self._cells[key].status == "RUNNING":
                 self._end(self._cells[key], "FAILED")
+        whole = {key for key, run in self._cells.items() if run.status == "FINISHED"}
         for sweep in {owner.key for owner in self._owners.values()} & self._sweeps.keys():
-            ok = all(done[key] for key, owner in self._owners.items() if owner.key == sweep)
+            ok = all(key in whole for key, owner in self._owners.items() if owner.key == sweep)
             self._end(self._sweeps[sweep], "FINISHED" if ok else "FAILED")
 
     def sync_alone(self, result: CellResult) -> None:
@@ -175,7 +176,8 @@ class Tracker:
         from mlflow.entities import Metric, Param, RunTag
 
         cell, count = result.cell, str(len(result.rows))
-        params = [Param(k, v) for k, v in {**cell.axes, "tasks": str(len(cell.setting.trainings))}.items()]
+        axes = {**cell.axes, "tasks": str(len(cell.setting.trainings))}
+        params = [Param(name, within(label)) for name, label in axes.items()]
         logged = self._num_logged(run, result)
         metrics = (
             self._outdated(run, result.rows[:logged])
@@ -208,13 +210,13 @@ class Tracker:
         if not rows or run.tags.get(METRICS_TAG) == metrics_version():
             return []
         points, now = [], int(time.time() * 1000)
-        for title in (metric.title for metric in METRICS.values()):
-            history = sorted(self._client.get_metric_history(run.id, title), key=attrgetter("timestamp"))
+        for key in (metric_key(metric.title) for metric in METRICS.values()):
+            history = sorted(self._client.get_metric_history(run.id, key), key=attrgetter("timestamp"))
             there = {point.step: point.value for point in history}
             for row in rows:
-                value = _metrics(row).get(title)
+                value = _metrics(row).get(key)
                 if value is not None and there.get(row.task) != value:
-                    points.append(Metric(title, value, now if row.task in there else run.start + row.task, row.task))
+                    points.append(Metric(key, value, now if row.task in there else run.start + row.task, row.task))
         return points
 
     def _log_final(self, run: _Run, result: CellResult) -> None:
@@ -237,7 +239,7 @@ class Tracker:
             name=f"deployed-{str(entry['digest'])[:12]}",
             source_run_id=self._cells[cell.key].id,
             tags={DIGEST_TAG: str(entry["digest"]), "time_ray.architecture": cell.setting.model.name},
-            params={"model": cell.setting.model.label},  # cells may share it: their axes are on their runs
+            params={"model": within(cell.setting.model.label)},  # cells may share it: their axes are on their runs
             model_type="open_clip",
         )
         with tempfile.TemporaryDirectory() as folder:
@@ -274,7 +276,7 @@ class Tracker:
             tags = {
                 SWEEP_TAG: sweep.key,
                 "time_ray.kind": "sweep",
-                "mlflow.note.content": sweep.about,
+                "mlflow.note.content": within(sweep.about),
                 **{f"version.{name}": value for name, value in sweep.versions.items()},
             }
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.seconds))
@@ -302,7 +304,7 @@ class Tracker:
 
     def _make_run(self, name: str, tags: Mapping[str, str]) -> _Run:
         start = int(time.time() * 1000)
-        run = self._client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=start)
+        run = self._client.create_run(self.experiment_id, run_name=within(name, LENGTH), tags=tags, start_time=start)
         return _Run(run.info.run_id, start, "RUNNING", {}, is_ours=True)
 
     def _reopen(self, run: _Run) -> None:
@@ -317,11 +319,11 @@ class Tracker:
 
 
 def _metrics(row: TaskResult) -> Mapping[str, float]:
-    scores = {METRICS[name].title: value for name, value in row.scores.items()}
+    scores = {metric_key(METRICS[name].title): value for name, value in row.scores.items()}
     return {
-        **{title: round(value, 4) for title, value in scores.items() if value is not None},  # the UI shows all digits
-        **{f"accuracy/{name}": round(value, 4) for name, value in row.accuracy.items()},
-        **{f"seconds/{stage}": round(value, 4) for stage, value in row.seconds.items()},
+        **{key: round(value, 4) for key, value in scores.items() if value is not None},  # the UI shows all digits
+        **{metric_key(name, "accuracy"): round(value, 4) for name, value in row.accuracy.items()},
+        **{metric_key(stage, "seconds"): round(value, 4) for stage, value in row.seconds.items()},
     }
 
 
