@@ -30,6 +30,7 @@ from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.history import owners, sweep_key
 from time_ray.tracking.names import LENGTH, metric_key, within
+from time_ray.tracking.uris import database_file, database_uri, folder_uri
 
 SWEEP_TAG = "time_ray.sweep"
 CELL_TAG = "time_ray.cell"
@@ -58,7 +59,7 @@ def tracking_uri(files: Files) -> str:
     if not files.is_local:
         msg = f"storage: {files.shown} cannot hold an SQLite file; set MLFLOW_TRACKING_URI to an MLflow server"
         raise UserError(msg)
-    return f"sqlite:///{files.path('mlflow.db')}"
+    return database_uri(files.path("mlflow.db"))
 
 
 def _check(uri: str) -> None:
@@ -108,7 +109,8 @@ class Tracker:
         self.uri = tracking_uri(files)
         self._owners = owners(study, self.store)
         self._client = _client(self.uri)
-        artifacts = f"file://{files.path('mlartifacts')}" if self.uri.startswith("sqlite:") and files.is_local else None
+        is_beside = database_file(self.uri) is not None and files.is_local
+        artifacts = folder_uri(files.path("mlartifacts", study.experiment.name)) if is_beside else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
         self._sweeps = self._find("sweep", SWEEP_TAG)
         self._cells = self._find("cell", CELL_TAG)
@@ -369,9 +371,9 @@ def _client(uri: str) -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if uri.startswith("sqlite:///"):
+    if (file := database_file(uri)) is not None:
         client.search_experiments(max_results=1)  # makes the schema
-        with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
+        with sqlite3.connect(file) as database:
             database.execute("PRAGMA journal_mode=WAL")  # kept in the file; several writers stop blocking each other
         database.close()
     return client
@@ -388,7 +390,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
         return str(found.experiment_id)
     tags = {f"mlflow.sharedViewState.{VIEW}": json.dumps(_cells_view())}
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts and f"{artifacts}/{name}", tags=tags))
+        return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
     except MlflowException:
         return str(client.get_experiment_by_name(name).experiment_id)  # another process was faster
 

@@ -12,6 +12,7 @@ from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files, default_root
 from time_ray.tracking.tracker import VIEW, experiment_id, tracking_uri
+from time_ray.tracking.uris import database_file
 
 
 def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> None:
@@ -19,10 +20,9 @@ def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) 
     experiment = config.load(exp, overrides)[0] if exp else None
     uri = tracking_uri(Files((experiment.storage if experiment else None) or default_root()))
     remote = uri.startswith(("http://", "https://"))
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        raise UserError(
-            f"{uri.removeprefix('sqlite:///')}: no results here yet; run a sweep first, or name its experiment"
-        )
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        raise UserError(f"{file}: no results here yet; run a sweep first, or name its experiment")
     if not remote:
         _check_free(port)
     address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
