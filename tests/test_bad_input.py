@@ -505,6 +505,7 @@ ADDRESSES = [
     ("RAY_ADDRESS", "ray://", f"'ray://' {NO_RAY}"),
     ("RAY_ADDRESS", "http://127.0.0.1:8265", f"'http://127.0.0.1:8265' {NO_RAY}"),
     ("RAY_ADDRESS", f"ray://me:{SECRET}@host:10001", f"'ray://host:10001' {NO_RAY}"),
+    ("RAY_TMPDIR", "/nowhere/at/all", "RAY_TMPDIR: /nowhere/at/all: no such folder; set RAY_TMPDIR to a folder that"),
     ("TIME_RAY_STORAGE", f"nosuch://me:{SECRET}@place/runs", "nosuch://place/runs must hold no credentials"),
     ("TIME_RAY_STORAGE", f"nosuch://me:a/{SECRET}@place/runs?token={SECRET}", "nosuch://place/runs is no address"),
     ("TIME_RAY_STORAGE", "s3://bucket/runs?region=nowhere", "set MLFLOW_TRACKING_URI to an MLflow server"),

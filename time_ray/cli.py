@@ -2,6 +2,7 @@
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -244,6 +245,9 @@ def check_technique(
 
 def main() -> None:
     """Run the command line; an error is one line a fault, and a traceback only with --debug."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever its encoding, no letter ends a command
     try:
         app()
     except Exception as error:

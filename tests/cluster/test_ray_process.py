@@ -1,9 +1,12 @@
 """The process that speaks with Ray: nothing of it is left, whatever ended it."""
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,14 +14,16 @@ import pytest
 from time_ray.cluster import ray_process
 from time_ray.cluster.messages import COMMANDS, Drain, to_line
 from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
+from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where folders for Ray are made."""
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    return tmp_path
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where folders for Ray are made: it must have a short path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder)
 
 
 def test_a_folder_is_there_for_its_owner_alone_and_then_gone(root: Path) -> None:
@@ -85,3 +90,50 @@ def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path, last_words: bytes)
     process._process.wait(60)
     assert not folder.exists()
     process.end()
+
+
+def test_what_speaks_with_ray_goes_past_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert "127.0.0.1" in ray_process._environment()["no_proxy"].split(",")
+
+
+def test_a_short_folder_is_found_where_temporary_files_have_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with ray_process._folder() as folder:
+        session = folder / "session_2026-01-01_00-00-00_000000_1234567" / "sockets"
+        session.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(session / "plasma_store"))
+        assert ray_process._environment()["TMPDIR"] == str(folder.parent)
+    assert not list(long.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("nowhere", "no such folder"),
+        ("file", "no such folder"),
+        ("x" * 80, "its path is too long for Ray's sockets ("),
+        pytest.param(
+            "closed", "cannot be written", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+        ),
+    ],
+)
+def test_a_folder_for_ray_that_will_not_do_is_named_with_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / ("x" * 80)).mkdir()
+    (tmp_path / "closed").mkdir(mode=0o500)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / name))
+    with pytest.raises(UserError) as refused:
+        ray_process.folder_root()
+    (line,) = refused.value.faults
+    assert line.startswith(f"RAY_TMPDIR: {tmp_path / name}: {fault}")
+    assert "; set RAY_TMPDIR to a folder that can be written, of " in line

@@ -75,5 +75,5 @@ def model_config_dir() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     for name, content in files.items():
         with replacing(folder / name) as draft:
-            draft.write_text(content)
+            draft.write_text(content, encoding="utf-8")
     return folder

@@ -35,11 +35,14 @@ from time_ray.cluster.messages import (
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
+from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
-PREFIX = "tr-"  # short: Ray makes sockets below it, whose paths must not be longer than 107 characters
+PREFIX = "tr-"
+SOCKET_BYTES = 107  # of a socket's path, on Linux
+LONGEST_ROOT = SOCKET_BYTES - len("/tr-01234567/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 LOCK = ".lock"
 
 
@@ -176,10 +179,38 @@ def _members(session: int) -> Iterator[int]:
                 yield int(folder.name)
 
 
+def folder_root() -> Path:
+    """Where Ray's own files may lie: RAY_TMPDIR; else the system's temporary folder, or another that is short enough.
+
+    Raises UserError where there is none.
+    """
+    named = os.environ.get("RAY_TMPDIR")
+    roots = [named] if named else [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"]  # noqa: S108 made safely
+    faults = {root: _unfit(Path(root)) for root in roots}
+    for root, fault in faults.items():
+        if fault is None:
+            return Path(root).resolve()
+    where = "RAY_TMPDIR" if named else "temporary files"
+    what = "; ".join(f"{root}: {fault}" for root, fault in faults.items())
+    raise UserError(f"{where}: {what}; set RAY_TMPDIR to a folder that can be written, of {LONGEST_ROOT} bytes or less")
+
+
+def _unfit(root: Path) -> str | None:
+    """Why Ray cannot keep its files and sockets there; None: it can."""
+    if not root.is_dir():
+        return "no such folder"
+    if not os.access(root, os.W_OK | os.X_OK):
+        return "cannot be written"
+    length = len(os.fsencode(root.resolve()))
+    if length > LONGEST_ROOT and not os.environ.get("RAY_ADDRESS"):  # whoever joins a cluster makes no sockets
+        return f"its path is too long for Ray's sockets ({length} bytes)"
+    return None
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for Ray's own files while the block runs; those of sweeps that were killed are removed as well."""
-    root = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    root = folder_root()
     for other in root.glob(f"{PREFIX}*{LOCK}"):
         _remove_if_left(other)
     folder = root / f"{PREFIX}{uuid.uuid4().hex[:8]}"
@@ -209,10 +240,13 @@ def _remove(lock: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with a path to this package, wherever it was imported from."""
+    """Ours, with a path to this package, wherever it was imported from, and past any proxy on this machine."""
     package = str(Path(time_ray.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), COMMIT_VARIABLE: git_commit()}
+    ours = {"PYTHONPATH": os.pathsep.join(paths), COMMIT_VARIABLE: git_commit()}
+    if _unfit(Path(tempfile.gettempdir())):  # Ray's processes make sockets there, too
+        ours["TMPDIR"] = str(folder_root())
+    return {**os.environ, **past_proxies(os.environ), **ours}
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -19,7 +19,7 @@ from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.polling import polling
 from time_ray.cluster.ray_cluster import check_address
-from time_ray.cluster.ray_process import RayLostError, RayProcess, ray_process
+from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
@@ -75,6 +75,7 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
     if study.experiment.run.workers:
         check_address()
+        folder_root()
     files.check_writable()
     with lease(files, study.experiment.name):
         outcome = _Sweep(study, files, watch).run()

@@ -22,6 +22,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
+from time_ray.core.loopback import past_proxies
 from time_ray.core.metrics import METRICS, metrics_version
 from time_ray.core.secrets import hidden
 from time_ray.results import CellResult, TaskResult
@@ -365,6 +366,7 @@ def experiment_id(uri: str, name: str) -> str | None:
 def _client(uri: str) -> Any:
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)  # before MLflow is imported: some are read there
+    os.environ.update(past_proxies(os.environ))
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

@@ -1,0 +1,5 @@
+"""The command line as `python -m time_ray`."""
+
+from time_ray.cli import main
+
+main()
