@@ -26,10 +26,12 @@ def ascii_only(monkeypatch: pytest.MonkeyPatch) -> Run:
             context.setattr(sys, "argv", ["time-ray", *map(str, words)])
             context.setattr(sys, "stdout", out)
             context.setattr(sys, "stderr", err)
+            status = 0
             try:
                 main()
             except SystemExit as ended:
-                assert not ended.code, (words, err.buffer.getvalue())  # type: ignore[attr-defined]
+                status = int(ended.code or 0)
+        assert status == 0, (words, err.buffer.getvalue())  # type: ignore[attr-defined]
         both: bytes = out.buffer.getvalue() + err.buffer.getvalue()  # type: ignore[attr-defined]
         return both.decode("ascii")
 
@@ -75,6 +77,6 @@ def test_an_error_with_any_letter(ascii_only: Run, tmp_path: Path) -> None:
 
 def test_the_package_runs_as_a_module() -> None:
     words = [sys.executable, "-m", "time_ray", "list", "datasets"]
-    done = subprocess.run(words, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}, capture_output=True)
-    assert done.returncode == 0, done.stderr
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(words, env=ascii_only, capture_output=True, check=True)
     assert b"chess" in done.stdout

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 from pathlib import Path
 
@@ -41,6 +42,65 @@ def test_a_weights_file_is_read_into_float32(spec: ModelSpec, weights: dict[str,
     assert list(found) == list(weights)
     assert all(torch.equal(found[name], half[name].float()) for name in weights)
     assert {tensor.dtype for tensor in found.values()} == {torch.float32}
+
+
+WRAPPERS = ["module.", "_orig_mod.", "model.", "_fsdp_wrapped_module."]
+WRAPPED = [
+    *WRAPPERS,
+    *("".join(pair) for pair in itertools.permutations(WRAPPERS[:3], 2)),
+    *("".join(three) for three in itertools.permutations(WRAPPERS[:3])),
+    "module.module.",
+]
+
+
+@pytest.mark.parametrize("prefix", WRAPPED)
+def test_wrappers_of_the_model_are_taken_off(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, prefix: str
+) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"model": {"state_dict": {f"{prefix}{name}": tensor for name, tensor in weights.items()}}}, path)
+    found = base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+def test_a_compiled_tower_has_its_wrapper_inside(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({name.replace("visual.", "visual._orig_mod."): tensor for name, tensor in weights.items()}, path)
+    assert list(base_weights(ModelSpec(name=spec.name, weights=str(path)))) == list(weights)
+
+
+def refusal(spec: ModelSpec, tensors: dict[str, Tensor], path: Path) -> tuple[str, ...]:
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, path)
+    with pytest.raises(UserError) as refused:
+        base_weights(ModelSpec(name=spec.name, weights=str(path)))
+    return refused.value.faults
+
+
+@pytest.mark.parametrize("prefixes", [["net.clip."], ["student.", "teacher."]])
+def test_a_model_inside_another_is_one_line(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, prefixes: list[str]
+) -> None:
+    inside = {f"{prefix}{name}": tensor for prefix in prefixes for name, tensor in weights.items()}
+    (line,) = refusal(spec, inside, tmp_path / "w.safetensors")
+    where = " and ".join(f"'{prefix}'" for prefix in prefixes)
+    assert line.endswith(f": names of {spec.name} begin with {where} here; save the state_dict() of that part alone")
+
+
+def test_the_same_tensor_twice_is_no_choice(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path) -> None:
+    twice = weights | {f"module.{name}": tensor for name, tensor in weights.items()}
+    (line,) = refusal(spec, twice, tmp_path / "w.safetensors")
+    assert "with and without a wrapper's prefix" in line
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.float32), (float("-inf"), torch.bfloat16)])
+def test_a_value_that_is_no_number_is_found_when_weights_are_read(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, value: float, dtype: torch.dtype
+) -> None:
+    name = "visual.proj"
+    broken = {**weights, name: weights[name].to(dtype).clone()}
+    broken[name][0, 1] = value
+    (line,) = refusal(spec, broken, tmp_path / "w.safetensors")
+    assert f": {name}: 1 of {broken[name].numel()} values are NaN or Inf" in line
 
 
 class Trap:

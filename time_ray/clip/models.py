@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,14 @@ from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 
 KEPT_TEXTS = 65536
+ANCHOR = "logit_scale"  # a tensor that every CLIP model has
 ALIGNMENT = 64  # bytes; where a tensor starts may decide how a matrix product rounds
+
+_INSIDE = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the model, beside its optimiser
+_WRAPPERS = re.compile(  # DistributedDataParallel and averaging, Lightning; torch.compile and FSDP wrap any part
+    r"^(?:(?:module|model|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
+    r"|(?<=\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
+)
 
 
 class Clip:
@@ -124,14 +132,16 @@ def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
     """The pretrained weights θ_0 in float32 on the CPU, named and ordered as the architecture has them.
 
     Raises UserError for a file that cannot be read without running code from it, that is missing, or that does not
-    fit: then every tensor that differs is listed.
+    fit: then every tensor that differs is listed. Nor may a value be NaN or Inf.
     """
     module = create(spec).module
     path = weights_file(spec)
     found = _converted(module, _read(path), path)
     wanted = module.state_dict()
-    UserError.unless_none(_mismatches(spec.name, path, found, wanted))
-    return {name: _float32(found[name]) for name in wanted}
+    UserError.unless_none(_inside(spec.name, path, found) or _mismatches(spec.name, path, found, wanted))
+    weights = {name: _float32(found[name]) for name in wanted}
+    UserError.unless_none(_not_finite(path, weights))
+    return weights
 
 
 @contextmanager
@@ -168,13 +178,17 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, with the prefix that DistributedDataParallel adds taken off."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    """The state dict inside a checkpoint, without what wrappers of the model add to its names."""
+    while isinstance(content, dict) and (key := next((k for k in _INSIDE if isinstance(content.get(k), dict)), None)):
+        content = content[key]
     if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
         msg = f"{path}: holds no state dict (names to tensors); save the model's state_dict()"
         raise UserError(msg)
-    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+    plain = {_WRAPPERS.sub("", str(name)): tensor for name, tensor in content.items()}
+    if len(plain) < len(content):
+        msg = f"{path}: holds tensors of one name with and without a wrapper's prefix; save the state dict of one model"
+        raise UserError(msg)
+    return plain
 
 
 def _converted(module: nn.Module, found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -192,13 +206,30 @@ def _converted(module: nn.Module, found: dict[str, Tensor], path: Path) -> dict[
     return found
 
 
+def _inside(model: str, path: Path, found: Mapping[str, Tensor]) -> list[str]:
+    """One line instead of one for every tensor, where the model is a part of what was saved."""
+    if ANCHOR in found:
+        return []
+    prefixes = sorted(name.removesuffix(ANCHOR) for name in found if name.endswith(f".{ANCHOR}"))
+    where = " and ".join(f"'{prefix}'" for prefix in prefixes)
+    remedy = "save the state_dict() of that part alone"
+    return [f"{path}: names of {model} begin with {where} here; {remedy}"] if prefixes else []
+
+
+def _not_finite(path: Path, weights: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in weights.items():
+        if not (finite := torch.isfinite(tensor)).all():
+            count = tensor.numel() - int(finite.sum())
+            yield f"{path}: {name}: {count} of {tensor.numel()} values are NaN or Inf; give weights without"
+
+
 def _mismatches(model: str, path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[str]:
     for name, tensor in wanted.items():
         if name not in found:
             yield f"{path}: {name}: missing; {model} has {list(tensor.shape)}"
         elif found[name].shape != tensor.shape:
             yield f"{path}: {name}: shape {list(found[name].shape)}, but {model} has {list(tensor.shape)}"
-    for name in found.keys() - wanted.keys():
+    for name in sorted(found.keys() - wanted.keys()):
         yield f"{path}: {name}: {model} has no such tensor"
 
 
