@@ -25,7 +25,7 @@ def current() -> dict[str, dict[str, object]]:
         **{kind: {} for kind in _KINDS},
     }
     for name, row in merging.TECHNIQUES.items():
-        real = _technique(TechniqueSpec(name=name), 0, [])
+        real = _technique(TechniqueSpec(name=name))
         found["versions"][name] = row.version
         found["techniques"] |= {name: real.key, f"{name} of a pair": real.pair_key}
     one = technique(scaling=0.5, lines={"alpha": 0.1})

@@ -43,10 +43,28 @@ def evaluate(
 
     Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: the
     mean of text-to-image and image-to-text R@5, and under `NAME/r1`, `NAME/r5_text_to_image` and so on what else
-    there is. A model's scores do not depend on those beside it. `seed` chooses the images if `scoring` asks for a
-    subset. With `shard` = (rank, workers) each worker scores its part of every test split, and all get the whole
-    result by torch.distributed. `loaders` threads decode the next images while models look at some; `cache` keeps
-    those that are too large for memory. Raises UserError for datasets that cannot be scored.
+    there is. A model's scores do not depend on those beside it.
+
+    Args:
+        clip: the architecture, its tokenizer and its image format.
+        models: weights by name; all of them fit on the device together.
+        datasets: with a split "test" each.
+        scoring: prompts and the share of images, where they are not the dataset's own and all.
+        seed: chooses the images if `scoring` asks for a subset.
+        batch_size: images, and texts, that go through a model at a time.
+        device: where the models run.
+        shard: (rank, workers): each worker scores its part of every test split, and all get the whole result by
+            torch.distributed.
+        loaders: threads that decode the next images while models look at some.
+        cache: keeps decoded images that are too large for memory.
+
+    Returns:
+        One mapping a model: 0 to 100 by name.
+
+    Raises:
+        UserError: for every dataset that cannot be scored.
+        CellError: naming the row, when it comes to a broken image.
+
     """
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
     if not models or not datasets:

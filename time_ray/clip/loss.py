@@ -45,7 +45,18 @@ class ContrastiveStep:
         self._noise = Randomness(seed, 0, "noise")
 
     def backward(self, step: int, images: Tensor, texts: list[str], scaled: Callable[[Tensor], Tensor]) -> Tensor:
-        """The loss; the gradients of `scaled` of it are in the parameters. Images are uint8 [B, 3, H, W]."""
+        """The loss; the gradients of `scaled` of it are in the parameters.
+
+        Args:
+            step: from 0: with the seed it decides what the model draws.
+            images: uint8 [B, 3, H, W], this worker's slice of the global batch, on the CPU.
+            texts: B captions.
+            scaled: of the loss, what to go backward from (see Optimizer.scaled).
+
+        Returns:
+            A float32 scalar on the device.
+
+        """
         tokens = self._clip.tokenize(texts)
         count = min(self._accumulate, len(texts))
         parts = list(zip(images.tensor_split(count), tokens.tensor_split(count), strict=True))

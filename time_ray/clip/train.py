@@ -46,14 +46,29 @@ def train(
 ) -> dict[str, Tensor]:
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
 
-    `batches(first)` are those of the steps from `first` on, which count from 0. The result is float32 on the CPU,
-    with the names and order of `weights`, which are not changed. `config.lr` must be set. Under torch.distributed every
-    worker passes its own slice of each global batch, features are gathered with their gradients, and all workers
-    return the same weights. `on_step(step, loss)` counts from 1 and gets the loss of this worker's slice.
+    Under torch.distributed every worker passes its own slice of each global batch, features are gathered with their
+    gradients, and all workers return the same weights.
 
-    `accumulate` micro-batches a step and `recompute`, which keeps no activations within blocks, save memory for time;
-    they agree with the plain step up to rounding. A training that goes on from the state in `checkpoints` ends, on the
-    CPU, with the same bits as an undisturbed one. Raises CellError, naming the step, once a loss is not finite.
+    Args:
+        clip: the architecture and its tokenizer; its module is used as working memory.
+        weights: where the training starts; they are not changed.
+        batches: `batches(first)` are those of the steps from `first` on, which count from 0.
+        config: learning rate, which must be set, schedule, precision and so on.
+        steps: of the task.
+        device: where it is trained.
+        seed: of models that drop patches or paths.
+        accumulate: micro-batches a step: less memory, more time, the same up to rounding.
+        recompute: keep no activations within blocks: less memory, more time, the same up to rounding.
+        on_step: hears step, from 1, and the loss of this worker's slice.
+        checkpoints: where it is kept on the way. Going on from there ends, on the CPU, with the bits of an
+            undisturbed training.
+
+    Returns:
+        Float32 tensors on the CPU, with the names and order of `weights`.
+
+    Raises:
+        CellError: naming the step, once a loss is not finite or float16 gradients overflow at every loss scale.
+
     """
     device = torch.device(device)
     module = clip.load(weights, device).train()

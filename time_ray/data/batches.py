@@ -49,8 +49,29 @@ def batches(
     Update samples cycle through shuffles of the task's training images; buffer samples are drawn with replacement
     from those of all earlier tasks, or from a uniform sample of `mixture.buffer_size` of them; pretraining samples
     pass through shuffles of the pool. The workers' slices in order of rank are the batch of a single worker.
-    `loaders` threads make the coming batches while one is in use. Raises UserError where there is nothing to draw
-    from, or if the batch cannot be split evenly, and CellError, naming the row, when it comes to a broken image.
+
+    Args:
+        task: what is learned now.
+        earlier: the tasks before it, which the buffer remembers.
+        data: the datasets of the experiment.
+        mixture: shares of pretraining, update and buffer samples in a global batch.
+        start_step: the first step that is asked for, from 0.
+        batch_size: pairs of a global batch, over all workers.
+        steps: of the task, from 0.
+        seed: with the task's number and the step it decides every draw.
+        image_size: pixels a side.
+        augment: `none` for the central square, `crop` for random resized crops.
+        rank: of this worker.
+        world_size: workers.
+        loaders: threads that make the coming batches while one is in use; 0: each is made when it is asked for.
+
+    Returns:
+        Batches of batch_size / world_size pairs: uint8 images [B, 3, image_size, image_size] and B texts, on the CPU.
+
+    Raises:
+        UserError: there is nothing to draw from, or the batch cannot be split evenly.
+        CellError: naming the row, when it comes to a broken image.
+
     """
     counts = mixture.counts(batch_size, first_task=not earlier)
     before = [concept for past in earlier for concept in past.concepts]

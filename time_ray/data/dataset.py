@@ -210,9 +210,23 @@ def write_dataset(
     filesystem: pa.fs.FileSystem | None = None,
     rows_per_shard: int = 4096,
 ) -> Card:
-    """Write the rows, then the card: the dataset is whole once its card is there. Rows are taken one at a time.
+    """Write the rows, then the card: the dataset is whole once its card is there.
 
     Shards get names of their own in every call, so two writers of one folder never touch the same file.
+
+    Args:
+        folder: it may be there already.
+        name: what results call the dataset.
+        kind: `classification`, `captions` (a pool) or `retrieval`.
+        classes: in the order of the labels.
+        templates: class prompts; {} is the class name.
+        splits: rows by split, taken one at a time.
+        filesystem: where the folder lies; None: on this machine.
+        rows_per_shard: of one file, at most.
+
+    Returns:
+        The card, sealed, with the digest of the content.
+
     """
     filesystem, folder = _place(folder, filesystem)
     filesystem.create_dir(folder, recursive=True)

@@ -35,7 +35,7 @@ class Shard:
 
     @cached_property
     def footer(self) -> pq.FileMetaData:
-        """Row groups, and where their columns lie."""
+        """Row groups, and where their columns lie. Raises CellError as the class says."""
         try:
             tail = _tail(self._filesystem, self.path)
             if self._seal and hashlib.sha256(tail).hexdigest() != self._seal:
@@ -45,7 +45,16 @@ class Shard:
             raise self._unreadable(error) from error
 
     def tables(self, columns: Sequence[str], groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
-        """Columns of these row groups (of all of them, if none are named), group by group."""
+        """Columns of row groups, group by group: one is in memory at a time.
+
+        Args:
+            columns: names in `shards.SCHEMA`.
+            groups: numbers of row groups; None: all of them.
+
+        Raises:
+            CellError: as the class says.
+
+        """
         numbers = range(self.footer.num_row_groups) if groups is None else groups
         try:
             with self._filesystem.open_input_file(self.path) as source:

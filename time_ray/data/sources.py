@@ -51,7 +51,16 @@ class DatasetRef:
 def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
     """The datasets that a reference names. What must be imported first is imported into `cache`.
 
-    Raises UserError where there is no such data or it cannot be read.
+    Args:
+        reference: `mini`, one dataset of it as in `mini:flags`, or a path.
+        role: which datasets `mini` stands for.
+        cache: folder of the filesystem for what is drawn or imported.
+        filesystem: of the storage.
+
+    Raises:
+        UserError: there is no such data, it cannot be read, or its import has faults: all of them.
+        StoreError: the cache cannot be written.
+
     """
     if reference == MINI or reference.startswith(f"{MINI}:"):
         return _find_mini(reference, role, cache, filesystem)

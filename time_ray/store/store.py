@@ -71,7 +71,20 @@ class Store:
                 self.files.set_aside(*place)
 
     def record(self, kind: str, key: str, entry: Mapping[str, object]) -> Entry:
-        """An entry stands under the key: this one, or the one that was there first."""
+        """An entry stands under the key: this one, or the one that was there first.
+
+        Args:
+            kind: such as `weights` or `scores`; the folder under the root.
+            key: what it is of, the content key of a recipe.
+            entry: plain JSON values; ValueError for what JSON cannot hold, such as NaN.
+
+        Returns:
+            The entry that stands.
+
+        Raises:
+            StoreError: it cannot be written, or not be read back.
+
+        """
         data = sealed(entry)
         self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
         found = self.entry(kind, key)
@@ -80,7 +93,20 @@ class Store:
         return found
 
     def put(self, key: str, weights: "Mapping[str, Tensor]", about: Mapping[str, object]) -> Entry:
-        """The weights lie in the store, and the entry written after them says so."""
+        """The weights lie in the store, and the entry written after them says so.
+
+        Args:
+            key: the content key of the weights' recipe.
+            weights: tensors of any shape and type, by name, on the CPU.
+            about: what else the entry says: the recipe, the seconds it took.
+
+        Returns:
+            The entry that stands: with `digest` (SHA-256), `bytes` and `payload` (the path) of the weights.
+
+        Raises:
+            StoreError: the storage cannot be read or written.
+
+        """
         data = _as_bytes(weights)
         digest = hashlib.sha256(data).hexdigest()
         payload = self._payload(digest, len(data)) or self._write_payload(digest, data)

@@ -68,8 +68,23 @@ def import_fomo(
 
     Images are those of root/data/NAME (or root/NAME), else of the tar of that name; where a dataset is resized, the
     variant NAME_SPLIT_224 of an image is taken if there is one. The text of an image is its default_caption, else its
-    synthetic_merged_caption. Every image is decoded once. Bad and missing ones are left out, and named in the report;
-    if `strict`, UserError names them all and there is no dataset.
+    synthetic_merged_caption. Every image is decoded once. Bad and missing ones are left out, and named in the report.
+
+    Args:
+        root: the source, as above.
+        folder: where the dataset is written: new, empty, or with an import of the same source in it.
+        info: folder of the benchmark's metadata, data_lib/00_info, or a checkout that has it.
+        dataset: handle or folder name.
+        **settings: see `ImportSettings`.
+
+    Returns:
+        The card of the dataset.
+
+    Raises:
+        UserError: no such dataset, no images, or metadata that is missing or makes no sense; with every bad sample if
+            `strict`.
+        StoreError: the folder cannot be written, or a worker process was killed.
+
     """
     (entry,) = entries([dataset])
     metadata = _Metadata.read(Path(info), entry)

@@ -121,8 +121,20 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
     Columns: `image` (bytes, or a struct with `bytes`), `captions` or `caption`, and `label` (a number or a name);
     captions or labels may be missing. Class names come from classes.json (a list), from Hugging Face metadata, or
     from labels that are names. Files whose path says test or val are for testing; without any, every fifth row of a
-    class is. Every image is decoded once. Bad rows are left out, and named in the report; if `strict`, UserError
-    names them all and there is no dataset.
+    class is. Every image is decoded once. Bad rows are left out, and named in the report.
+
+    Args:
+        root: the source, as above.
+        folder: where the dataset is written: new, empty, or with an import of the same source in it.
+        **settings: see `ImportSettings`.
+
+    Returns:
+        The card of the dataset.
+
+    Raises:
+        UserError: no readable Parquet files, none to learn from, or odd class names; with every bad sample if `strict`.
+        StoreError: the folder cannot be written, or a worker process was killed.
+
     """
     source = _read_folder(Path(root))
     classes = source.classes or ()

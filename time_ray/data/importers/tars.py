@@ -171,7 +171,7 @@ class _Extension:
     is_sparse: bool = False
 
     def read(self, header: tarfile.TarInfo, reader: _Reader) -> None:
-        """Also knows what this header says."""
+        """Also knows what this header says. Raises _DamageError if that makes no sense."""
         if not 0 <= header.size <= MAX_EXTENSION:
             msg = "a header is too large"
             raise _DamageError(msg)
