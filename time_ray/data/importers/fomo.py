@@ -71,19 +71,16 @@ def import_fomo(
     synthetic_merged_caption. Every image is decoded once. Bad and missing ones are left out, and named in the report.
 
     Args:
-        root: the source, as above.
-        folder: where the dataset is written: new, empty, or with an import of the same source in it.
+        root: folder with the images.
+        folder: as import_parts takes it.
         info: folder of the benchmark's metadata, data_lib/00_info, or a checkout that has it.
         dataset: handle or folder name.
-        **settings: see `ImportSettings`.
-
-    Returns:
-        The card of the dataset.
+        **settings: how it is run.
 
     Raises:
         UserError: no such dataset, no images, or metadata that is missing or makes no sense; with every bad sample if
             `strict`.
-        StoreError: the folder cannot be written, or a worker process was killed.
+        StoreError: as import_parts does.
 
     """
     (entry,) = entries([dataset])

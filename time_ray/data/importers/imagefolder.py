@@ -34,17 +34,9 @@ def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[
     Without a test folder every fifth image of a class is for testing. Underscores in class names become spaces, and
     captions are the class prompt. Every image is decoded once. Broken ones are left out, and named in the report.
 
-    Args:
-        root: the source, as above.
-        folder: where the dataset is written: new, empty, or with an import of the same source in it.
-        **settings: see `ImportSettings`.
-
-    Returns:
-        The card of the dataset.
-
     Raises:
         UserError: no folder, or no training images in folders named after classes; with every bad sample if `strict`.
-        StoreError: the folder cannot be written, or a worker process was killed.
+        StoreError: as import_parts does.
 
     """
     root = Path(root)

@@ -123,17 +123,9 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
     from labels that are names. Files whose path says test or val are for testing; without any, every fifth row of a
     class is. Every image is decoded once. Bad rows are left out, and named in the report.
 
-    Args:
-        root: the source, as above.
-        folder: where the dataset is written: new, empty, or with an import of the same source in it.
-        **settings: see `ImportSettings`.
-
-    Returns:
-        The card of the dataset.
-
     Raises:
         UserError: no readable Parquet files, none to learn from, or odd class names; with every bad sample if `strict`.
-        StoreError: the folder cannot be written, or a worker process was killed.
+        StoreError: as import_parts does.
 
     """
     source = _read_folder(Path(root))

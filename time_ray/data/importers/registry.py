@@ -14,7 +14,10 @@ from time_ray.core.errors import StoreError, UserError
 
 
 class Option(NamedTuple):
-    """A text that an import is given besides its source: `--NAME TEXT`, or the default; None if it must be given."""
+    """A text that an import is given besides its source: `--NAME TEXT`, or the default; None if it must be given.
+
+    The name is that of a parameter of `load`.
+    """
 
     name: str
     help: str
@@ -35,8 +38,8 @@ def nothing(_source: str) -> Sequence[Path]:
 class Importer:
     """A form of data, and how it becomes a dataset.
 
-    A source is a folder, a file, or a pattern for either. Where an experiment names one that is `recognises`-d, it is
-    imported once: again when one of `files` is added, removed or written, or when the version is another.
+    A source is a folder, a file, or a pattern for files. One that an experiment names is imported once, by the importer
+    that recognises it; again when one of `files` is added, removed or written, or when the version is another.
 
     Attributes:
         name: as in `time-ray data import NAME`.

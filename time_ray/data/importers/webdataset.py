@@ -34,17 +34,9 @@ def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack
     .txt, or a .json that has `caption` or `captions`. Each shard becomes one, read in order. Bad samples and what a
     tar must not hold are left out, and named in the report.
 
-    Args:
-        shards: the source, as above.
-        folder: where the dataset is written: new, empty, or with an import of the same source in it.
-        **settings: see `ImportSettings`.
-
-    Returns:
-        The card of the dataset.
-
     Raises:
         UserError: a shard is missing; with every bad sample if `strict`.
-        StoreError: the folder cannot be written, or a worker process was killed.
+        StoreError: as import_parts does.
 
     """
     paths = shard_paths(str(shards))
