@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging_toys import vector
 
-from time_ray.merging import TECHNIQUES, MergeError, merge
+from time_ray.merging import TECHNIQUES, MergeError, merge, pair
 from time_ray.merging.masks import keep_mask
 
 SPLIT = (7, 5)
@@ -250,16 +250,57 @@ def isotropic(matrix):
     return s.mean() * u @ v
 
 
-def test_iso_c_flattens_the_spectrum_of_linear_layers():
+def iso_c_of_its_authors(vectors):
+    """Their loop over the state dict: every 2-D tensor but the text projection, fused projections whole."""
+    merged = {}
+    for key in vectors[0]:
+        merged[key] = sum(one[key] for one in vectors) / len(vectors)
+        if merged[key].dim() == 2 and "text_projection" not in key:
+            u, s, v = torch.linalg.svd(merged[key] * len(vectors), full_matrices=False)
+            merged[key] = torch.linalg.multi_dot((u, torch.diag(torch.ones_like(s) * s.mean()), v))
+    return merged
+
+
+def toy_clip(seed):
+    """The kinds of tensors of a CLIP model."""
+    shapes = {
+        "positional_embedding": (7, 4),
+        "text_projection": (4, 5),
+        "logit_scale": (),
+        "visual.class_embedding": (6,),
+        "visual.positional_embedding": (5, 6),
+        "visual.proj": (6, 5),
+        "visual.conv1.weight": (6, 3, 2, 2),
+        "visual.transformer.resblocks.0.attn.in_proj_weight": (18, 6),
+        "visual.transformer.resblocks.0.attn.out_proj.weight": (6, 6),
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": (24, 6),
+        "token_embedding.weight": (11, 4),
+        "transformer.resblocks.0.attn.in_proj_weight": (12, 4),
+        "ln_final.weight": (4,),
+    }
+    return {
+        name: vector(math.prod(shape), 100 * seed + i).view(shape) for i, (name, shape) in enumerate(shapes.items())
+    }
+
+
+@pytest.mark.parametrize("scaling", [1.0, 1.3])
+def test_iso_c_is_what_its_authors_ran(scaling):
+    base, vectors = toy_clip(0), [toy_clip(seed) for seed in (1, 2, 3)]
+    result = merge(base, [{k: base[k] + one[k] for k in base} for one in vectors], "iso_c", scaling=scaling)
+    for name, wanted in iso_c_of_its_authors(vectors).items():
+        assert torch.allclose(result[name], base[name] + scaling * wanted, rtol=0, atol=1e-5), name
+
+
+def test_iso_c_of_linear_layers_takes_query_key_and_value_apart():
     name, fused = "x.mlp.weight", "x.attn.in_proj_weight"
-    base = {name: torch.zeros(6, 4), fused: torch.zeros(9, 5), "text_projection": torch.zeros(4, 4)}
+    base = {name: torch.zeros(6, 4), fused: torch.zeros(9, 5), "visual.proj": torch.zeros(4, 4)}
     experts = [{key: vector(value.numel(), s).view(value.shape) for key, value in base.items()} for s in (1, 2)]
-    result = merge(base, experts, "iso_c", scaling=1.5)
+    result = merge(base, experts, "iso_c", scaling=1.5, matrices="linear")
     total = {key: experts[0][key] + experts[1][key] for key in base}
     parts = torch.cat([isotropic(part) for part in total[fused].view(3, 3, 5)])
     assert torch.allclose(result[name], 1.5 * isotropic(total[name]), atol=1e-5)
     assert torch.allclose(result[fused], 1.5 * parts, atol=1e-5)
-    assert torch.allclose(result["text_projection"], 1.5 * total["text_projection"] / 2, atol=1e-6)
+    assert torch.allclose(result["visual.proj"], 1.5 * total["visual.proj"] / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
@@ -275,6 +316,19 @@ def test_opcm_projects_as_its_authors_do(shape):
     base = {"l.weight": torch.zeros(shape)}
     result = merge(base, [{"l.weight": first}, {"l.weight": second}], "opcm")
     assert torch.allclose(result["l.weight"], expected, atol=1e-5)
+
+
+def test_opcm_takes_a_vector_whole_where_nothing_is_merged_yet():
+    """The first step of a running merge begins at the base; a layer may have been frozen for all tasks before."""
+    base = {"a.weight": torch.zeros(5, 5), "b.weight": torch.zeros(5, 5)}
+    frozen = {"a.weight": vector(25, 1).view(5, 5), "b.weight": torch.zeros(5, 5)}
+    newer = {"a.weight": torch.zeros(5, 5), "b.weight": vector(25, 2).view(5, 5)}
+    lengths = frozen["a.weight"].norm(), newer["b.weight"].norm()
+    ratio = (lengths[0] + lengths[1]) / 2 / (lengths[0] ** 2 + lengths[1] ** 2).sqrt()
+    result = merge(base, [frozen, newer], "opcm")
+    assert torch.allclose(result["b.weight"], newer["b.weight"] * ratio, atol=1e-6)
+    step = pair(base, base, newer, "opcm")  # the base itself counts as a vector of norm 0
+    assert torch.allclose(step["b.weight"], newer["b.weight"] / 2, atol=1e-6)
 
 
 def test_lines_scales_by_depth_per_tower():

@@ -1,18 +1,24 @@
 """Iso-C (arXiv:2502.04959): the sum of the task vectors with all its singular values made equal."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from time_ray.merging.average import Average
-from time_ray.merging.matrices import matrices
+from time_ray.merging.matrices import MatricesOf, every_matrix, linear_layers
 from time_ray.merging.pieces import State
 from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 
 
 class IsoC(VectorRule):
-    """λ · mean(σ) · U Vᵀ of Σ τ = U diag(σ) Vᵀ for linear layers; λ · mean τ elsewhere."""
+    """λ · mean(σ) · U Vᵀ of Σ τ = U diag(σ) Vᵀ for matrices; λ · mean τ elsewhere."""
 
-    scalars = Average()
+    def __init__(self, scaling: float | None, factors: Mapping[str, float] | None, which: str) -> None:
+        """`which` matrices: `all` as the authors have it, or `linear` layers (then 0-d tensors are averaged)."""
+        super().__init__(scaling, factors)
+        self.matrices: MatricesOf = {"all": every_matrix, "linear": linear_layers}[which]
+        self.scalars = Average() if which == "linear" else None
 
     def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ τ_i."""
@@ -21,7 +27,7 @@ class IsoC(VectorRule):
 
     def merged_vector(self, state: State, context: FinishContext) -> Tensor:
         """The isotropic sum, or the mean."""
-        stack = matrices(state[0], context.piece.entry)
+        stack = self.matrices(state[0], context.piece.entry)
         if stack is None:
             return state[0] / context.num_experts
         u, values, v = torch.linalg.svd(stack, full_matrices=False)

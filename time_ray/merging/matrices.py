@@ -1,10 +1,14 @@
-"""Which tensors are weights of linear layers, and the matrices in them."""
+"""Which tensors hold matrices, and the matrices in them."""
 
+from collections.abc import Callable
 from math import prod
 
 from torch import Tensor
 
 from time_ray.merging.pieces import TensorEntry
+
+MatricesOf = Callable[[Tensor, TensorEntry], Tensor | None]
+"""The matrices [parts, rows, columns] in the values of a tensor; None if it holds none."""
 
 FUSED = "in_proj_weight"
 """Query, key and value in one tensor."""
@@ -24,7 +28,17 @@ def matrix_shape(entry: TensorEntry) -> tuple[int, int, int] | None:
     return parts, rows // parts, columns
 
 
-def matrices(values: Tensor, entry: TensorEntry) -> Tensor | None:
+def linear_layers(values: Tensor, entry: TensorEntry) -> Tensor | None:
     """The matrices [parts, rows, columns] of a linear layer's weight, else None."""
     shape = matrix_shape(entry)
     return None if shape is None else values.view(shape)
+
+
+def every_matrix(values: Tensor, entry: TensorEntry) -> Tensor | None:
+    """A 2-D tensor as one matrix [1, rows, columns], fused projections whole; None for all others.
+
+    None also for the text projection, as in the code of Iso-C's authors.
+    """
+    if len(entry.shape) != 2 or not prod(entry.shape) or "text_projection" in entry.name:
+        return None
+    return values.view(1, *entry.shape)

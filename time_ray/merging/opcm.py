@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging.average import Average
-from time_ray.merging.matrices import matrices
+from time_ray.merging.matrices import linear_layers
 from time_ray.merging.pieces import State
 from time_ray.merging.reductions import square
 from time_ray.merging.rule import ExpertPiece, FinishContext
@@ -15,8 +15,11 @@ def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
     """The new vector [m, n] without its part in the main subspace of the merged one.
 
     With merged = U diag(σ) Vᵀ and r the first index whose cumulative share of Σσ exceeds α: P = Uᵀ · vector · V loses
-    its diagonal and its first r rows and columns' common block.
+    its diagonal and its first r rows and columns' common block. Of a merged vector of 0 nothing has a direction, so the
+    new one is whole (the singular vectors of 0 are arbitrary, and all of them would count as main ones).
     """
+    if not merged.any():
+        return vector
     u, values, v = torch.linalg.svd(merged, full_matrices=False)
     shares = values.double().cumsum(0) / values.double().sum().clamp(min=torch.finfo(torch.float64).tiny)
     rank = int((shares <= alpha).sum())
@@ -42,7 +45,7 @@ class Opcm(MeanNorm):
         squares = torch.tensor([square(vector)], dtype=torch.float64)
         if state is None:
             return [vector, squares]
-        merged, stack = matrices(state[0], new.piece.entry), matrices(vector, new.piece.entry)
+        merged, stack = linear_layers(state[0], new.piece.entry), linear_layers(vector, new.piece.entry)
         if merged is not None and stack is not None:
             pairs = zip(stack, merged, strict=True)
             vector = torch.stack([projected(new, old, self.alpha) for new, old in pairs]).view(-1)

@@ -127,7 +127,7 @@ def iso_c(p: Params, names: Sequence[str]) -> "Rule":
     """Iso-C."""
     from time_ray.merging.iso_c import IsoC
 
-    return IsoC(*moved(p, names))
+    return IsoC(*moved(p, names), p["matrices"])
 
 
 def not_by_row(p: Params) -> bool:
@@ -291,15 +291,17 @@ ROWS = (
         build=opcm,
         state="1",
         symmetric=False,
+        version=2,
     ),
     Technique(
         name="iso_c",
         rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
         paper="https://arxiv.org/abs/2502.04959",
-        parameters=SCALING,
+        parameters={"matrices": choice("all", "all", "linear"), **SCALING},
         build=iso_c,
         state="1",
-        examples=({"lines": {"alpha": 1.0, "beta": 0.0}},),
+        examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
+        version=2,
         idle=replaced,
     ),
 )
