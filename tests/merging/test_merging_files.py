@@ -12,11 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from merging_toys import bits, moved, near, toy, world
+from merging_toys import bits, moved, near, same, toy, world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from time_ray.merging import MergeError, merge, merge_faults, merge_files, models
+from time_ray.merging import MergeError, ema, fold, merge, merge_faults, merge_files, models
 from time_ray.merging import output as outputs
 from time_ray.merging.streaming import RECIPE_KEY
 
@@ -79,7 +79,7 @@ def test_paths_and_tensors_mix_in_memory(files):
 
 def test_every_fault_of_every_file_is_listed_before_any_tensor_is_read(files, tmp_path):
     _, experts = world(2)
-    odd = {**experts[0], "visual.proj": torch.zeros(5, 4), "token_embedding.weight": torch.zeros(9, 4).half()}
+    odd = {**experts[0], "visual.proj": torch.zeros(5, 4), "token_embedding.weight": torch.zeros(9, 4).long()}
     odd["extra"] = odd.pop("empty")
     save_file(odd, files[1])
     save_file({**experts[1], "position_ids": torch.arange(4) + 1}, files[2])
@@ -90,7 +90,7 @@ def test_every_fault_of_every_file_is_listed_before_any_tensor_is_read(files, tm
             "average: 2 weights for 3 experts; give one weight per expert, oldest first",
             f"{files[1]}: extra float32[0, 3] is not in the base; give an expert of the base's architecture",
             f"{files[1]}: has no empty float32[0, 3]; give an expert of the base's architecture",
-            f"{files[1]}: token_embedding.weight is float16[9, 4] and float32[9, 4] in the base; make them the same",
+            f"{files[1]}: token_embedding.weight is int64[9, 4] and float32[9, 4] in the base; make them the same",
             f"{files[1]}: visual.proj is float32[5, 4] and float32[4, 5] in the base; make them the same",
             f"{files[2]}: position_ids int64[4] differs from the base; make integers equal",
             f"{tmp_path / 'missing' / 'o'}: its folder does not exist; create {tmp_path / 'missing'}",
@@ -138,10 +138,67 @@ def test_what_is_no_number_is_named_and_leaves_nothing(files, tmp_path, techniqu
     assert left_in(tmp_path) == before
 
 
-def test_large_numbers_are_no_infinities(tmp_path):
+def test_large_numbers_are_no_infinities():
     big = {"w": torch.full((1000,), 3e38)}
-    assert bits(merge(big, [big, big], "average", weights=[1, 3])["w"][:1]) is not None
     assert torch.equal(merge(big, [big], "average")["w"], big["w"])
+
+
+@pytest.mark.parametrize("technique", ["average", "task_arithmetic", "ties", "opcm"])
+def test_what_overflows_is_named_and_leaves_nothing(tmp_path, technique):
+    base = {"a.weight": torch.zeros(3, 3), "b": torch.full((4,), 6e4), "c": torch.full((4,), 5.0)}
+    expert = {"a.weight": torch.eye(3), "b": torch.full((4,), 9e4), "c": torch.full((4,), 6.0)}
+    for name, model in (("base", base), ("e", expert)):
+        save_file(model, tmp_path / name)
+    fault = r"^b: the merged values are too large for float16; give a smaller scaling, or another dtype$"
+    before = left_in(tmp_path)
+    with pytest.raises(MergeError, match=fault):
+        merge_files(tmp_path / "base", [tmp_path / "e"], tmp_path / "o", technique, dtype="float16", sidecars=False)
+    assert left_in(tmp_path) == before
+    with pytest.raises(MergeError, match=fault):
+        merge(base, [expert], technique, dtype="float16")
+    running = fold(technique, base, dtype=torch.float16)
+    running.add(expert)
+    with pytest.raises(MergeError, match=fault):
+        running.result()
+
+
+@pytest.mark.parametrize("technique", ["average", "ties", "slerp", "dare"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_dtypes_mix_in_float32_and_end_as_the_base(tmp_path, technique, dtype):
+    base, experts = world(2)
+    other = {name: value.to(dtype) if value.is_floating_point() else value for name, value in experts[0].items()}
+    alike = {name: value.float() if value.is_floating_point() else value for name, value in other.items()}
+    wanted = merge(base, [alike, experts[1]], technique)
+    assert same(merge(base, [other, experts[1]], technique), wanted)
+    paths = [tmp_path / name for name in ("base", "e1", "e2")]
+    for model, path in zip((base, other, experts[1]), paths, strict=True):
+        save_file(model, path)
+    merge_files(paths[0], paths[1:], tmp_path / "o", technique)
+    assert near(load_file(tmp_path / "o"), wanted, 1e-6 if technique == "slerp" else 0)
+    merge_files(paths[0], paths[1:], tmp_path / "half", technique, dtype="bfloat16")
+    for name, value in load_file(tmp_path / "half").items():
+        assert value.dtype == (torch.bfloat16 if wanted[name].is_floating_point() else wanted[name].dtype)
+    with pytest.raises(MergeError, match="dtype: 'int8' is none of a merged model; give one of float32"):
+        merge_files(paths[0], paths[1:], tmp_path / "o", technique, dtype="int8")
+
+
+@pytest.mark.parametrize("technique", ["average", "ties", "slerp", "opcm"])
+def test_counters_are_the_newest_experts_and_statistics_are_merged(tmp_path, technique):
+    models = []
+    for steps in (3, 10, 7):
+        norm = {"bn.running_mean": torch.full((4,), float(steps)), "bn.num_batches_tracked": torch.tensor(steps)}
+        models.append({**norm, "bn.weight": torch.ones(4)})
+    base, *experts = models
+    merged, running = merge(base, experts, technique), fold(technique, base)
+    for expert in experts:
+        running.add(expert)
+    for number, model in enumerate(models):
+        save_file(model, tmp_path / str(number))
+    merge_files(tmp_path / "0", [tmp_path / "1", tmp_path / "2"], tmp_path / "o", technique)
+    for result in (merged, running.result(), load_file(tmp_path / "o"), ema(base, experts, technique)):
+        assert result["bn.num_batches_tracked"] == 7
+    if technique == "average":
+        assert merged["bn.running_mean"].tolist() == [8.5] * 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -21,6 +21,16 @@ def test_running_average_has_geometric_weights(weight):
     assert torch.allclose(line(base, experts, "average", start="expert", weight=weight), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("technique", ["average", "task_arithmetic", "ties", "slerp", "opcm"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once_at_the_end(technique, dtype):
+    base, experts = world(6, dtype)
+    wide = [{k: v.float() if v.is_floating_point() else v for k, v in one.items()} for one in (base, *experts)]
+    wanted = ema(wide[0], wide[1:], technique, weight=0.3)
+    found = ema(base, experts, technique, weight=0.3)
+    assert same(found, {k: v.to(dtype) if v.is_floating_point() else v for k, v in wanted.items()})
+
+
 @pytest.mark.parametrize("name", ["average", "slerp"])
 def test_a_weight_of_nothing_or_of_all_gives_a_model_to_the_bit(name):
     base, (older, newer, *_) = world()

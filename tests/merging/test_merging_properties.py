@@ -31,7 +31,7 @@ def in_chunks(base, experts, name, chunk):
     """The merge, cut into chunks."""
     row = TECHNIQUES[name]
     plan = MergePlan(MemoryModel(base, "base"), row.build(row.fill({}), ["w"]), chunk)
-    models, output = [MemoryModel(expert, "expert") for expert in experts], MemoryOutput(plan.base)
+    models, output = [MemoryModel(expert, "expert") for expert in experts], MemoryOutput(plan, {})
     bounded = [plan.with_bounds(model, Expert(number, str(number))) for number, model in enumerate(models, 1)]
     Merger(plan, models, bounded, output.write).run()
     return output.whole()

@@ -15,7 +15,7 @@ Use = Literal["merge", "pair"]
 
 TAKEN = {
     *("base", "experts", "older", "newer", "technique", "ids", "start"),  # arguments of `merge`, `pair` and `ema`
-    *("output", "progress", "threads", "chunk", "sidecars"),  # and of `merge_files`
+    *("output", "progress", "threads", "chunk", "sidecars", "dtype", "say"),  # and of `merge_files`
     *("name", "params"),  # beside a technique's parameters in an experiment
     *("tensor",),  # what a function may ask for
 }

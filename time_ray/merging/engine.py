@@ -13,7 +13,7 @@ from torch import Tensor
 from time_ray.merging.compatibility import not_finite
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model
-from time_ray.merging.pieces import Expert, Piece, State, cut
+from time_ray.merging.pieces import Expert, Piece, State, TensorEntry, cut
 from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, Totals
 from time_ray.merging.selection import find_bounds, histograms
 
@@ -22,16 +22,26 @@ CHUNK = 1 << 18
 DEVICE_CHUNK = 1 << 24
 """The same on an accelerator, where each step costs a launch."""
 
-PRECISIONS = (torch.float32, torch.float64)
-"""What arithmetic is done in; all else is read as float32."""
-
 T = TypeVar("T")
 
 HELD_BYTES = 31 << 20
 """Bytes; the C library learns from blocks up to 32 MiB."""
 
+DtypeOf = Callable[[TensorEntry], torch.dtype]
+"""The dtype of a merged tensor of the result, from the base's entry."""
+
 Sink = Callable[[Piece, Tensor], None]
 """Takes the merged values of a piece."""
+
+
+def base_dtype(entry: TensorEntry) -> torch.dtype:
+    """As the base has it."""
+    return entry.dtype
+
+
+def precision(entry: TensorEntry) -> torch.dtype:
+    """As it comes out of the arithmetic."""
+    return entry.precision
 
 
 class NotFinite(Exception):  # noqa: N818 - a signal: the engine answers it with a search for all of them
@@ -39,9 +49,8 @@ class NotFinite(Exception):  # noqa: N818 - a signal: the engine answers it with
 
 
 def piece_values(model: Model, piece: Piece) -> Tensor:
-    """The values of a piece in the precision of the arithmetic."""
-    found = model.read(piece.entry, piece.start, piece.stop)
-    return found if found.dtype in PRECISIONS else found.to(torch.float32)
+    """The values of a piece in the precision of the arithmetic, whatever the model has them in."""
+    return model.read(piece.entry, piece.start, piece.stop).to(piece.entry.precision)
 
 
 def is_finite(found: Tensor) -> bool:
@@ -95,6 +104,8 @@ class MergePlan:
     threads: int = 1
     on_read: Callable[[Piece], None] = lambda _: None
     """Called whenever a piece of a model has been read."""
+    dtype_of: DtypeOf = base_dtype
+    """The dtype of each merged tensor of the result."""
 
     def __post_init__(self) -> None:
         hold_freed_memory()
@@ -102,6 +113,14 @@ class MergePlan:
     def pieces(self) -> Iterator[Piece]:
         """The pieces of the model, in order."""
         return cut(self.base.entries, self.chunk)
+
+    def output_entries(self) -> tuple[TensorEntry, ...]:
+        """The tensors of the result."""
+        return tuple(replace(e, dtype=self.dtype_of(e)) if e.merged else e for e in self.base.entries)
+
+    def rounded(self, merged: Tensor, piece: Piece) -> Tensor:
+        """Merged values in the dtype of the result."""
+        return merged.to(self.dtype_of(piece.entry))
 
     def rule_for(self, piece: Piece) -> Rule:
         """The rule of a piece: 0-d tensors may have their own."""
@@ -179,14 +198,17 @@ class Merger:
     totals: TotalsAccumulator = field(default_factory=TotalsAccumulator)
     waiting: dict[Piece, State | None] = field(default_factory=dict)
     """Pieces that wait for the totals, and their states where folding again would cost much."""
+    overflowed: dict[str, int] = field(default_factory=dict)
+    """Tensors that are too large for the dtype of the result, and their places in the model."""
 
     def run(self) -> None:
-        """Every piece is merged and given to the sink."""
+        """Every piece is merged and given to the sink; MergeError names every tensor that overflows."""
         self.plan.for_each(self.merge_or_wait, self.plan.pieces())
         if self.waiting:
             totals = self.totals.result()
             waiting = sorted(self.waiting, key=position)
             self.plan.for_each(lambda piece: self.merge_waiting(piece, totals), iter(waiting))
+        MergeError.unless_none(overflows(sorted(self.overflowed, key=self.overflowed.__getitem__), self.plan))
 
     def fold(self, piece: Piece, base: Tensor) -> State:
         """The state of a piece after all experts."""
@@ -201,10 +223,11 @@ class Merger:
     def finish(self, piece: Piece, state: State, context: FinishContext) -> None:
         """The sink has the merged values; NotFinite if an expert's NaN or Inf has come this far."""
         rule = self.plan.rule_for(piece)
-        merged = rule.finish(state, context)
-        if rule.carries and not is_finite(merged):
-            for model in self.models:
+        merged = self.plan.rounded(rule.finish(state, context), piece)
+        if not is_finite(merged):
+            for model in self.models if rule.carries else ():
                 finite_values(model, piece)
+            self.overflowed[piece.name] = piece.order
         self.sink(piece, merged)
 
     def merge_or_wait(self, piece: Piece) -> None:
@@ -228,6 +251,14 @@ class Merger:
 def position(piece: Piece) -> tuple[int, int]:
     """Where a piece is in the model."""
     return piece.order, piece.start
+
+
+def overflows(names: Sequence[str], plan: MergePlan) -> Iterator[str]:
+    """What is wrong with tensors whose merged values are NaN or Inf although no input's are."""
+    dtypes = {entry.name: entry.dtype for entry in plan.output_entries()}
+    for name in names:
+        dtype = str(dtypes[name]).removeprefix("torch.")
+        yield f"{name}: the merged values are too large for {dtype}; give a smaller scaling, or another dtype"
 
 
 def not_finite_error(models: Sequence[Model]) -> MergeError:

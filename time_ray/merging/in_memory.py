@@ -8,7 +8,17 @@ from torch import Tensor
 
 from time_ray.merging import compatibility
 from time_ray.merging.declaration import TechniqueLike, holds
-from time_ray.merging.engine import CHUNK, DEVICE_CHUNK, MergePlan, Merger, NotFinite, not_finite_error
+from time_ray.merging.engine import (
+    CHUNK,
+    DEVICE_CHUNK,
+    DtypeOf,
+    MergePlan,
+    Merger,
+    NotFinite,
+    base_dtype,
+    not_finite_error,
+    precision,
+)
 from time_ray.merging.errors import MergeError
 from time_ray.merging.guard import build_rule
 from time_ray.merging.models import Model, ModelLike, open_model, open_models
@@ -16,18 +26,21 @@ from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.techniques import technique_named
 
 Weights = dict[str, Tensor]
+WRITTEN = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
+"""The dtypes that a result may have, by name."""
 
 
 class MemoryOutput:
     """A model in memory that is written piece by piece, shaped like another one."""
 
-    def __init__(self, base: Model) -> None:
-        """Integer tensors are copied at once."""
+    def __init__(self, plan: MergePlan, counters: Weights) -> None:
+        """Integer tensors are copied at once; `counters` are those of the newest expert."""
         self.tensors: Weights = {}
-        for entry in base.entries:
-            source = base.read(entry, 0, entry.size)
-            self.tensors[entry.name] = torch.empty_like(source) if entry.merged else source.clone()
-        self.shapes = {entry.name: entry.shape for entry in base.entries}
+        for entry in plan.output_entries():
+            source = plan.base.read(entry, 0, entry.size)
+            empty = torch.empty_like(source, dtype=entry.dtype)
+            self.tensors[entry.name] = empty if entry.merged else counters.get(entry.name, source).clone()
+        self.shapes = {entry.name: entry.shape for entry in plan.base.entries}
 
     def write(self, piece: Piece, values: Tensor) -> None:
         """The piece holds these values, in its own dtype."""
@@ -36,6 +49,23 @@ class MemoryOutput:
     def whole(self) -> Weights:
         """The tensors in their shapes."""
         return {name: tensor.view(self.shapes[name]) for name, tensor in self.tensors.items()}
+
+
+def counters(newest: Model, base: Model) -> Weights:
+    """The counters of the newest expert (BatchNorm's `num_batches_tracked`), flat, on the base's device."""
+    entries = [entry for entry in base.entries if entry.counts]
+    places = {entry.name: base.read(entry, 0, 1) for entry in entries}
+    return {entry.name: newest.read(entry, 0, 1).to(places[entry.name]) for entry in entries}
+
+
+def result_dtype(dtype: str | torch.dtype | None) -> DtypeOf:
+    """The dtype of a result: the base's, or one of those that are merged; MergeError for any other."""
+    if dtype is None:
+        return base_dtype
+    kind = WRITTEN.get(str(dtype).removeprefix("torch."))
+    if kind is None:
+        raise MergeError(f"dtype: '{dtype}' is none of a merged model; give one of {', '.join(WRITTEN)}")
+    return lambda _: kind
 
 
 def expert_ids(ids: Sequence[str] | None, count: int) -> list[str]:
@@ -53,7 +83,9 @@ def with_lines(params: Mapping[str, Any], lines: Mapping[str, Any] | None) -> di
     return dict(params) if lines is None else {**params, "lines": lines}
 
 
-def plan_merge(base: ModelLike, technique: TechniqueLike, params: Mapping[str, Any]) -> MergePlan:
+def plan_merge(
+    base: ModelLike, technique: TechniqueLike, params: Mapping[str, Any], dtype_of: DtypeOf = base_dtype
+) -> MergePlan:
     """The plan of a merge; MergeError lists every fault of technique, parameters and base."""
     chosen = technique_named(technique)
     parameters = chosen.fill(params)
@@ -61,13 +93,13 @@ def plan_merge(base: ModelLike, technique: TechniqueLike, params: Mapping[str, A
     MergeError.unless_none(compatibility.unmergeable(model))
     rule = build_rule(chosen, parameters, [entry.name for entry in model.entries if entry.merged])
     chunk = CHUNK if model.on_cpu() else DEVICE_CHUNK
-    return MergePlan(model, rule, chunk if holds(chosen.elementwise, parameters) else None)
+    return MergePlan(model, rule, chunk if holds(chosen.elementwise, parameters) else None, dtype_of=dtype_of)
 
 
 def merge_experts(plan: MergePlan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:
     """The merge of experts that are all there."""
     MergeError.unless_none([*plan.rule.faults(len(models)), *compatibility.faults(plan.base, models)])
-    output = MemoryOutput(plan.base)
+    output = MemoryOutput(plan, counters(models[-1], plan.base))
     try:
         bounded = [plan.with_bounds(model, expert) for model, expert in zip(models, experts, strict=True)]
         Merger(plan, models, bounded, output.write).run()
@@ -83,14 +115,16 @@ def merge(
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
     **params: Any,
 ) -> Weights:
     """The merge of experts (oldest first) around their base: new tensors with the base's names, order, shapes, dtypes.
 
-    Models are tensors by name or paths of safetensors files. `ids` name the experts' random draws (default: their
-    positions "1", "2", ...). Techniques and parameters: `TECHNIQUES`. MergeError lists every fault of the request.
+    Models are tensors by name or paths; see `models.open_model`. Arithmetic is in float32, whatever dtypes they have;
+    `dtype` (such as "bfloat16") is the result's instead of the base's. `ids` name the experts' random draws (default:
+    their positions "1", "2", ...). Techniques and parameters: `TECHNIQUES`. MergeError lists every fault.
     """
-    plan = plan_merge(base, technique, with_lines(params, lines))
+    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype))
     opened = open_models({f"expert {number}": model for number, model in enumerate(experts, 1)})
     names = expert_ids(ids, len(opened))
     return merge_experts(plan, list(opened.values()), [Expert(number, name) for number, name in enumerate(names, 1)])
@@ -105,6 +139,7 @@ def pair(
     weight: float = 0.5,
     ids: tuple[str | None, str] | None = None,
     lines: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
     **params: Any,
 ) -> Weights:
     """One step of a running merge: `older` is the merge so far, `newer` the expert with the share `weight`.
@@ -113,12 +148,26 @@ def pair(
     a string in the first place says that it is an expert (then DARE masks it, too, and MagMax takes it as unscaled).
     The random techniques need `ids`, since draws must differ from step to step. MergeError lists every fault.
     """
+    return step(base, older, newer, technique, weight, ids, with_lines(params, lines), result_dtype(dtype))
+
+
+def step(
+    base: ModelLike,
+    older: ModelLike,
+    newer: ModelLike,
+    technique: TechniqueLike,
+    weight: float,
+    ids: tuple[str | None, str] | None,
+    params: Mapping[str, Any],
+    dtype_of: DtypeOf,
+) -> Weights:
+    """One step of a running merge, in any dtype; see `pair`."""
     chosen = technique_named(technique)
     if ids is None and chosen.random:
         raise MergeError(f"{chosen.name}: its random draws need names; give ids=(None, id of the newer expert)")
     first, second = ids or (None, "2")
     share = {"weight": weight} if chosen.takes_weight else {}
-    plan = plan_merge(base, technique, with_lines({**params, **share}, lines))
+    plan = plan_merge(base, technique, {**params, **share}, dtype_of)
     opened = open_models({"older": older, "newer": newer})
     experts = [Expert(1, first or "", running=first is None), Expert(2, second)]
     return merge_experts(plan, list(opened.values()), experts)
@@ -133,11 +182,13 @@ def ema(
     weight: float = 0.5,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
     **params: Any,
 ) -> Weights:
     """The running pairwise merge of experts, oldest first: the fold of `pair`.
 
     `start`: "base" begins at the base, so the first expert is merged with it; "expert" begins at the first expert.
+    Models of half precision stay in float32 from step to step, and are rounded once.
     """
     models = list(experts)
     names = expert_ids(ids, len(models))
@@ -149,7 +200,11 @@ def ema(
     running = base
     if start == "expert":
         older, running = names.pop(0), models.pop(0)
-    for model, name in zip(models, names, strict=True):
-        running = pair(base, running, model, technique, weight=weight, ids=(older, name), lines=lines, **params)
+    if not models:
+        return merge(base, [running], "average", dtype=dtype)
+    given, last = with_lines(params, lines), len(models)
+    for number, (model, name) in enumerate(zip(models, names, strict=True), 1):
+        dtype_of = precision if number < last else result_dtype(dtype)
+        running = step(base, running, model, technique, weight, (older, name), given, dtype_of)
         older = None
-    return running if models and isinstance(running, dict) else merge(base, [running], "average")
+    return dict(running) if isinstance(running, Mapping) else {}

@@ -4,11 +4,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from time_ray.merging import compatibility
 from time_ray.merging.declaration import TechniqueLike
-from time_ray.merging.engine import MergePlan, NotFinite, TotalsAccumulator, finite_values, not_finite_error
+from time_ray.merging.engine import (
+    MergePlan,
+    NotFinite,
+    TotalsAccumulator,
+    finite_values,
+    is_finite,
+    not_finite_error,
+    overflows,
+)
 from time_ray.merging.errors import MergeError, TechniqueError
-from time_ray.merging.in_memory import MemoryOutput, Weights, expert_ids, plan_merge, with_lines
+from time_ray.merging.in_memory import MemoryOutput, Weights, counters, expert_ids, plan_merge, result_dtype, with_lines
 from time_ray.merging.models import ModelLike, open_model
 from time_ray.merging.pieces import Expert, State
 from time_ray.merging.rule import FinishContext
@@ -22,6 +32,8 @@ class Fold:
         self.pieces = list(plan.pieces())
         self.states: list[State | None] = [None] * len(self.pieces)
         self.experts: list[Expert] = []
+        self.counters: Weights = {}
+        """Those of the newest expert."""
         self.broken: TechniqueError | None = None
         """What a technique from outside did to the states: they can no longer be trusted."""
 
@@ -46,6 +58,7 @@ class Fold:
                 base = self.plan.read(self.plan.base, piece, check=False)
                 self.states[index] = self.plan.add(self.states[index], model, bounded, piece, base, check=False)
         self.experts.append(bounded)
+        self.counters = counters(model, self.plan.base)
 
     def result(self) -> Weights:
         """The merge of the experts added so far, equal to the bit to merging them at once; adding may continue."""
@@ -56,14 +69,19 @@ class Fold:
     def finished(self) -> Weights:
         """Every piece is finished."""
         folded = [(piece, state) for piece, state in zip(self.pieces, self.states, strict=True) if state is not None]
-        accumulator, output = TotalsAccumulator(), MemoryOutput(self.plan.base)
+        accumulator, output = TotalsAccumulator(), MemoryOutput(self.plan, self.counters)
+        overflowed = dict[str, None]()
         for piece, state in folded:
             accumulator.add(self.plan.rule_for(piece).partial_totals(state, piece))
         totals = accumulator.result()
         for piece, state in folded:
             base = self.plan.read(self.plan.base, piece, check=False)
             context = FinishContext(base, piece, self.experts, totals)
-            output.write(piece, self.plan.rule_for(piece).finish(state, context))
+            merged = self.plan.rounded(self.plan.rule_for(piece).finish(state, context), piece)
+            if not is_finite(merged):
+                overflowed[piece.name] = None
+            output.write(piece, merged)
+        MergeError.unless_none(overflows(list(overflowed), self.plan))
         return output.whole()
 
     @contextmanager
@@ -78,9 +96,16 @@ class Fold:
             raise
 
 
-def fold(technique: TechniqueLike, base: ModelLike, *, lines: Mapping[str, Any] | None = None, **params: Any) -> Fold:
+def fold(
+    technique: TechniqueLike,
+    base: ModelLike,
+    *,
+    lines: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
+    **params: Any,
+) -> Fold:
     """A merge to which experts are added over time: `.add(expert, id=None)`, and `.result()` at any time."""
-    plan = plan_merge(base, technique, with_lines(params, lines))
+    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype))
     try:
         for piece in plan.pieces():
             finite_values(plan.base, piece)

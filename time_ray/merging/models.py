@@ -48,7 +48,10 @@ class Model(ABC):
 
     @abstractmethod
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
-        """The elements from start to stop of a tensor, flat, in its own dtype; not to be changed."""
+        """The elements from start to stop of a tensor, flat, in this model's dtype; not to be changed.
+
+        `entry` may be another model's: its name and shape count.
+        """
 
     def on_cpu(self) -> bool:
         """Whether all its tensors are in main memory."""
@@ -98,6 +101,7 @@ class FileModel(Model):
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{path}: not a whole safetensors file ({error}); give one") from error
+        self.own = self.by_name()
         self.mapping, self.flat = mapping_of(self.file), {}
         if self.mapping:
             self.flat = dict(views(self.mapping, self.entries, self.header, self.data))
@@ -108,7 +112,7 @@ class FileModel(Model):
 
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """A view of the file; a copy of what is large, lies askew, or cannot be mapped."""
-        length = (stop - start) * entry.dtype.itemsize
+        length = (stop - start) * self.own[entry.name].dtype.itemsize
         if self.mapping is None or length > self.mapped or entry.name not in self.flat:
             return self.read_copy(entry, start, stop)
         self.touched += length
@@ -119,7 +123,7 @@ class FileModel(Model):
 
     def read_copy(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """The elements, read from their place in the file."""
-        values = torch.empty(stop - start, dtype=entry.dtype)
+        values = torch.empty(stop - start, dtype=self.own[entry.name].dtype)
         size = values.element_size()
         place = self.data + self.header[entry.name]["data_offsets"][0] + start * size
         view = memoryview(buffer_of(values))

@@ -72,7 +72,7 @@ def whole_file(output: Path, entries: Sequence[TensorEntry], metadata: Mapping[s
     file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
 
     def write(entry: TensorEntry, place: int, values: Tensor) -> None:
-        values = values.to(entry.dtype).contiguous()
+        values = values.contiguous()
         view, first = memoryview(buffer_of(values)), offsets[entry.name] + place * entry.dtype.itemsize
         write_all(file, view, first)
         if first // BEHIND < (first + view.nbytes) // BEHIND:

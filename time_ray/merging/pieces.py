@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from torch import Tensor, dtype
+import torch
+from torch import Tensor
 
 State = list[Tensor]
 """What a rule remembers of the experts so far for one piece; it belongs to the fold and may change in place."""
@@ -15,7 +16,7 @@ class TensorEntry:
     """One tensor as its header describes it."""
 
     name: str
-    dtype: dtype
+    dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
@@ -27,6 +28,16 @@ class TensorEntry:
     def merged(self) -> bool:
         """Whether it is merged; integers and truth values are copied."""
         return self.dtype.is_floating_point
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What its arithmetic is done in."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a counter, such as BatchNorm's `num_batches_tracked`: one integer."""
+        return not self.merged and not self.shape and self.dtype != torch.bool and not self.dtype.is_complex
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"

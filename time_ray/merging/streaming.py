@@ -16,10 +16,10 @@ import time_ray
 from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
 from time_ray.merging.declaration import Technique, TechniqueLike, holds
-from time_ray.merging.engine import CHUNK, MergePlan, Merger, NotFinite, not_finite_error
+from time_ray.merging.engine import CHUNK, DtypeOf, MergePlan, Merger, NotFinite, base_dtype, not_finite_error
 from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.guard import build_rule
-from time_ray.merging.in_memory import expert_ids, with_lines
+from time_ray.merging.in_memory import expert_ids, result_dtype, with_lines
 from time_ray.merging.lines import tower
 from time_ray.merging.models import FileModel, open_each
 from time_ray.merging.pieces import Expert, Piece
@@ -54,6 +54,7 @@ class MergeRequest:
     rule: Rule
     files: InputFiles
     experts: Sequence[Expert]
+    dtype_of: DtypeOf
 
 
 def merge_files(
@@ -68,6 +69,7 @@ def merge_files(
     threads: int = 1,
     chunk: int = CHUNK,
     sidecars: bool = True,
+    dtype: str | torch.dtype | None = None,
     **params: Any,
 ) -> dict[str, Any]:
     """The output file holds the merge of the expert files (oldest first); its recipe is in its metadata and returned.
@@ -78,12 +80,13 @@ def merge_files(
     tensor is read, or every tensor that holds NaN or Inf.
     """
     target, paths = Path(output), [Path(base), *map(Path, experts)]
-    request, faults = examine(paths, target, technique, with_lines(params, lines), ids)
+    request, faults = examine(paths, target, technique, with_lines(params, lines), ids, dtype)
     if request is None:
         raise MergeError(*faults)
     files, meter = request.files, ProgressMeter(progress)
     size = max(chunk, 1) if holds(request.technique.elementwise, request.parameters) else None
-    plan = MergePlan(files.base, request.rule, size, max(threads, 1), lambda piece: meter.tick(length(piece)))
+    ticked = lambda piece: meter.tick(length(piece))  # noqa: E731
+    plan = MergePlan(files.base, request.rule, size, max(threads, 1), ticked, request.dtype_of)
     with one_torch_thread():
         complete_sidecars(files, plan, meter, keep=sidecars)
         recipe = recipe_of(request)
@@ -102,15 +105,21 @@ def merge_faults(
     *,
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
+    dtype: str | torch.dtype | None = None,
     **params: Any,
 ) -> list[str]:
     """Every fault for which `merge_files` would refuse this, from headers and integer tensors alone."""
     paths = [Path(base), *map(Path, experts)]
-    return examine(paths, Path(output), technique, with_lines(params, lines), ids)[1]
+    return examine(paths, Path(output), technique, with_lines(params, lines), ids, dtype)[1]
 
 
 def examine(
-    paths: Sequence[Path], target: Path, technique: TechniqueLike, params: Mapping[str, Any], ids: Sequence[str] | None
+    paths: Sequence[Path],
+    target: Path,
+    technique: TechniqueLike,
+    params: Mapping[str, Any],
+    ids: Sequence[str] | None,
+    dtype: str | torch.dtype | None,
 ) -> tuple[MergeRequest | None, list[str]]:
     """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
     opened, unread = open_each({str(number): path for number, path in enumerate(paths)})
@@ -125,6 +134,9 @@ def examine(
         faults += rule.faults(len(paths) - 1)
     with collecting(faults):
         named = [Expert(number, one) for number, one in enumerate(expert_ids(ids, len(paths) - 1), 1)]
+    dtype_of: DtypeOf = base_dtype
+    with collecting(faults):
+        dtype_of = result_dtype(dtype)
     faults += unread
     if base:
         faults += compatibility.faults(base, models.values())
@@ -132,7 +144,7 @@ def examine(
     if faults or not base:
         return None, faults
     files = InputFiles(base, list(models.values()), [Sidecar(model) for model in (base, *models.values())])
-    return MergeRequest(chosen, parameters, rule, files, named), []
+    return MergeRequest(chosen, parameters, rule, files, named, dtype_of), []
 
 
 def length(piece: Piece) -> int:
@@ -224,14 +236,16 @@ def write_merge(
     files = request.files
     meter.expect((len(request.experts) + 2) * size_of(files.base))
     metadata = {**files.base.header.get("__metadata__", {}), RECIPE_KEY: json.dumps(recipe, sort_keys=True)}
-    with naming_not_finite(files), outputs.whole_file(target, files.base.entries, metadata) as write:
+    with naming_not_finite(files), outputs.whole_file(target, plan.output_entries(), metadata) as write:
         bounded = with_bounds(plan, request, meter)
         for entry in files.base.entries:
             if not entry.merged:
-                write(entry, 0, files.base.read(entry, 0, entry.size))
+                source = files.experts[-1] if entry.counts else files.base
+                write(entry, 0, source.read(entry, 0, entry.size).to(entry.dtype))
+        written = {entry.name: entry for entry in plan.output_entries()}
 
         def sink(piece: Piece, values: Tensor) -> None:
-            write(piece.entry, piece.start, values)
+            write(written[piece.name], piece.start, values)
             meter.tick(length(piece))
 
         Merger(plan, files.experts, bounded, sink).run()
