@@ -90,7 +90,7 @@ def plan(
     from time_ray import api
     from time_ray.report.summary import print_plan
 
-    print_plan(api.plan(api.open_experiment(exp, overrides or ()), tflops), form)
+    print_plan(api.plan(api.open_experiment(exp, overrides or ()), tflops), form, talk)
 
 
 @app.command()

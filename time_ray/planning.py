@@ -1,7 +1,7 @@
 """What a sweep would do and cost, before it runs: counts, bytes, seconds and GPU-hours."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ class PlanReport:
         bytes: Bytes to be stored: experts and final models.
         seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
+        notes: What is not as it may look, one line each.
 
     """
 
@@ -87,6 +88,7 @@ class PlanReport:
     bytes: int
     seconds: float | None
     gpu_hours: GpuHours | None
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping that `plan -f json` prints."""
@@ -139,6 +141,7 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
         bytes=_bytes(experiment, counts),
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
+        notes=tuple(_same_techniques(study)),
     )
 
 
@@ -173,6 +176,13 @@ def _stream(study: Study) -> StreamSize:
     concepts = [concept for training in trainings for concept in training.task.concepts]
     unseen = {source.name for source in study.datasets.adaptation} - {concept.dataset for concept in concepts}
     return StreamSize(len(trainings), len(concepts), len(unseen))
+
+
+def _same_techniques(study: Study) -> Iterator[str]:
+    """Techniques of the experiment that are another one."""
+    written = {cell.technique.label: cell.technique for cell in study.cells if cell.technique.written_as}
+    for label, technique in written.items():
+        yield f"technique {label} is {technique.name} (its scaling is 1 / number of experts): they share all they make"
 
 
 def _steps(study: Study) -> dict[str, dict[str, int]]:

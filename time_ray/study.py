@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -197,7 +197,7 @@ def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:
         with faults.at("model", index):
             bases.append(Base(model.name, weights_digest(model)))
     faults.unless_none()
-    faults.add(_same("technique", [(technique.label, technique.key) for technique in techniques]))
+    faults.add(_same("technique", [(technique.label, technique.entry_key) for technique in techniques]))
     faults.add(_same("model", [(spec.label, base.key) for spec, base in zip(experiment.model, bases, strict=True)]))
     faults.unless_none()
     return techniques, bases
@@ -224,12 +224,17 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
     except merging.MergeError as error:
         raise UserError(*faults, *error.faults) from error
     UserError.unless_none(faults)
-    pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
-    row = merging.TECHNIQUES[spec.name]
     said = ",".join(f"{k}={v}" for k, v in sorted(spec.params.items()))
+    label = f"{spec.name}({said})" if said else spec.name
+    row = merging.TECHNIQUES[spec.name]
+    other = row.same_as(row.fill(spec.params))
+    if other is not None:
+        resolved = _technique(TechniqueSpec(name=other, params={}))
+        return replace(resolved, label=label, weighted=False, share=0.5, written_as=spec.name)
+    pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
     return ResolvedTechnique(
         spec.name,
-        f"{spec.name}({said})" if said else spec.name,
+        label,
         row.version,
         params,
         pair_params,

@@ -58,7 +58,7 @@ class Setting:
 
     def chain(self, init: Strategy, technique: ResolvedTechnique) -> tuple[Link, ...]:
         """The trajectory of an init strategy; trajectories share their links as far as they are the same."""
-        name = (init, technique.key)
+        name = (init, technique.entry_key)
         if name not in self.chains:
             self.chains[name] = tuple(self._links(init, technique))
         return self.chains[name]
@@ -94,7 +94,7 @@ class Cell:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        parts = (_identity(self.init), _identity(self.deploy), self.technique.key, self.setting.key)
+        parts = (_identity(self.init), _identity(self.deploy), self.technique.entry_key, self.setting.key)
         object.__setattr__(self, "key", key_of("cell", *parts))
 
     @property

@@ -31,12 +31,19 @@ class ResolvedTechnique:
     pair_params: Mapping[str, object]  # of a step of a running merge
     weighted: bool  # takes the newest expert's share in a running merge
     identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
+    share: float | None = None  # the newest expert's in a running merge, where it is fixed and not the strategy's
+    written_as: str = ""  # the technique of the experiment, where that is this one by another name
     key: str = field(init=False)
     pair_key: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", key_of("technique", self.name, self.version, self.params))
         object.__setattr__(self, "pair_key", key_of("pair", self.name, self.version, self.pair_params))
+
+    @property
+    def entry_key(self) -> str:
+        """What the technique's axis is told apart by: two names of one technique are two entries, and one recipe."""
+        return key_of("technique", self.written_as, self.key) if self.written_as else self.key
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,7 +99,7 @@ class Ema(Strategy):
 
     def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
         """See Strategy. Kept with the history, so that each task goes on from the one before it."""
-        weight = self.weight if technique.weighted else None
+        weight = self.weight if technique.weighted else technique.share
         name = (technique.pair_key, weight, self.start)
         if name not in experts.running:
             experts.running[name] = self._step(base, experts, technique, weight)

@@ -39,6 +39,11 @@ def none_idle(_: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+def none_else(_: Mapping[str, Any]) -> None:
+    """It is no other technique."""
+    return
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Technique:
     """One row of the table. What it claims is what `conformance` tests it for."""
@@ -71,6 +76,8 @@ class Technique:
     """Another one whenever results change: it is part of content keys."""
     idle: Callable[[Mapping[str, Any]], Sequence[str]] = none_idle
     """The parameters that cannot change a result, given the others."""
+    same_as: Callable[[Mapping[str, Any]], str | None] = none_else
+    """The technique that it is, but for rounding, with these canonical parameters: in a merge, and with weight 0.5."""
 
     def __post_init__(self) -> None:
         """MergeError lists what is wrong with names, defaults and examples."""

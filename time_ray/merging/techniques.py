@@ -188,6 +188,8 @@ ROWS = (
         faithful=lambda p: p["scaling"] is None and not p["lines"],
         examples=({"keep_norm": True}, {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}}),
         idle=replaced,
+        same_as=lambda p: None if p["keep_norm"] or p["lines"] or p["scaling"] is not None else "average",
+        version=2,
     ),
     Technique(
         name="ties",

@@ -61,8 +61,8 @@ def _spread(value: float | None, sd: float | None) -> str:
     return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
 
 
-def print_plan(plan: PlanReport, form: Format) -> None:
-    """The plan is on stdout."""
+def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
+    """The plan is on stdout, its notes are on stderr."""
     if form != "table":
         tables.print_mapping(plan.as_dict(), form)
         return
@@ -88,6 +88,8 @@ def print_plan(plan: PlanReport, form: Format) -> None:
         about = f"{parts}, at {hours.tflops:g} TFLOP/s sustained by a GPU (--tflops)"
         lines.append(("GPU-hours", f"{hours.training + hours.evaluation:.2f}", about))
     tables.print_rows([{"what": what, "count": count, "": about} for what, count, about in lines], "table")
+    for note in plan.notes:
+        talk.print(f"note: {note}")
 
 
 def _size(num_bytes: int) -> str:

@@ -1,0 +1,71 @@
+"""`task_arithmetic` without a scaling is an average: one recipe, one training, and a note in the plan."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from time_ray import merging
+from time_ray.core.experiment import TechniqueSpec
+from time_ray.study import _technique
+
+BASE: dict[str, Any] = {
+    "name": "same",
+    "init": ["ema", "all"],
+    "deploy": ["ema", "all"],
+    "technique": ["average"],
+    "model": "mini-tiny",
+    "budget": "3 steps",
+    "data": "mini",
+    "stream": {"tasks": 3},
+}
+
+
+@pytest.fixture
+def plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_ray: Callable[..., Any]
+) -> Callable[..., dict[str, Any]]:
+    monkeypatch.setenv("TIME_RAY_STORAGE", str(tmp_path / "runs"))
+
+    def planned(**changes: object) -> dict[str, Any]:
+        path = tmp_path / "same.yaml"
+        path.write_text(yaml.safe_dump({**BASE, **changes}), encoding="utf-8")
+        done = time_ray("plan", str(path), "-f", "json")
+        assert done.status == 0, done.err
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    return planned
+
+
+def test_two_names_of_one_technique_share_all_they_make(plan: Callable[..., dict[str, Any]]) -> None:
+    alone, both = plan(), plan(technique=["average", "task_arithmetic"])
+    assert (alone["notes"], alone["cells"], both["cells"]) == ([], 4, 8)
+    assert both["trainings"]["distinct"] == alone["trainings"]["distinct"]
+    assert both["merges"] == alone["merges"]
+    assert both["evaluations"] == alone["evaluations"]
+    assert both["notes"] == [
+        "technique task_arithmetic is average (its scaling is 1 / number of experts): they share all they make"
+    ]
+
+
+def test_a_share_of_the_strategy_stays_the_averages_alone(plan: Callable[..., dict[str, Any]]) -> None:
+    weighted = [{"name": "ema", "weight": 0.3}]
+    both = plan(init=weighted, deploy=weighted, technique=["average", "task_arithmetic"])
+    assert both["trainings"]["distinct"] == 5  # the first task is everybody's
+
+
+@pytest.mark.parametrize("params", [{"scaling": 0.5}, {"keep_norm": True}, {"lines": {"alpha": 0.2}}])
+def test_what_is_set_is_no_average(params: dict[str, object]) -> None:
+    assert _technique(TechniqueSpec(name="task_arithmetic", params=params), 0, []).name == "task_arithmetic"
+
+
+def test_the_two_agree() -> None:
+    from time_ray.merging.toy_models import near, world
+
+    base, experts = world(4)
+    assert near(merging.merge(base, experts, "task_arithmetic"), merging.merge(base, experts, "average"))
+    assert near(merging.ema(base, experts, "task_arithmetic"), merging.ema(base, experts, "average", weight=0.5), 1e-5)
