@@ -205,8 +205,10 @@ def ui(
 
 @app.command()
 def merge(
-    experts: Annotated[list[Path], typer.Argument(metavar="EXPERT...", help="Experts, oldest first (safetensors).")],
-    base: Annotated[Path, typer.Option("--base", help="The weights that all experts started from (safetensors).")],
+    experts: Annotated[
+        list[Path], typer.Argument(metavar="EXPERT...", help="Experts, oldest first: files or folders.")
+    ],
+    base: Annotated[Path, typer.Option("--base", help="The weights that all experts started from.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")],
     technique: Annotated[
         str,
@@ -215,15 +217,23 @@ def merge(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A parameter, as in --set keep=0.2.")
     ] = None,
+    ids: Annotated[
+        str | None, typer.Option("--ids", metavar="A,B,...", help="Names of the experts, for random draws.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="Of the output, as in bfloat16; the base's.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; the result does not depend on them.")] = 1,
     plugins: Plugins = None,
 ) -> None:
-    """Merge weight files into one, streamed from disk to disk."""
+    """Merge weight files into one, streamed from disk to disk.
+
+    Read are safetensors files, torch and open_clip checkpoints, sharded sets by their index.json, and LoRA adapters
+    of peft as experts.
+    """
     from time_ray.plugins import load_plugins
     from time_ray.report.merge_progress import merge_with_progress
 
     load_plugins(plugins or ())
-    recipe = merge_with_progress(base, experts, output, technique, settings or (), threads, talk)
+    recipe = merge_with_progress(base, experts, output, technique, settings or (), ids, dtype, threads, talk)
     talk.print(f"{recipe['technique']} of {len(experts)} experts: {output}")
 
 

@@ -94,9 +94,12 @@ class Sidecar:
             "bounds": json.dumps(bounds),
         }
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")
-        with contextlib.suppress(OSError, SafetensorError):
-            save_file(self.histograms, part, metadata)
-            part.replace(self.path)
+        try:
+            with contextlib.suppress(OSError, SafetensorError):
+                save_file(self.histograms, part, metadata)
+                part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
         self.changed = False
 
 

@@ -1,6 +1,9 @@
 """`time-ray merge`: parameters as written, progress in GB/s."""
 
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import StoreError, UserError
 from time_ray.merging import merge_faults, merge_files
+from time_ray.merging.declaration import TAKEN
 
 
 def merge_with_progress(
@@ -18,13 +22,20 @@ def merge_with_progress(
     output: Path,
     technique: str,
     settings: Sequence[str],
+    ids: str | None,
+    dtype: str | None,
     threads: int,
     talk: Console,
 ) -> dict[str, Any]:
-    """The output file holds the merge; returns its recipe. Raises UserError or MergeError with every fault."""
+    """The output file holds the merge; returns its recipe.
+
+    Raises UserError or MergeError with every fault, and StoreError where the output cannot be written to its end.
+    SIGTERM ends the process with status 143. Whatever ends a merge early, nothing of it is left.
+    """
     params, faults = _params(settings)
+    given = {"ids": ids.split(",") if ids else None, "dtype": dtype, **params}
     if faults:
-        raise UserError(*faults, *merge_faults(base, experts, output, technique, **params))
+        raise UserError(*faults, *merge_faults(base, experts, output, technique, **given))
     columns = (TextColumn("merging"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as bar:
         task = bar.add_task("merging", total=None)
@@ -32,7 +43,29 @@ def merge_with_progress(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return merge_files(base, experts, output, technique, progress=progress, threads=threads, **params)
+        with _ended_by_sigterm(talk):
+            try:
+                return merge_files(base, experts, output, technique, progress=progress, threads=threads, **given)
+            except OSError as error:
+                msg = f"{output}: {error.strerror or error}; nothing was written; free some space or give another place"
+                raise StoreError(msg) from error
+
+
+@contextmanager
+def _ended_by_sigterm(talk: Console) -> Iterator[None]:
+    """SIGTERM unwinds what runs inside, so that it cleans up, and ends the process as a shell reports it."""
+
+    def end(*_: object) -> None:
+        talk.print("terminated; nothing was written")
+        raise SystemExit(128 + signal.SIGTERM)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, end) if in_main_thread else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _params(settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -47,4 +80,6 @@ def _params(settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         if not equals:
             params.pop(name, None)
             faults.append(f"--set {text}: write it as NAME=VALUE, as in --set keep=0.2")
+        elif name in TAKEN and params.pop(name, None) is not None:
+            faults.append(f"--set {text}: {name} is no parameter of a technique; see time-ray merge --help")
     return params, faults
