@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from time_ray.merging.lora import LoraModel
 from time_ray.merging.models import Model
 from time_ray.merging.pieces import cut
+from time_ray.merging.wrappers import foreign_prefix
 
 SCAN = 1 << 20
 """Elements that are looked at together."""
@@ -19,7 +21,10 @@ def mismatches(base: Model, expert: Model) -> Iterator[str]:
     for name in given.keys() - wanted.keys():
         yield f"{expert.label}: {name} {given[name]} is not in the base; give an expert of the base's architecture"
     for name in wanted.keys() & given.keys():
-        if (wanted[name].shape, wanted[name].merged) != (given[name].shape, given[name].merged):
+        if not given[name].dtype.is_complex and (wanted[name].shape, wanted[name].merged) != (
+            given[name].shape,
+            given[name].merged,
+        ):
             yield f"{expert.label}: {name} is {given[name]} and {wanted[name]} in the base; make them the same"
 
 
@@ -47,6 +52,7 @@ def mixed(base: Model, models: Iterable[Model]) -> bool:
         entry.merged and entry.name in own and own[entry.name].dtype != entry.dtype
         for model in models
         for entry in model.entries
+        if not isinstance(model, LoraModel)  # its float32 is that of the arithmetic
     )
 
 
@@ -54,7 +60,8 @@ def faults(base: Model, experts: Iterable[Model]) -> Iterator[str]:
     """Every reason not to merge that headers and integer buffers show."""
     yield from unmergeable(base)
     for expert in experts:
-        found = [*unmergeable(expert), *sorted(mismatches(base, expert))]
+        foreign = list(foreign_prefix(base, expert))
+        found = [*unmergeable(expert), *(foreign or sorted(mismatches(base, expert)))]
         yield from found or different_buffers(base, expert)
 
 

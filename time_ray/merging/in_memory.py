@@ -21,7 +21,8 @@ from time_ray.merging.engine import (
 )
 from time_ray.merging.errors import MergeError
 from time_ray.merging.guard import build_rule
-from time_ray.merging.models import Model, ModelLike, open_model, open_models
+from time_ray.merging.models import Model, ModelLike
+from time_ray.merging.opening import open_model, open_models
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.techniques import technique_named
 
@@ -120,12 +121,12 @@ def merge(
 ) -> Weights:
     """The merge of experts (oldest first) around their base: new tensors with the base's names, order, shapes, dtypes.
 
-    Models are tensors by name or paths; see `models.open_model`. Arithmetic is in float32, whatever dtypes they have;
+    Models are tensors by name or paths; see `opening.open_model`. Arithmetic is in float32, whatever dtypes they have;
     `dtype` (such as "bfloat16") is the result's instead of the base's. `ids` name the experts' random draws (default:
     their positions "1", "2", ...). Techniques and parameters: `TECHNIQUES`. MergeError lists every fault.
     """
     plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype))
-    opened = open_models({f"expert {number}": model for number, model in enumerate(experts, 1)})
+    opened = open_models({f"expert {number}": model for number, model in enumerate(experts, 1)}, plan.base)
     names = expert_ids(ids, len(opened))
     return merge_experts(plan, list(opened.values()), [Expert(number, name) for number, name in enumerate(names, 1)])
 
@@ -168,7 +169,7 @@ def step(
     first, second = ids or (None, "2")
     share = {"weight": weight} if chosen.takes_weight else {}
     plan = plan_merge(base, technique, {**params, **share}, dtype_of)
-    opened = open_models({"older": older, "newer": newer})
+    opened = open_models({"older": older, "newer": newer}, plan.base)
     experts = [Expert(1, first or "", running=first is None), Expert(2, second)]
     return merge_experts(plan, list(opened.values()), experts)
 

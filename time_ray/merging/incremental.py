@@ -19,7 +19,8 @@ from time_ray.merging.engine import (
 )
 from time_ray.merging.errors import MergeError, TechniqueError
 from time_ray.merging.in_memory import MemoryOutput, Weights, counters, expert_ids, plan_merge, result_dtype, with_lines
-from time_ray.merging.models import ModelLike, open_model
+from time_ray.merging.models import ModelLike
+from time_ray.merging.opening import open_model
 from time_ray.merging.pieces import Expert, State
 from time_ray.merging.rule import FinishContext
 
@@ -44,7 +45,7 @@ class Fold:
         """
         number = len(self.experts) + 1
         names = expert_ids([*(one.id for one in self.experts), str(number) if id is None else id], number)
-        model = open_model(expert, f"expert {number}")
+        model = open_model(expert, f"expert {number}", self.plan.base)
         MergeError.unless_none(compatibility.faults(self.plan.base, [model]))
         try:
             if self.plan.rule.selection is None:

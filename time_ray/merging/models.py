@@ -1,4 +1,4 @@
-"""Models as a merge reads them: tensors in memory or a safetensors file, a run of elements at a time."""
+"""Models as a merge reads them, a run of elements at a time: tensors in memory, or a safetensors file."""
 
 import json
 import mmap
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from time_ray.merging.errors import MergeError, collecting
+from time_ray.merging.errors import MergeError
 from time_ray.merging.pieces import TensorEntry
 
 DTYPES = {
@@ -26,6 +26,12 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
 }
 HEADER_LIMIT = 100_000_000
 """The format's own limit on the header, in bytes."""
@@ -35,7 +41,7 @@ MAPPED_IN_ALL = 256 << 20
 """The same for all files of a merge."""
 
 ModelLike = Mapping[str, Tensor] | str | os.PathLike[str]
-"""What the public functions take for a model: tensors by name, or the path of a safetensors file."""
+"""What the public functions take for a model: tensors by name, or a path; see `opening.open_model`."""
 
 
 class Model(ABC):
@@ -45,6 +51,8 @@ class Model(ABC):
     """What messages call it."""
     entries: tuple[TensorEntry, ...]
     """Its tensors, in order."""
+    notes: tuple[str, ...] = ()
+    """What was done to read it that its owner may not expect."""
 
     @abstractmethod
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
@@ -66,6 +74,8 @@ class MemoryModel(Model):
     """Tensors in memory; they are never changed."""
 
     def __init__(self, tensors: Mapping[str, Tensor], label: str) -> None:
+        """MergeError names every tensor that has no values, or not all of them in one place."""
+        MergeError.unless_none(valueless(tensors, label))
         self.label = label
         self.flat = {name: tensor.detach().contiguous().view(-1) for name, tensor in tensors.items()}
         self.entries = tuple(TensorEntry(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items())
@@ -79,7 +89,54 @@ class MemoryModel(Model):
         return all(tensor.device.type == "cpu" for tensor in self.flat.values())
 
 
-class FileModel(Model):
+def valueless(tensors: Mapping[str, Any], label: str) -> Iterator[str]:
+    """What is wrong with values that are no plain tensors."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            yield f"{label}: {name} is no tensor but {type(tensor).__name__}; give the model's state_dict()"
+        elif tensor.is_meta:
+            yield f"{label}: {name} is on the meta device, without values; load the weights first"
+        elif tensor.is_quantized:
+            yield f"{label}: {name} is quantized; give tensor.dequantize()"
+        elif tensor.layout != torch.strided:
+            layout = str(tensor.layout).removeprefix("torch.")
+            yield f"{label}: {name} is sparse ({layout}); give tensor.to_dense()"
+
+
+class OpenFile:
+    """A file that stays open as long as it is used: renaming another one over it changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        """MergeError if it cannot be read."""
+        self.path = path
+        try:
+            self.handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise MergeError(f"{path}: cannot be read ({error.strerror}); give the path of a model") from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            os.close(self.handle)
+
+    def stat(self) -> os.stat_result:
+        """Size and time."""
+        return os.fstat(self.handle)
+
+
+class StoredModel(Model):
+    """A model on disk."""
+
+    path: Path
+    """What it is told apart by: a file of its weights."""
+    name: str
+    """What a recipe calls it."""
+    files: tuple[OpenFile, ...]
+    """All that it is read from, in a fixed order."""
+    metadata: Mapping[str, str]
+    """What its header says beside the tensors."""
+
+
+class FileModel(StoredModel):
     """A safetensors file; only its header and a few megabytes are in memory.
 
     Tensors are views of the mapped file, so that reading copies nothing. The file must not be cut short meanwhile.
@@ -87,28 +144,25 @@ class FileModel(Model):
 
     def __init__(self, path: Path, mapped: int = MAPPED) -> None:
         """`mapped` bytes may be in memory at a time. MergeError names the file and what is wrong with it."""
-        self.label = str(path)
-        self.path = path
+        self.label, self.path, self.name = str(path), path, path.name
         self.mapped = mapped
         self.touched = 0
+        self.files = (OpenFile(path),)
+        self.file = self.files[0].handle
         try:
-            self.file = os.open(path, os.O_RDONLY)
             self.header, self.data = read_header(self.file)
+            self.metadata = self.header.get("__metadata__", {})
             self.entries = tuple(entry_of(name, spec) for name, spec in self.header.items() if name != "__metadata__")
         except OSError as error:
-            raise MergeError(
-                f"{path}: cannot be read ({error.strerror}); give the path of a safetensors file"
-            ) from error
+            raise MergeError(f"{path}: cannot be read ({error.strerror}); give the path of a model") from error
+        except Unreadable as error:
+            raise MergeError(f"{path}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(f"{path}: not a whole safetensors file ({error}); give one") from error
         self.own = self.by_name()
         self.mapping, self.flat = mapping_of(self.file), {}
         if self.mapping:
             self.flat = dict(views(self.mapping, self.entries, self.header, self.data))
-
-    def __del__(self) -> None:
-        if hasattr(self, "file"):
-            os.close(self.file)
 
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
         """A view of the file; a copy of what is large, lies askew, or cannot be mapped."""
@@ -133,6 +187,10 @@ class FileModel(Model):
                 raise MergeError(f"{self.label}: ends within {entry.name}; give a whole safetensors file")
             view, place = view[count:], place + count
         return values
+
+
+class Unreadable(Exception):  # noqa: N818 - a signal within this file
+    """A tensor of a kind that is not read."""
 
 
 def mapping_of(file: int) -> mmap.mmap | None:
@@ -162,9 +220,9 @@ def buffer_of(values: Tensor) -> Any:
 
 
 def entry_of(name: str, spec: Mapping[str, Any]) -> TensorEntry:
-    """One tensor of a header; ValueError if it does not add up."""
+    """One tensor of a header; ValueError if it does not add up, Unreadable if torch has no such numbers."""
     if spec["dtype"] not in DTYPES:
-        raise ValueError(f"{name} has dtype {spec['dtype']}")
+        raise Unreadable(f"{name} is {spec['dtype']}{spec['shape']}; convert it to float32, float16 or bfloat16")
     found = TensorEntry(name, DTYPES[spec["dtype"]], tuple(spec["shape"]))
     first, last = spec["data_offsets"]
     if last - first != found.size * found.dtype.itemsize:
@@ -183,25 +241,3 @@ def read_header(file: int) -> tuple[dict[str, Any], int]:
     if missing > 0:
         raise ValueError(f"{missing} bytes are missing at its end")
     return header, 8 + size
-
-
-def open_model(model: ModelLike, label: str, mapped: int = MAPPED) -> Model:
-    """The model behind tensors or a path; MergeError if the file is none."""
-    return MemoryModel(model, label) if isinstance(model, Mapping) else FileModel(Path(model), mapped)
-
-
-def open_each(models: Mapping[str, ModelLike]) -> tuple[dict[str, Model], list[str]]:
-    """The models by label, and what is wrong with those that are none."""
-    opened: dict[str, Model] = {}
-    faults: list[str] = []
-    for label, model in models.items():
-        with collecting(faults):
-            opened[label] = open_model(model, label, min(MAPPED, MAPPED_IN_ALL // len(models)))
-    return opened, faults
-
-
-def open_models(models: Mapping[str, ModelLike]) -> dict[str, Model]:
-    """The models by label; MergeError lists every file that is none."""
-    opened, faults = open_each(models)
-    MergeError.unless_none(faults)
-    return opened

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from time_ray.merging.models import FileModel
+from time_ray.merging.models import OpenFile, StoredModel
 from time_ray.merging.pieces import Bounds
 from time_ray.merging.progress import ProgressMeter
 
@@ -27,10 +27,16 @@ REMEMBERED = 16
 """Selections whose bounds are kept."""
 
 
-def digest(model: FileModel, meter: ProgressMeter) -> str:
-    """The SHA-256 of a file, as `sha256sum` prints it."""
+def digest(model: StoredModel, meter: ProgressMeter) -> str:
+    """The SHA-256 of a model's file, as `sha256sum` prints it; of several, that of their own digests in hexadecimal."""
+    found = [file_digest(file, meter) for file in model.files]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def file_digest(file: OpenFile, meter: ProgressMeter) -> str:
+    """The SHA-256 of one file."""
     sha, place = hashlib.sha256(), 0
-    while block := os.pread(model.file, BLOCK, place):
+    while block := os.pread(file.handle, BLOCK, place):
         sha.update(block)
         place += len(block)
         meter.tick(len(block))
@@ -41,7 +47,7 @@ def digest(model: FileModel, meter: ProgressMeter) -> str:
 class Sidecar:
     """What is known of one model file."""
 
-    model: FileModel
+    model: StoredModel
     sha256: str = ""
     base_sha256: str = ""
     histograms: dict[str, Tensor] = field(default_factory=dict)
@@ -58,8 +64,11 @@ class Sidecar:
 
     def stamp(self) -> dict[str, str]:
         """What must not change of the file for this to stay true."""
-        status = os.fstat(self.model.file)
-        return {"version": VERSION, "size": str(status.st_size), "mtime_ns": str(status.st_mtime_ns)}
+        found = [file.stat() for file in self.model.files]
+        sizes, times = (
+            ",".join(map(str, row)) for row in zip(*((s.st_size, s.st_mtime_ns) for s in found), strict=True)
+        )
+        return {"version": VERSION, "size": sizes, "mtime_ns": times}
 
     def load(self) -> "Sidecar":
         """The same with what was remembered, as far as it still holds."""

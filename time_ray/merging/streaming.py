@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +17,12 @@ from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
 from time_ray.merging.declaration import Technique, TechniqueLike, holds
 from time_ray.merging.engine import CHUNK, DtypeOf, MergePlan, Merger, NotFinite, base_dtype, not_finite_error
-from time_ray.merging.errors import MergeError, collecting
+from time_ray.merging.errors import MergeError, collecting, summed_up
 from time_ray.merging.guard import build_rule
 from time_ray.merging.in_memory import expert_ids, result_dtype, with_lines
 from time_ray.merging.lines import tower
-from time_ray.merging.models import FileModel, open_each
+from time_ray.merging.models import StoredModel
+from time_ray.merging.opening import open_each
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.progress import ProgressCallback, ProgressMeter
 from time_ray.merging.rule import Rule
@@ -38,8 +39,8 @@ RECIPE_KEY = "time_ray.merge"
 class InputFiles:
     """The open inputs of a streamed merge."""
 
-    base: FileModel
-    experts: list[FileModel]
+    base: StoredModel
+    experts: list[StoredModel]
     sidecars: list[Sidecar]
     """The base's, then the experts'."""
 
@@ -70,20 +71,25 @@ def merge_files(
     chunk: int = CHUNK,
     sidecars: bool = True,
     dtype: str | torch.dtype | None = None,
+    say: Callable[[str], None] | None = None,
     **params: Any,
 ) -> dict[str, Any]:
     """The output file holds the merge of the expert files (oldest first); its recipe is in its metadata and returned.
 
     Bytes equal those of `merge` for any `threads` and `chunk` (elements). The file appears whole or not at all.
-    `progress` is called with bytes done and bytes in all. `sidecars`: digests and histograms are kept beside each input
-    (`<name>.merging`) for the next merge. MergeError lists every fault of parameters, inputs and output before any
-    tensor is read, or every tensor that holds NaN or Inf.
+    Models are paths; see `opening.open_model`. `dtype` (such as "bfloat16") is the output's instead of the base's.
+    `progress` is called with bytes done and bytes in all, `say` with what was done to read inputs. `sidecars`: digests
+    and histograms are kept beside each input (`<name>.merging`) for the next merge. MergeError lists every fault of
+    parameters, inputs and output before any tensor is read, or every tensor that holds NaN or Inf.
     """
     target, paths = Path(output), [Path(base), *map(Path, experts)]
     request, faults = examine(paths, target, technique, with_lines(params, lines), ids, dtype)
     if request is None:
         raise MergeError(*faults)
     files, meter = request.files, ProgressMeter(progress)
+    if say:
+        for note in notes(files):
+            say(note)
     size = max(chunk, 1) if holds(request.technique.elementwise, request.parameters) else None
     ticked = lambda piece: meter.tick(length(piece))  # noqa: E731
     plan = MergePlan(files.base, request.rule, size, max(threads, 1), ticked, request.dtype_of)
@@ -110,7 +116,7 @@ def merge_faults(
 ) -> list[str]:
     """Every fault for which `merge_files` would refuse this, from headers and integer tensors alone."""
     paths = [Path(base), *map(Path, experts)]
-    return examine(paths, Path(output), technique, with_lines(params, lines), ids, dtype)[1]
+    return list(summed_up(examine(paths, Path(output), technique, with_lines(params, lines), ids, dtype)[1]))
 
 
 def examine(
@@ -122,9 +128,13 @@ def examine(
     dtype: str | torch.dtype | None,
 ) -> tuple[MergeRequest | None, list[str]]:
     """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
-    opened, unread = open_each({str(number): path for number, path in enumerate(paths)})
-    models = {number: model for number, model in opened.items() if isinstance(model, FileModel)}
-    base = models.pop("0", None)
+    first, unread = open_each({"base": paths[0]})
+    base = first.get("base")
+    others, faulty = open_each({str(number): path for number, path in enumerate(paths[1:], 1)}, base)
+    unread += faulty
+    models = {number: model for number, model in others.items() if isinstance(model, StoredModel)}
+    stored = [model for model in (*first.values(), *models.values()) if isinstance(model, StoredModel)]
+    read = [file.path for model in stored for file in model.files]
     entries = base.entries if base else ()
     faults: list[str] = []
     with collecting(faults):
@@ -140,11 +150,19 @@ def examine(
     faults += unread
     if base:
         faults += compatibility.faults(base, models.values())
-    faults += outputs.faults(target, entries, paths)
-    if faults or not base:
+    faults += outputs.faults(target, entries, [*paths, *read])
+    if faults or not isinstance(base, StoredModel):
         return None, faults
     files = InputFiles(base, list(models.values()), [Sidecar(model) for model in (base, *models.values())])
     return MergeRequest(chosen, parameters, rule, files, named, dtype_of), []
+
+
+def notes(files: InputFiles) -> Iterator[str]:
+    """What is done with the inputs that their owner may not expect, each once."""
+    for model in (files.base, *files.experts):
+        yield from model.notes
+    if compatibility.mixed(files.base, files.experts):
+        yield "experts have other dtypes than the base: merged in float32, written in the base's unless dtype is given"
 
 
 def length(piece: Piece) -> int:
@@ -168,7 +186,7 @@ def complete_sidecars(files: InputFiles, plan: MergePlan, meter: ProgressMeter, 
     if keep:
         files.sidecars = [sidecar.load() for sidecar in files.sidecars]
     unread = [sidecar for sidecar in files.sidecars if not sidecar.sha256]
-    meter.expect(sum(os.fstat(sidecar.model.file).st_size for sidecar in unread))
+    meter.expect(sum(file.stat().st_size for sidecar in unread for file in sidecar.model.files))
     with ThreadPoolExecutor(plan.threads) as pool:
         for sidecar, found in zip(unread, pool.map(lambda one: digest(one.model, meter), unread), strict=True):
             sidecar.sha256, sidecar.changed = found, True
@@ -195,7 +213,7 @@ def add_histograms(files: InputFiles, plan: MergePlan, meter: ProgressMeter) -> 
         plan.for_each(look, iter(unknown))
 
 
-def size_of(model: FileModel) -> int:
+def size_of(model: StoredModel) -> int:
     """The bytes of its merged tensors."""
     return sum(entry.size * entry.dtype.itemsize for entry in model.entries if entry.merged)
 
@@ -212,7 +230,7 @@ def naming_not_finite(files: InputFiles) -> Iterator[None]:
 def recipe_of(request: MergeRequest) -> dict[str, Any]:
     """The recipe: all that determines the output's values, as JSON can hold it."""
     technique, parameters = request.technique, request.parameters
-    inputs = [{"file": one.model.path.name, "sha256": one.sha256} for one in request.files.sidecars]
+    inputs = [{"file": one.model.name, "sha256": one.sha256} for one in request.files.sidecars]
     if technique.random:
         inputs[1:] = [{**known, "id": one.id} for known, one in zip(inputs[1:], request.experts, strict=True)]
     idle = technique.idle(parameters)
@@ -235,7 +253,7 @@ def write_merge(
     """The output file is whole."""
     files = request.files
     meter.expect((len(request.experts) + 2) * size_of(files.base))
-    metadata = {**files.base.header.get("__metadata__", {}), RECIPE_KEY: json.dumps(recipe, sort_keys=True)}
+    metadata = {**files.base.metadata, RECIPE_KEY: json.dumps(recipe, sort_keys=True)}
     with naming_not_finite(files), outputs.whole_file(target, plan.output_entries(), metadata) as write:
         bounded = with_bounds(plan, request, meter)
         for entry in files.base.entries:

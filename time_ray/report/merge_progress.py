@@ -43,9 +43,14 @@ def merge_with_progress(
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
+        def say(note: str) -> None:
+            talk.print(f"note: {note}")
+
         with _ended_by_sigterm(talk):
             try:
-                return merge_files(base, experts, output, technique, progress=progress, threads=threads, **given)
+                return merge_files(
+                    base, experts, output, technique, progress=progress, threads=threads, say=say, **given
+                )
             except OSError as error:
                 msg = f"{output}: {error.strerror or error}; nothing was written; free some space or give another place"
                 raise StoreError(msg) from error

@@ -1,0 +1,58 @@
+"""Torch checkpoints: tensors only, mapped from the file where it allows that; pickled code is never run."""
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from time_ray.merging.errors import MergeError
+from time_ray.merging.models import MemoryModel, OpenFile, StoredModel
+from time_ray.merging.pieces import TensorEntry
+
+WITHIN = ("state_dict", "model_state_dict", "model")
+"""Where training loops keep the weights in a checkpoint."""
+
+
+class CheckpointModel(StoredModel):
+    """A file that `torch.save` has written: a state dict, or a checkpoint with one inside."""
+
+    def __init__(self, path: Path) -> None:
+        """MergeError says what else the file is."""
+        self.label, self.path, self.name = str(path), path, path.name
+        self.files, self.metadata = (OpenFile(path),), {}
+        self.tensors = MemoryModel(state_dict_in(loaded(path), path), str(path))
+        self.entries = self.tensors.entries
+
+    def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
+        """A view of the tensor."""
+        return self.tensors.read(entry, start, stop)
+
+
+def loaded(path: Path) -> object:
+    """What the file holds, tensors on the CPU and mapped (the old format cannot be, and is read whole)."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise MergeError(
+            f"{path}: holds more than tensors, and pickled code is never run; save its state dict as safetensors"
+        ) from error
+    except Exception as error:  # what is no such file breaks its reader in many ways
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MergeError(f"{path}: not a readable safetensors or torch file ({first}); give one") from error
+
+
+def state_dict_in(content: object, path: Path) -> dict[str, Any]:
+    """The tensors by name."""
+    for key in WITHIN:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+        raise MergeError(f"{path}: holds no state dict (names to tensors); save the model's state_dict()")
+    return {str(name): value for name, value in content.items()}
