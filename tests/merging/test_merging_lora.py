@@ -1,0 +1,181 @@
+"""LoRA adapters as experts: what the expert that peft would write gives, without that expert."""
+
+import json
+import math
+
+import pytest
+import torch
+from merging_toys import near, vector
+from safetensors.torch import load_file, save_file
+
+from time_ray.merging import MergeError, fold, merge, merge_faults, merge_files, pair
+
+MLP, ATTENTION = "visual.transformer.resblocks.0.mlp.c_fc", "visual.transformer.resblocks.0.attn"
+EMBEDDING, CONV = "token_embedding", "visual.conv1"
+SHAPES = {
+    f"{MLP}.weight": (300, 40),
+    f"{MLP}.bias": (300,),
+    f"{ATTENTION}.in_proj_weight": (24, 8),
+    f"{ATTENTION}.out_proj.weight": (8, 8),
+    f"{EMBEDDING}.weight": (50, 6),
+    f"{CONV}.weight": (5, 3, 2, 2),
+    "logit_scale": (),
+}
+
+
+def toy(seed):
+    return {name: vector(math.prod(shape), 10 * seed + i).view(shape) for i, (name, shape) in enumerate(SHAPES.items())}
+
+
+def factors(seed, rank):
+    """By name as peft writes them: a linear layer, both projections of an attention, an embedding, a kernel."""
+    kinds = {
+        f"{MLP}.lora_A.weight": (rank, 40),
+        f"{MLP}.lora_B.weight": (300, rank),
+        f"{ATTENTION}.lora_A.weight": (rank, 8),
+        f"{ATTENTION}.lora_B.weight": (24, rank),
+        f"{ATTENTION}.base_layer.out_proj.lora_A.weight": (rank, 8),
+        f"{ATTENTION}.base_layer.out_proj.lora_B.weight": (8, rank),
+        f"{EMBEDDING}.lora_embedding_A": (rank, 50),
+        f"{EMBEDDING}.lora_embedding_B": (6, rank),
+        f"{CONV}.lora_A.weight": (rank, 3, 2, 2),
+        f"{CONV}.lora_B.weight": (5, rank, 1, 1),
+    }
+    return {
+        f"base_model.model.{name}": 0.1 * vector(math.prod(shape), 1000 * seed + i).view(shape)
+        for i, (name, shape) in enumerate(kinds.items())
+    }
+
+
+def written(folder, tensors, **config):
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    given = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "bias": "none", **config}
+    (folder / "adapter_config.json").write_text(json.dumps(given))
+    return folder
+
+
+def materialised(base, tensors, scale):
+    """The expert that the adapter stands for."""
+    expert = {name: value.clone() for name, value in base.items()}
+
+    def factor(module, kind="lora_{}.weight"):
+        return [tensors[f"base_model.model.{module}.{kind.format(side)}"] for side in "BA"]
+
+    for target, module in (
+        (f"{MLP}.weight", MLP),
+        (f"{ATTENTION}.in_proj_weight", ATTENTION),
+        (f"{ATTENTION}.out_proj.weight", f"{ATTENTION}.base_layer.out_proj"),
+    ):
+        b, a = factor(module)
+        expert[target] += scale * b @ a
+    b, a = factor(EMBEDDING, "lora_embedding_{}")
+    expert[f"{EMBEDDING}.weight"] += scale * (b @ a).T
+    b, a = factor(CONV)
+    expert[f"{CONV}.weight"] += scale * torch.einsum("orxy,rihw->oihw", b, a)
+    return expert
+
+
+@pytest.mark.parametrize("technique", ["average", "task_arithmetic", "ties", "magmax", "slerp", "iso_c"])
+def test_an_adapter_is_the_expert_that_it_stands_for(tmp_path, technique):
+    base, whole = toy(0), toy(7)
+    adapters = [written(tmp_path / str(seed), factors(seed, 4)) for seed in (1, 2)]
+    experts = [materialised(base, factors(seed, 4), 4.0) for seed in (1, 2)]
+    wanted = merge(base, [*experts, whole], technique)
+    assert near(merge(base, [*adapters, whole], technique), wanted, 1e-5)
+    save_file(base, tmp_path / "base")
+    save_file(whole, tmp_path / "whole")
+    seen = set()
+    for chunk, threads in ((1 << 18, 1), (7, 1), (1000, 3)):
+        how = {"chunk": chunk, "threads": threads, "sidecars": False}
+        recipe = merge_files(tmp_path / "base", [*adapters, tmp_path / "whole"], tmp_path / "o", technique, **how)
+        seen.add((tmp_path / "o").read_bytes())
+    assert near(load_file(tmp_path / "o"), wanted, 1e-5)
+    assert [expert["file"] for expert in recipe["experts"]] == ["1", "2", "whole"]
+    assert len(seen) == 1
+
+
+def test_an_adapter_changes_what_it_says_and_nothing_else(tmp_path):
+    base = toy(0)
+    expert = merge(base, [written(tmp_path / "a", factors(1, 4))], "average")
+    wanted = materialised(base, factors(1, 4), 4.0)
+    for name in SHAPES:
+        assert torch.equal(expert[name], base[name]) == (name in (f"{MLP}.bias", "logit_scale"))
+        assert torch.allclose(expert[name], wanted[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "scale"),
+    [
+        ({"use_rslora": True}, 16 / 2),
+        ({"lora_alpha": 2}, 0.5),
+        ({"alpha_pattern": {"c_fc": 8, "attn": 8, "out_proj": 8, "token_embedding": 8, "conv1": 8}}, 2.0),
+    ],
+)
+def test_the_scale_is_what_peft_makes_of_its_configuration(tmp_path, config, scale):
+    base = toy(0)
+    expert = merge(base, [written(tmp_path / "a", factors(1, 4), **config)], "average")
+    assert near(expert, materialised(base, factors(1, 4), scale), 1e-5)
+
+
+def test_transposed_layers_and_half_precision(tmp_path):
+    base = {"c.weight": vector(40, 1).view(5, 8).bfloat16()}
+    a, b = vector(10, 2).view(2, 5), vector(16, 3).view(8, 2)
+    tensors = {"base_model.model.c.lora_A.weight": a, "base_model.model.c.lora_B.weight": b}
+    folder = written(tmp_path / "a", tensors, lora_alpha=2, r=2, fan_in_fan_out=True)
+    expert = (base["c.weight"].float() + (b @ a).T).bfloat16()
+    assert torch.equal(merge(base, [folder], "average")["c.weight"], expert)
+
+
+def test_adapters_in_running_merges_and_folds(tmp_path):
+    base = toy(0)
+    adapters = [written(tmp_path / str(seed), factors(seed, 4)) for seed in (1, 2)]
+    experts = [materialised(base, factors(seed, 4), 4.0) for seed in (1, 2)]
+    assert near(pair(base, experts[0], adapters[1], "average"), pair(base, *experts, "average"), 1e-5)
+    running = fold("ties", base)
+    for adapter in adapters:
+        running.add(adapter)
+    assert near(running.result(), merge(base, experts, "ties"), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({"peft_type": "IA3"}, "is of peft's type IA3, and only LORA is read"),
+        ({"use_dora": True}, "use_dora: DoRA's magnitudes are not supported"),
+        ({"bias": "all"}, "bias: 'all': trained biases are not supported"),
+        ({"modules_to_save": ["head"]}, "modules_to_save: modules that were trained whole are not supported"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: 'pissa_niter_4' changes the base itself"),
+    ],
+)
+def test_what_is_more_than_factors_is_refused_by_name(tmp_path, config, part):
+    with pytest.raises(MergeError) as caught:
+        merge(toy(0), [written(tmp_path / "a", factors(1, 4), **config)], "average")
+    (fault,) = caught.value.faults
+    assert fault.startswith(f"{tmp_path / 'a'}: {part}")
+
+
+def test_factors_that_fit_nothing_are_named(tmp_path):
+    alone = {"base_model.model.token_embedding.lora_embedding_A": torch.zeros(4, 50)}
+    unknown = {f"base_model.model.vision.lora_{side}.weight": torch.zeros(4, 4) for side in "AB"}
+    wide = {f"base_model.model.{MLP}.lora_{side}.weight": torch.zeros(4, 4) for side in "AB"}
+    other = {"base_model.model.head.weight": torch.zeros(2)}
+    adapter = written(tmp_path / "a", {**alone, **unknown, **wide, **other})
+    save_file(toy(0), tmp_path / "base")
+    faults = merge_faults(tmp_path / "base", [adapter], tmp_path / "o", "average")
+    assert sorted(fault.split("; ")[0].removeprefix(f"{adapter}: ") for fault in faults) == [
+        "base_model.model.head.weight is no factor of LoRA",
+        "base_model.model.token_embedding has lora_A alone",
+        "base_model.model.vision is no module of the base",
+        f"base_model.model.{MLP}: its product is [4, 4], and {MLP}.weight float32[300, 40]",
+    ]
+    (fault,) = merge_faults(adapter, [adapter], tmp_path / "o", "average")[:1]
+    assert "is an adapter, which is no model without its base" in fault
+
+
+def test_nan_in_an_adapter_is_named(tmp_path):
+    tensors = factors(1, 4)
+    tensors[f"base_model.model.{MLP}.lora_A.weight"][0, 0] = float("nan")
+    adapter = written(tmp_path / "a", tensors)
+    with pytest.raises(MergeError, match=f"a: {MLP}.weight holds NaN or Inf"):
+        merge(toy(0), [adapter], "average")
