@@ -7,6 +7,7 @@ import pytest
 import torch
 from merging_toys import near, vector
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from time_ray.merging import MergeError, fold, merge, merge_faults, merge_files, pair
 
@@ -68,7 +69,8 @@ def materialised(base, tensors, scale):
         (f"{ATTENTION}.out_proj.weight", f"{ATTENTION}.base_layer.out_proj"),
     ):
         b, a = factor(module)
-        expert[target] += scale * b @ a
+        twice = 2 if "out_proj" in target else 1  # as peft itself has it, see test_peft_agrees
+        expert[target] += twice * scale * b @ a
     b, a = factor(EMBEDDING, "lora_embedding_{}")
     expert[f"{EMBEDDING}.weight"] += scale * (b @ a).T
     b, a = factor(CONV)
@@ -179,3 +181,20 @@ def test_nan_in_an_adapter_is_named(tmp_path):
     adapter = written(tmp_path / "a", tensors)
     with pytest.raises(MergeError, match=f"a: {MLP}.weight holds NaN or Inf"):
         merge(toy(0), [adapter], "average")
+
+
+@pytest.mark.filterwarnings("ignore")  # patterns that match nothing
+@pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"rank_pattern": {"fc": 2}, "alpha_pattern": {"fc": 5}}])
+@pytest.mark.parametrize("targets", [["emb", "conv", "fc"], ["attn"]])
+def test_peft_agrees(tmp_path, config, targets):
+    """Optional: peft must be installed."""
+    peft = pytest.importorskip("peft", reason="peft is not installed (optional)")
+    modules = {"emb": nn.Embedding(20, 8), "conv": nn.Conv2d(3, 8, 2), "fc": nn.Linear(8, 12)}
+    model = nn.ModuleDict({**modules, "attn": nn.MultiheadAttention(8, 2)})
+    base = {name: value.clone() for name, value in model.state_dict().items()}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, **config))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn_like(parameter)
+    adapted.save_pretrained(tmp_path)
+    assert near(merge(base, [tmp_path], "average"), adapted.merge_and_unload().state_dict(), 1e-5)

@@ -61,7 +61,7 @@ def test_requests_without_experts_or_with_wrong_ids():
         ("average", {}, "pair", {"weight": 0.5}),
         ("slerp", {"weight": 0.3}, "merge", {}),
         ("dare", {"drop": 0, "seed": 3, "scaling": 1}, "merge", {"drop": 0.0, "scaling": 1.0}),
-        ("magmax", {"lines": {"beta": 0}}, "merge", {"lines": {"alpha": 0.5, "beta": 0.0}}),
+        ("magmax", {"lines": {"beta": 0}}, "merge", {"lines": {"alpha": None, "beta": 0.0}}),
     ],
 )
 def test_what_cannot_change_a_result_is_left_out(technique, params, use, expected):

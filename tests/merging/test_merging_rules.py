@@ -350,6 +350,41 @@ def test_lines_scales_by_depth_per_tower():
     assert factors(curve="quadratic") == [0.25, *quadratic, 0.75, 0.75, 0.25]
 
 
+@pytest.mark.parametrize(
+    ("technique", "params", "merge_vectors"),
+    [
+        ("task_arithmetic", {}, lambda v: v.sum(0)),
+        ("ties", {"keep": 0.3}, lambda v: elect(largest(v, 0.3))),
+        ("ties", {"keep": 1.0, "aggregate": "sum"}, lambda v: elect(v, "sum")),
+        ("magmax", {}, lambda v: v.flip(0).gather(0, v.flip(0).abs().argmax(0)[None])[0]),  # of equals the later
+        ("consensus", {}, lambda v: v.sum(0) * ((v.abs() > 0.4 * (v.sum(0) - v).abs()).sum(0) >= 2)),
+    ],
+)
+def test_lines_without_alpha_has_the_authors_ratio_of_norms(technique, params, merge_vectors):
+    base, experts = world()
+    experts = experts.mul(8).round()  # votes that cancel, so that the majority decides
+    base = base.mul(8).round()
+    vectors = experts - base
+    merged_vector = merge_vectors(vectors)
+    alpha = vectors.sum(0).abs().sum() / merged_vector.abs().sum() / len(vectors)
+    blocks = ["visual.transformer.resblocks.0.w", "visual.transformer.resblocks.1.w"]
+
+    def model(flat):
+        return {blocks[0]: flat[:35].clone(), blocks[1]: flat[35:].clone()}
+
+    found = merge(model(base), [model(one) for one in experts], technique, lines={"beta": 0.7}, **params)
+    first, second = base + alpha * merged_vector, base + (alpha + 0.7) * merged_vector
+    assert torch.allclose(found[blocks[0]], first[:35], atol=1e-4)
+    assert torch.allclose(found[blocks[1]], second[35:], atol=1e-4)
+    if technique == "task_arithmetic":
+        assert alpha == pytest.approx(1 / 4)
+
+
+def test_lines_without_alpha_needs_a_norm_that_is_not_set():
+    with pytest.raises(MergeError, match="keep_norm sets the norm that an alpha of null is found from; give lines an"):
+        merged(*world(), "task_arithmetic", keep_norm=True, lines={})
+
+
 @pytest.mark.parametrize("technique", ["slerp", "model_stock", "opcm", "iso_c", "dare", "dare_ties"])
 def test_scalars_are_averaged_where_they_have_no_direction(technique):
     base = {"logit_scale": torch.tensor(4.0), "w": vector(12, 0)}

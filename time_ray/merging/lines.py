@@ -27,9 +27,10 @@ def layer_factors(names: Iterable[str], settings: Mapping[str, Any]) -> dict[str
     """The factor of each tensor's merged task vector: α in a tower's first block to α + β in its last.
 
     Depth counts per tower. Before the blocks the factor is α; behind them α + β (`tail: last`) or α (`tail: alpha`).
+    An α of None is left out: it is added once the norms are known (see `lines_alpha`).
     """
     names = list(names)
-    alpha, beta = settings["alpha"], settings["beta"]
+    alpha, beta = settings["alpha"] or 0.0, settings["beta"]
     depths: dict[str, int] = {}
     for name in names:
         depths[tower(name)] = max(depths.get(tower(name), 0), block(name) or 0)
@@ -43,3 +44,9 @@ def layer_factors(names: Iterable[str], settings: Mapping[str, Any]) -> dict[str
         return tail if TAIL.match(name) else 0.0
 
     return {name: alpha + beta * share(name) for name in names}
+
+
+def has_own_alpha(parameters: Mapping[str, Any]) -> bool:
+    """Whether LiNeS is on and its α is left to the norms."""
+    settings: Mapping[str, Any] | None = parameters.get("lines")
+    return bool(settings and settings["alpha"] is None)

@@ -20,6 +20,9 @@ from time_ray.merging.models import FileModel, Model, OpenFile, StoredModel
 from time_ray.merging.pieces import TensorEntry
 
 CONFIG = "adapter_config.json"
+INNER_PROJECTION = ".base_layer.out_proj"
+"""The output projection within an attention that is adapted whole. Peft (to 0.21 at least) adds its product twice, in
+every forward pass of training as in merge_and_unload: so that is the model that was trained."""
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 OUTER = "base_model.model."
 """What peft puts before every name."""
@@ -192,4 +195,6 @@ def scale_of(config: Mapping[str, Any], module: str, a: Tensor) -> float:
         if re.match(rf"(.*\.)?({pattern})$", name):
             alpha = value
             break
+    if module.endswith(INNER_PROJECTION):
+        alpha *= 2
     return float(alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from time_ray.merging.errors import MergeError
-from time_ray.merging.lines import CURVES, TAILS
+from time_ray.merging.lines import CURVES, TAILS, has_own_alpha
 
 FORWARD = ("linear", "sqrt", "quadratic", "cubic", "fifth", "tenth", "exp", "log")
 SCHEDULES = (*FORWARD, *(f"reverse_{name}" for name in FORWARD))
@@ -118,7 +118,7 @@ def weights() -> Parameter:
 
 def lines() -> Parameter:
     """Null, or the settings of LiNeS."""
-    fields = {"alpha": number(0.5), "beta": number(0.5), "curve": choice("linear", *CURVES)}
+    fields = {"alpha": number(None, null="from the norms"), "beta": number(0.5), "curve": choice("linear", *CURVES)}
     fields |= {"tail": choice("last", *TAILS)}
 
     def canonical(value: Any) -> dict[str, Any] | None:
@@ -129,7 +129,13 @@ def lines() -> Parameter:
         settings = {name: field.canonical(value.get(name, field.default)) for name, field in fields.items()}
         return settings if settings["beta"] else {"alpha": settings["alpha"], "beta": 0.0}
 
-    allowed = "null (off), or {alpha, beta: numbers, curve: " + "|".join(CURVES) + ", tail: " + "|".join(TAILS) + "}"
+    allowed = (
+        "null (off), or {alpha: a number or null, beta: a number, curve: "
+        + "|".join(CURVES)
+        + ", tail: "
+        + "|".join(TAILS)
+        + "}"
+    )
     return Parameter(None, allowed, canonical, [{"alpha": 0.0, "beta": 0.0}])
 
 
@@ -153,5 +159,7 @@ def fill(where: str, table: Mapping[str, Parameter], given: Mapping[str, Any]) -
             faults += [f"{where}: {fault}" for fault in error.faults]
     if filled.get("lines") and given.get("scaling") is not None:
         faults.append(f"{where}: both lines and scaling are given, and lines replaces scaling; leave one out")
+    if filled.get("keep_norm") and has_own_alpha(filled):
+        faults.append(f"{where}: keep_norm sets the norm that an alpha of null is found from; give lines an alpha")
     MergeError.unless_none(faults)
     return filled

@@ -3,19 +3,20 @@
 The table is there without torch: a row imports its rule when it builds it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from time_ray.merging.declaration import Technique, TechniqueLike, Use
 from time_ray.merging.errors import MergeError
-from time_ray.merging.lines import layer_factors
+from time_ray.merging.lines import has_own_alpha, layer_factors
 from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines, nearest, number, weights, whole
 
 if TYPE_CHECKING:
-    from time_ray.merging.rule import Rule
+    from time_ray.merging.rule import Rule, VectorRule
     from time_ray.merging.sparsify import Sparsifier
 
 Params = Mapping[str, Any]
+Build = Callable[[Params, Sequence[str]], "VectorRule"]
 SCALING = {"scaling": number(1.0), "lines": lines()}
 SCALING_SUM = {"scaling": number(None, null="1 / number of experts"), "lines": lines()}
 AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
@@ -36,6 +37,25 @@ KEEP: dict[str, Parameter] = {
 def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float] | None]:
     """The scaling of merged task vectors, and the factors that replace it."""
     return p["scaling"], layer_factors(names, p["lines"]) if p["lines"] else None
+
+
+def fixed_alpha(p: Params) -> bool:
+    """Nothing is asked of the whole model, so tensors may be cut."""
+    return not has_own_alpha(p)
+
+
+def own_alpha(build: Build) -> Callable[[Params, Sequence[str]], "Rule"]:
+    """The same, with the α of LiNeS from the norms where none is given."""
+
+    def built(p: Params, names: Sequence[str]) -> "Rule":
+        rule = build(p, names)
+        if fixed_alpha(p):
+            return rule
+        from time_ray.merging.lines_alpha import OwnAlpha
+
+        return OwnAlpha(rule)
+
+    return built
 
 
 def largest(p: Params) -> "Sparsifier":
@@ -74,28 +94,28 @@ def slerp(p: Params, _: Sequence[str]) -> "Rule":
     return Slerp(p["weight"])
 
 
-def task_arithmetic(p: Params, names: Sequence[str]) -> "Rule":
+def task_arithmetic(p: Params, names: Sequence[str]) -> "VectorRule":
     """The sum of task vectors."""
     from time_ray.merging.sums import NormedSum, Sum
 
     return (NormedSum if p["keep_norm"] else Sum)(*moved(p, names))
 
 
-def sparse_sum(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "Rule":
+def sparse_sum(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "VectorRule":
     """The sum of sparse task vectors."""
     from time_ray.merging.sums import Sum
 
     return Sum(*moved(p, names), sparsifier)
 
 
-def sparse_election(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "Rule":
+def sparse_election(p: Params, names: Sequence[str], sparsifier: "Sparsifier") -> "VectorRule":
     """The sign election among sparse task vectors."""
     from time_ray.merging.elect import Elect
 
     return Elect(*moved(p, names), sparsifier, p["aggregate"])
 
 
-def magmax(p: Params, names: Sequence[str]) -> "Rule":
+def magmax(p: Params, names: Sequence[str]) -> "VectorRule":
     """The largest change."""
     from time_ray.merging.magmax import MagMax
 
@@ -109,7 +129,7 @@ def model_stock(_: Params, __: Sequence[str]) -> "Rule":
     return ModelStock()
 
 
-def consensus(p: Params, names: Sequence[str]) -> "Rule":
+def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
     """Consensus merging."""
     from time_ray.merging.consensus import Consensus
 
@@ -123,7 +143,7 @@ def opcm(p: Params, _: Sequence[str]) -> "Rule":
     return Opcm(p["alpha"])
 
 
-def iso_c(p: Params, names: Sequence[str]) -> "Rule":
+def iso_c(p: Params, names: Sequence[str]) -> "VectorRule":
     """Iso-C."""
     from time_ray.merging.iso_c import IsoC
 
@@ -132,7 +152,7 @@ def iso_c(p: Params, names: Sequence[str]) -> "Rule":
 
 def not_by_row(p: Params) -> bool:
     """Rows are trimmed whole."""
-    return bool(p["scope"] != "row")
+    return bool(p["scope"] != "row") and fixed_alpha(p)
 
 
 def replaced(p: Params) -> tuple[str, ...]:
@@ -182,9 +202,9 @@ ROWS = (
         rule="θ = θ_0 + λ Σ τ_i; keep_norm: the sum has the experts' mean norm",
         paper="https://arxiv.org/abs/2212.04089",
         parameters={**SCALING_SUM, "keep_norm": flag(default=False)},
-        build=task_arithmetic,
+        build=own_alpha(task_arithmetic),
         state="1",
-        elementwise=lambda p: not p["keep_norm"],
+        elementwise=lambda p: not p["keep_norm"] and fixed_alpha(p),
         faithful=lambda p: p["scaling"] is None and not p["lines"],
         examples=({"keep_norm": True}, {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}}),
         idle=replaced,
@@ -196,9 +216,9 @@ ROWS = (
         rule="keep each τ_i's largest magnitudes, elect each sign by the sum, aggregate what agrees",
         paper="https://arxiv.org/abs/2306.01708",
         parameters={**KEEP, **AGGREGATE, **SCALING},
-        build=lambda p, names: sparse_election(p, names, largest(p)),
+        build=own_alpha(lambda p, names: sparse_election(p, names, largest(p))),
         state="4 (mean, max), 2 (sum)",
-        elementwise=True,
+        elementwise=fixed_alpha,
         examples=(
             {"aggregate": "sum"},
             {"aggregate": "max", "scope": "model"},
@@ -212,9 +232,9 @@ ROWS = (
         rule="drop a random share of each τ_i, rescale what is left, add up",
         paper="https://arxiv.org/abs/2311.03099",
         parameters={**DROP, **SCALING_SUM},
-        build=lambda p, names: sparse_sum(p, names, dropped(p)),
+        build=own_alpha(lambda p, names: sparse_sum(p, names, dropped(p))),
         state="1",
-        elementwise=True,
+        elementwise=fixed_alpha,
         random=True,
         examples=({"drop": 0.2, "seed": 3},),
         idle=idle_drop,
@@ -224,9 +244,9 @@ ROWS = (
         rule="drop a random share of each τ_i, rescale what is left, elect each sign, aggregate what agrees",
         paper="https://arxiv.org/abs/2311.03099",
         parameters={**DROP, **AGGREGATE, **SCALING},
-        build=lambda p, names: sparse_election(p, names, dropped(p)),
+        build=own_alpha(lambda p, names: sparse_election(p, names, dropped(p))),
         state="4 (mean, max), 2 (sum)",
-        elementwise=True,
+        elementwise=fixed_alpha,
         random=True,
         idle=idle_drop,
     ),
@@ -235,7 +255,7 @@ ROWS = (
         rule="drop each τ_i's smallest and very largest magnitudes, add up",
         paper="https://arxiv.org/abs/2312.06795",
         parameters={**BAND, **SCALING_SUM},
-        build=lambda p, names: sparse_sum(p, names, middle(p)),
+        build=own_alpha(lambda p, names: sparse_sum(p, names, middle(p))),
         state="1",
         elementwise=not_by_row,
         examples=({"scope": "row", "drop_low": 0.4, "drop_high": 0.3}, {"scope": "model"}),
@@ -246,7 +266,7 @@ ROWS = (
         rule="drop each τ_i's smallest and very largest magnitudes, elect each sign, aggregate what agrees",
         paper="https://arxiv.org/abs/2312.06795",
         parameters={**BAND, **AGGREGATE, **SCALING},
-        build=lambda p, names: sparse_election(p, names, middle(p)),
+        build=own_alpha(lambda p, names: sparse_election(p, names, middle(p))),
         state="4 (mean, max), 2 (sum)",
         elementwise=not_by_row,
         examples=({"scope": "tensor", "aggregate": "max"},),
@@ -257,9 +277,9 @@ ROWS = (
         rule="of each element the τ_i with the largest magnitude; of equals the later",
         paper="https://arxiv.org/abs/2407.06322",
         parameters=SCALING,
-        build=magmax,
+        build=own_alpha(magmax),
         state="1",
-        elementwise=True,
+        elementwise=fixed_alpha,
         symmetric=False,  # of equals the later
         faithful=lambda p: p["scaling"] == 1 and not p["lines"],
         idle=replaced,
@@ -279,9 +299,9 @@ ROWS = (
         rule="Σ τ_i where at least min_agree experts have |τ_i| > mask_scale · |Σ τ − τ_i|",
         paper="https://arxiv.org/abs/2405.07813",
         parameters={"min_agree": whole(2, 0), "mask_scale": number(0.4, 0), **SCALING_SUM},
-        build=consensus,
+        build=own_alpha(consensus),
         state="all experts",
-        elementwise=True,
+        elementwise=fixed_alpha,
         examples=({"min_agree": 1, "mask_scale": 0.2},),
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
@@ -300,7 +320,7 @@ ROWS = (
         rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
         paper="https://arxiv.org/abs/2502.04959",
         parameters={"matrices": choice("all", "all", "linear"), **SCALING},
-        build=iso_c,
+        build=own_alpha(iso_c),
         state="1",
         examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
         version=2,
