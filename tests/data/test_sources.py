@@ -96,3 +96,22 @@ def test_other_storage_gets_a_copy(pets: Path, tmp_path: Path) -> None:
     (found,) = find(str(pets), "adaptation", "data", bucket)
     assert len(found.open().split("train")) == 8
     assert (tmp_path / "bucket" / found.folder / "report.jsonl").is_file()
+
+
+def test_linked_classes_are_data_sets_of_their_own(pets: Path, tmp_path: Path, cache: str) -> None:
+    for number in range(10):
+        path = tmp_path / f"cars/{('bus', 'van')[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    for name, real in (("a", pets), ("b", tmp_path / "cars")):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        for folder in real.iterdir():
+            (tmp_path / name / "photos" / folder.name).symlink_to(folder)
+    found = [find(str(tmp_path / name / "photos"), "adaptation", cache, LOCAL)[0] for name in ("a", "b", "a")]
+    assert [each.classes for each in found] == [("ant", "bee"), ("bus", "van"), ("ant", "bee")]
+    image = pets / "ant/0.png"
+    time = image.stat().st_mtime_ns
+    image.write_bytes(picture(50))
+    os.utime(image, ns=(time, time))
+    (again,) = find(str(tmp_path / "a/photos"), "adaptation", cache, LOCAL)
+    assert again.key not in {each.key for each in found}

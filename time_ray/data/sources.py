@@ -18,7 +18,8 @@ from time_ray.core.errors import UserError
 from time_ray.core.scoring import WHOLE
 from time_ray.data import mini
 from time_ray.data.dataset import CARD, Dataset
-from time_ray.data.importers.pipeline import WORK
+from time_ray.data.importers.folder_files import file_stamp
+from time_ray.data.importers.pipeline import RULES, WORK
 from time_ray.data.importers.registry import Importer, named_where_it_fails, recognised
 from time_ray.data.importers.samples import readable
 from time_ray.data.mini.world import WORLD
@@ -175,9 +176,7 @@ def _import_key(importer: Importer, root: Path) -> str:
     """Changes when a file that the importer reads is added, removed or written: an import is reused while it stands."""
     digest = hashlib.sha256()
     for path in importer.files(str(root)):
-        name = readable(os.path.relpath(path, root))
         if os.path.lexists(path):  # the import names what is missing
-            stat = path.lstat()
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    digest.update(importer.stamp.encode())
+            digest.update(readable(f"{os.path.relpath(path, root)}\0{file_stamp(path)}\n").encode())
+    digest.update(f"{RULES} {importer.stamp}".encode())
     return digest.hexdigest()[:16]

@@ -5,7 +5,7 @@ from pathlib import Path
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import CARD, Card, Dataset
 from time_ray.data.importers.pipeline import WORK
-from time_ray.data.importers.sample_faults import counted, read_report
+from time_ray.data.importers.sample_faults import counted, noted, read_report
 
 SHOWN = 8  # classes named when a dataset is inspected
 
@@ -34,6 +34,7 @@ def properties(folder: Path) -> dict[str, object]:
         "prompts": list(card.templates),
         "splits": {name: _split(dataset, folder, name) for name in card.splits},
         "faults": left_out,
+        "notes": noted(read_report(folder)),
         "digest": card.digest,
     }
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from time_ray.data.importers import pipeline
-from time_ray.data.importers.sample_faults import SampleFault, counted
+from time_ray.data.importers.sample_faults import SampleFault, counted, noted
 
 LINE_SECONDS = 5.0
 
@@ -40,8 +40,9 @@ def watched(name: str, talk: Console) -> Iterator[Callable[[pipeline.ImportProgr
 
 
 def summary(faults: Sequence[SampleFault]) -> list[str]:
-    """One line for each kind of fault: how many, and what became of them."""
-    return [
+    """One line for each kind of fault: how many, and what became of them; and one for each kind of note."""
+    lines = [
         f"{count:,} × {kind}: {'imported nevertheless' if kept else 'left out'}"
         for (kind, kept), count in counted(faults).items()
     ]
+    return lines + [f"{count:,} × {kind}" for kind, count in noted(faults).items()]

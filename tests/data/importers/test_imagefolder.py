@@ -2,10 +2,13 @@ from pathlib import Path
 
 import pytest
 from pictures import picture
+from PIL import Image
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
-from time_ray.data.importers.imagefolder import import_imagefolder
+from time_ray.data.images import FORMATS
+from time_ray.data.importers.imagefolder import SUFFIXES, import_imagefolder
+from time_ray.data.importers.sample_faults import noted, read_report
 
 
 def add(root: Path, *names: str) -> None:
@@ -66,3 +69,65 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path, names: list[str]):
 def test_a_missing_folder_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         import_imagefolder(tmp_path / "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("folders", "rows"),
+    [
+        (("Train", "TEST"), {"train": 3, "test": 3}),
+        (("training", "valid"), {"train": 3, "test": 3}),
+        (("train", "Val"), {"train": 3, "test": 3}),
+        (("train", "test", "validation"), {"train": 3, "test": 3}),
+    ],
+)
+def test_splits_may_be_called_as_elsewhere(tmp_path: Path, folders: tuple[str, ...], rows: dict[str, int]):
+    add(tmp_path / "pets", *(f"{split}/ant/{number}.png" for split in folders for number in range(3)))
+    card = import_imagefolder(tmp_path / "pets", tmp_path / "out")
+    assert (card.classes, {name: info.rows for name, info in card.splits.items()}) == (("ant",), rows)
+    said = any(kind.startswith("validation split") for kind in noted(read_report(tmp_path / "out")))
+    assert said == any(name.lower().startswith("val") for name in folders)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("Train/ant/0.png", "training/ant/0.png"), "Train and training are both the train split"),
+        (("test/ant/0.png", "val/ant/0.png"), "there is no training split"),
+        (("b_c/0.png", "b c/0.png", "d/0.png"), "'b c' and 'b_c' are both class 'b c'"),
+        (("train/ant/0.png", "test/b_c/0.png", "test/b c/0.png"), "are both class"),
+    ],
+)
+def test_folders_that_contradict_each_other_are_refused(tmp_path: Path, names: tuple[str, ...], said: str):
+    add(tmp_path / "pets", *names)
+    with pytest.raises(UserError, match=said):
+        import_imagefolder(tmp_path / "pets", tmp_path / "out")
+
+
+def test_all_that_is_not_read_is_counted(tmp_path: Path):
+    left = ("__MACOSX/0.png", ".git/1.png", "ant/._0.png", "cover.png", "ant/a.HEIC", "ant/b.heic", "bee/notes")
+    add(tmp_path / "pets", *(f"{name}/{number}.png" for name in ("ant", "bee") for number in range(5)), *left)
+    card = import_imagefolder(tmp_path / "pets", tmp_path / "out")
+    assert (card.classes, card.splits["train"].rows) == (("ant", "bee"), 8)
+    assert noted(read_report(tmp_path / "out")) == {
+        "hidden or system file or folder, not read": 3,
+        "file ending in .heic, not read": 2,
+        "image in no folder of a class, not read": 1,
+        "file without an ending, not read": 1,
+    }
+
+
+def test_a_link_that_leads_nowhere_is_a_fault(tmp_path: Path):
+    add(tmp_path / "pets", *(f"ant/{number}.png" for number in range(3)))
+    for name in ("bee", "ant/4.png"):
+        (tmp_path / "pets" / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError) as caught:
+        import_imagefolder(tmp_path / "pets", tmp_path / "out")
+    assert {fault.split(": ")[0] for fault in caught.value.faults} == {
+        str(tmp_path / "pets/bee"),
+        str(tmp_path / "pets/ant/4.png"),
+    }
+
+
+def test_every_ending_of_the_formats_is_read():
+    Image.init()
+    assert {ending for ending, form in Image.EXTENSION.items() if form in FORMATS} <= SUFFIXES

@@ -1,21 +1,41 @@
 """Import of image folders: one folder for each class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Unpack
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
+from time_ray.data.importers.folder_files import FolderFiles, files_below
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
-from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.sample_faults import SampleFault, note, unread
 from time_ray.data.importers.samples import Sample, readable, sample_of_file, sample_parts
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Of the formats that are decoded, every ending that Pillow knows.
+SUFFIXES = frozenset(
+    ".apng .bmp .gif .jfif .jpe .jpeg .jpg .pbm .pfm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
+)
+# What the folder of a split may be called, in any case.
+SPLIT_NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "train": frozenset({"train", "training"}),
+        "test": frozenset({"test", "testing", "eval", "evaluation"}),
+        "validation": frozenset({"val", "valid", "validation", "dev"}),
+    }
+)
 
 
 class _File(NamedTuple):
     path: Path
     classname: str
+
+
+class _Arrangement(NamedTuple):
+    """The files of each split, of which some may be links that lead nowhere, and what is to be said of the others."""
+
+    splits: Mapping[str, Sequence[_File]]
+    notes: Sequence[SampleFault]
 
 
 def is_folder(source: str) -> bool:
@@ -25,14 +45,16 @@ def is_folder(source: str) -> bool:
 
 def image_files(root: str | Path) -> list[Path]:
     """The images of all classes."""
-    return sorted(file.path for files in _splits(Path(root)).values() for file in files)
+    return sorted(file.path for files in _arranged(Path(root)).splits.values() for file in files)
 
 
 def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[ImportSettings]) -> Card:
     """Write root/{train,test}/CLASS/IMAGE, or root/CLASS/IMAGE, as a dataset named after the root.
 
-    Without a test folder every fifth image of a class is for testing. Underscores in class names become spaces, and
-    captions are the class prompt. Every image is decoded once. Broken ones are left out, and named in the report.
+    Splits may be named as in SPLIT_NAMES; a validation split is for testing where there is no test split, and is not
+    read where there is one. Without splits every fifth image of a class is for testing. Underscores in class names
+    become spaces, and captions are the class prompt. Links are followed, hidden files and folders are not read. Every
+    image is decoded once. Broken ones are left out, and named in the report.
 
     Raises:
         UserError: no folder, or no training images in folders named after classes; with every bad sample if `strict`.
@@ -43,13 +65,14 @@ def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[
     if not root.is_dir():
         msg = f"{root}: no such folder; correct the path"
         raise UserError(msg)
-    splits = _splits(root)
+    splits, notes = _arranged(root)
     classes = sorted({file.classname for file in splits["train"]})
     if not classes:
-        msg = f"{root}: no training images in folders named after classes; arrange them as CLASS/IMAGE"
-        raise UserError(msg)
+        seen = "".join(f"; {found.files} × {found.kind}" for found in notes if found.is_note)
+        raise UserError(f"{root}: no training images in folders named after classes{seen}; arrange them as CLASS/IMAGE")
     label = {name: number for number, name in enumerate(classes)}
     parts, faults = sample_parts({split: _samples(root, split, files, label) for split, files in splits.items()})
+    faults = [*notes, *faults]
     return import_parts(
         folder,
         DatasetSpec(readable(root.resolve().name), "classification", tuple(classes), (PROMPT,), tuple(splits)),
@@ -59,30 +82,103 @@ def import_imagefolder(root: str | Path, folder: str | Path, **settings: Unpack[
     )
 
 
-def _splits(root: Path) -> dict[str, list[_File]]:
-    if (root / "train").is_dir():
-        return {name: _files(root / name) for name in ("train", "test")}
+def _arranged(root: Path) -> _Arrangement:
+    """Raises UserError where folders contradict each other."""
+    found = files_below(root)
+    named = _split_folders(root, found.files)
+    if named["train"]:
+        test = named["test"] or named["validation"]
+        folders = {"train": root / named["train"], "test": root / test if test else None}
+    else:
+        folders = {"train": root}
+    files = {split: _in_classes(folder, found.files) if folder else [] for split, folder in folders.items()}
+    UserError.unless_none(fault for folder in folders.values() if folder for fault in _same_names(folder, found.files))
+    notes = _notes(root, found, [file.path for some in files.values() for file in some])
+    if len(folders) > 1 and named["validation"]:
+        use = "not read, as there is a test split" if named["test"] else "used as the test split"
+        notes.append(note(f"validation split, {use}", readable(str(root)), [named["validation"]]))
+    return _Arrangement(files if len(folders) > 1 else _divided(files["train"]), notes)
+
+
+def _split_folders(root: Path, files: Sequence[Path]) -> Mapping[str, str]:
+    """The folder of each split; an empty text for none."""
+    parts = [path.relative_to(root).parts for path in files]
+    tops = sorted({path[0] for path in parts if len(path) > 1})
+    found = {split: [name for name in tops if name.lower() in names] for split, names in SPLIT_NAMES.items()}
+    UserError.unless_none(
+        f"{root}: {' and '.join(names)} are both the {split} split; keep one, or move the images together"
+        for split, names in found.items()
+        if len(names) > 1
+    )
+    named = {split: next(iter(names), "") for split, names in found.items()}
+    if not named["train"]:
+        hold_classes = {path[0] for path in parts if len(path) > 2}
+        UserError.unless_none(
+            f"{root}: {name} looks like the {split} split, and there is no training split; add train, or rename {name}"
+            for split, name in named.items()
+            if name in hold_classes
+        )
+    return named
+
+
+def _in_classes(folder: Path, files: Sequence[Path]) -> list[_File]:
+    """The images below folders of classes, class after class, and links that lead nowhere."""
+    return [
+        _File(path, _classname(path.relative_to(folder).parts[0]))
+        for path in files
+        if _is_wanted(path) and folder in path.parents and path.parent != folder
+    ]
+
+
+def _is_wanted(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES or not path.exists()
+
+
+def _same_names(folder: Path, files: Iterable[Path]) -> Iterator[str]:
+    """Folders that would become one class."""
+    folders: dict[str, set[str]] = {}
+    for path in files:
+        if folder in path.parents and path.parent != folder:
+            name = path.relative_to(folder).parts[0]
+            folders.setdefault(_classname(name), set()).add(name)
+    for classname, names in folders.items():
+        if len(names) > 1:
+            quoted = " and ".join(f"'{name}'" for name in sorted(names))
+            yield f"{folder}: {quoted} are both class '{classname}'; rename one, or move the images together"
+
+
+def _notes(root: Path, found: FolderFiles, used: Iterable[Path]) -> list[SampleFault]:
+    """What is said of all that is not read."""
+    where, read = readable(str(root)), set(used)
+    dead = [path for path in found.files if path not in read and not path.exists()]
+    rest = [path for path in found.files if path not in read and path not in dead]
+    loose = [path for path in rest if path.suffix.lower() in SUFFIXES]
+    kinds = {
+        "image in no folder of a class, not read": loose,
+        "hidden or system file or folder, not read": found.hidden,
+        "link to a folder that it lies in, not followed": found.loops,
+    }
+    names = {kind: [readable(str(path.relative_to(root))) for path in paths] for kind, paths in kinds.items()}
+    others = [readable(str(path.relative_to(root))) for path in rest if path.suffix.lower() not in SUFFIXES]
+    return [
+        *(SampleFault("missing file", "train", readable(str(path)), LEADS_NOWHERE) for path in dead),
+        *(note(kind, where, some) for kind, some in names.items() if some),
+        *unread(where, others),
+    ]
+
+
+def _divided(files: Sequence[_File]) -> Mapping[str, Sequence[_File]]:
+    """Training and test images, where the source does not part them."""
     splits: dict[str, list[_File]] = {"train": [], "test": []}
-    for folder in _subfolders(root):
-        for position, path in enumerate(_images(folder)):
-            splits["test" if is_held_out(position) else "train"].append(_File(path, _classname(folder)))
+    position = dict[str, int]()
+    for file in files:
+        position[file.classname] = position.get(file.classname, -1) + 1
+        splits["test" if is_held_out(position[file.classname]) else "train"].append(file)
     return splits
 
 
-def _files(folder: Path) -> list[_File]:
-    return [_File(path, _classname(inner)) for inner in _subfolders(folder) for path in _images(inner)]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-
-
-def _classname(folder: Path) -> str:
-    return readable(folder.name).replace("_", " ")
+def _classname(name: str) -> str:
+    return readable(name).replace("_", " ")
 
 
 def _samples(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.captions import captions_of
+from time_ray.data.importers.folder_files import files_below, is_hidden
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import PART_SAMPLES, readable
@@ -106,7 +107,7 @@ class _Part:
 
 def has_parquet_files(source: str) -> bool:
     """Whether it is a folder in which Parquet files lie."""
-    return any(Path(source).glob("*.parquet"))
+    return any(not is_hidden(path.name) for path in Path(source).glob("*.parquet"))
 
 
 def parquet_files(root: str | Path) -> list[Path]:
@@ -168,7 +169,7 @@ def _read_folder(root: Path) -> _ParquetFolder:
 
 
 def _tables(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.parquet"))
+    return [path for path in files_below(root).files if path.suffix == ".parquet"]
 
 
 def _file_faults(path: Path) -> Iterator[str]:
@@ -229,7 +230,7 @@ def _parts(source: _ParquetFolder) -> Iterator[_Part]:
 
 def _part(source: _ParquetFolder, split: str, run: _Run, for_test: bytes | None) -> _Part:
     stamp = Path(run.path).stat()
-    identity = f"{run} {stamp.st_mtime_ns} {stamp.st_size} {for_test!r} {source.classes}"
+    identity = f"{run} {stamp.st_ctime_ns} {stamp.st_size} {for_test!r} {source.classes}"
     return _Part(split, hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(), source, run, for_test)
 
 

@@ -27,7 +27,7 @@ from time_ray.whole_files import file_digest, replacing
 
 PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
 EVERY = 5
-RULES = 1  # raise it when the same source becomes other rows
+RULES = 2  # raise it when the same source becomes other rows
 WORK = ".import"
 
 
@@ -137,7 +137,7 @@ def import_parts(
         msg = f"{folder}: holds another dataset already ({card.name}); give another folder, or remove it"
         raise UserError(msg)
     if strict:
-        UserError.unless_none(fault.line for fault in read_report(folder))
+        UserError.unless_none(fault.line for fault in read_report(folder) if not fault.is_note)
     return card
 
 
@@ -155,7 +155,7 @@ def _finish(
     found = [*faults, *(fault for note in finished for fault in note.faults)]
     write_report(folder, found)
     if strict:
-        UserError.unless_none(fault.line for fault in found)
+        UserError.unless_none(fault.line for fault in found if not fault.is_note)
     splits: dict[str, SplitInfo] = {}
     digests: dict[str, list[bytes]] = {}
     for split in spec.splits:
@@ -184,7 +184,7 @@ def _finish(
 
 
 def _source(spec: DatasetSpec, parts: Sequence[Part], faults: Sequence[SampleFault]) -> str:
-    whole = [RULES, spec, [(part.split, part.key) for part in parts], faults]
+    whole = [RULES, spec, [(part.split, part.key) for part in parts], [f for f in faults if not f.is_note]]
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 

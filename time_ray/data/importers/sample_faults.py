@@ -1,18 +1,23 @@
-"""What is wrong with samples of a source: counted, named in a report beside the card, never silently dropped."""
+"""What is wrong with samples of a source: counted, named in a report beside the card, never silently dropped.
+
+So is what was not read at all, which is no fault.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 REPORT = "report.jsonl"
+NAMED = 3  # of files that are not read
 
 
 class SampleFault(NamedTuple):
     """What is wrong with one sample: a kind that can be counted, and what is known of this one.
 
-    `kept` says that the sample was imported nevertheless, as the detail says.
+    `kept` says that the sample was imported nevertheless, as the detail says. A note is no fault: what was seen in
+    the source and passed over, or read in another sense than its name has; it stands for so many `files`.
     """
 
     kind: str
@@ -20,11 +25,30 @@ class SampleFault(NamedTuple):
     where: str
     detail: str
     kept: bool = False
+    files: int = 1
+    is_note: bool = False
 
     @property
     def line(self) -> str:
         """Where, what, and what to do."""
         return f"{self.where}: {self.detail}"
+
+
+def note(kind: str, where: str, names: Sequence[str]) -> SampleFault:
+    """A note on files or folders of those names."""
+    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return SampleFault(kind, "", where, f"{kind}: {shown}", kept=True, files=len(names), is_note=True)
+
+
+def unread(where: str, names: Iterable[str]) -> list[SampleFault]:
+    """A note for each ending of files that are not read."""
+    by_ending: dict[str, list[str]] = {}
+    for name in names:
+        by_ending.setdefault(PurePath(name).suffix.lower(), []).append(name)
+    return [
+        note(f"file {f'ending in {ending}' if ending else 'without an ending'}, not read", where, some)
+        for ending, some in sorted(by_ending.items())
+    ]
 
 
 def write_report(folder: Path, faults: Iterable[SampleFault]) -> None:
@@ -34,7 +58,7 @@ def write_report(folder: Path, faults: Iterable[SampleFault]) -> None:
 
 
 def read_report(folder: str | Path) -> list[SampleFault]:
-    """All faults of the import that made the dataset in that folder; none if it was not imported."""
+    """All faults and notes of the import that made the dataset in that folder; none if it was not imported."""
     path = Path(folder) / REPORT
     if not path.is_file():
         return []
@@ -43,4 +67,13 @@ def read_report(folder: str | Path) -> list[SampleFault]:
 
 def counted(faults: Iterable[SampleFault]) -> dict[tuple[str, bool], int]:
     """How many faults there are of each kind, apart for samples kept and left out; the most frequent first."""
-    return dict(Counter((fault.kind, fault.kept) for fault in faults).most_common())
+    return dict(Counter((fault.kind, fault.kept) for fault in faults if not fault.is_note).most_common())
+
+
+def noted(faults: Iterable[SampleFault]) -> dict[str, int]:
+    """How many files or folders there are notes on, of each kind; the most frequent first."""
+    counts = Counter[str]()
+    for fault in faults:
+        if fault.is_note:
+            counts[fault.kind] += fault.files
+    return dict(counts.most_common())

@@ -16,7 +16,7 @@ PART_SAMPLES = 2048
 
 
 class ByteRange(NamedTuple):
-    """Where bytes lie: a whole file, or a run of one. `stamp` changes when the file is written."""
+    """Where bytes lie: a whole file, or a run of one. `stamp` changes whenever the file is written."""
 
     path: str
     stamp: int
@@ -30,7 +30,7 @@ class ByteRange(NamedTuple):
             found = path.stat()
         except (OSError, ValueError):  # a name with a null character is a ValueError
             return None
-        return cls(str(path), found.st_mtime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
+        return cls(str(path), found.st_ctime_ns, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
     def read(self) -> bytes:
         """The bytes, or as many as show that there are too many."""

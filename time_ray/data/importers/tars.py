@@ -69,7 +69,7 @@ def index(path: Path) -> tuple[dict[str, ByteRange], list[TarFault]]:
             if isinstance(member, TarFault):
                 tar_faults.append(member)
             else:
-                places[member.name] = ByteRange(str(path), found.st_mtime_ns, member.size, member.offset)
+                places[member.name] = ByteRange(str(path), found.st_ctime_ns, member.size, member.offset)
     return places, tar_faults
 
 

@@ -14,6 +14,7 @@ from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
+from time_ray.data.importers.folder_files import is_hidden
 from time_ray.data.importers.imagefolder import SUFFIXES
 from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
 from time_ray.data.importers.sample_faults import SampleFault
@@ -55,15 +56,13 @@ def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack
 def names_shards(source: str) -> bool:
     """Whether that is how webdataset shards are named: a tar, a pattern for some, or a folder that holds one."""
     folder = Path(source)
-    return source.endswith(ENDINGS) or (
-        folder.is_dir() and any(path.name.endswith(ENDINGS) for path in folder.iterdir())
-    )
+    return source.endswith(ENDINGS) or (folder.is_dir() and bool(_tars(folder)))
 
 
 def shard_paths(reference: str) -> list[Path]:
     """The tars that a folder, a path or a pattern with {first..last} names. Raises UserError if one is missing."""
     if Path(reference).is_dir():
-        found = sorted(path for path in Path(reference).iterdir() if path.name.endswith(ENDINGS))
+        found = _tars(Path(reference))
         if not found:
             msg = f"{reference}: no tars here; correct the path"
             raise UserError(msg)
@@ -71,6 +70,10 @@ def shard_paths(reference: str) -> list[Path]:
     paths = [Path(name) for name in _unfolded(reference)]
     UserError.unless_none(f"{path}: no such file; correct the path" for path in paths if not path.is_file())
     return paths
+
+
+def _tars(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and not is_hidden(path.name))
 
 
 def _unfolded(pattern: str) -> Iterator[str]:
@@ -86,7 +89,7 @@ def _unfolded(pattern: str) -> Iterator[str]:
 
 def _part(path: Path) -> "_Part":
     found = path.stat()
-    identity = f"{path.absolute()} {found.st_size} {found.st_mtime_ns}"
+    identity = f"{path.absolute()} {found.st_size} {found.st_ctime_ns}"
     return _Part(str(path), hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(), found.st_size)
 
 
