@@ -8,7 +8,7 @@ from pictures import picture
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
-from time_ray.data.importers.sample_faults import read_report
+from time_ray.data.importers.sample_faults import noted, read_report
 from time_ray.data.importers.webdataset import import_webdataset, shard_paths
 
 
@@ -75,6 +75,10 @@ def test_captions_may_be_in_json_and_tars_gzipped(tmp_path: Path) -> None:
     shard(tmp_path / "pool/a.tar.gz", members)
     import_webdataset(tmp_path / "pool", tmp_path / "out")
     assert Dataset.open(tmp_path / "out").split("train").captions(range(3)) == [("one",), ("two", "three"), ("fünf",)]
+    assert noted(read_report(tmp_path / "out")) == {
+        "file ending in .cls, not read": 1,
+        "file without an ending, not read": 1,
+    }
 
 
 def test_everything_odd_is_named_and_the_rest_is_imported(tmp_path: Path) -> None:
@@ -122,3 +126,22 @@ def test_everything_odd_is_named_and_the_rest_is_imported(tmp_path: Path) -> Non
         import_webdataset(tmp_path / "x.tar", tmp_path / "strict")
     assert len(caught.value.faults) == len(found)
     assert not (tmp_path / "out.jpg").exists()
+
+
+def test_names_with_dots_are_divided_at_the_first_and_never_vanish(tmp_path: Path) -> None:
+    members = {
+        "v1.0/00.jpg": picture(0),
+        "v1.0/00.txt": b"a folder may have dots",
+        "2024.01.jpg": picture(1),
+        "2024.01.txt": b"lost",
+        "__MACOSX/._00.jpg": b"x",
+    }
+    shard(tmp_path / "x.tar", members)
+    card = import_webdataset(tmp_path / "x.tar", tmp_path / "out", strict=False)
+    report = read_report(tmp_path / "out")
+    assert card.splits["train"].rows == 1
+    assert [row.key for row in Dataset.open(tmp_path / "out").split("train").rows()] == ["x.tar/v1.0/00"]
+    assert [fault.where.rpartition(": ")[2] for fault in report if not fault.is_note] == ["2024.01.jpg", "2024.01.txt"]
+    assert noted(report) == {"hidden or system file or folder, not read": 1}
+    with pytest.raises(UserError, match="all from the first dot on"):
+        import_webdataset(tmp_path / "x.tar", tmp_path / "strict")

@@ -9,7 +9,7 @@ from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.folder_files import FolderFiles, files_below
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
-from time_ray.data.importers.sample_faults import SampleFault, note, unread
+from time_ray.data.importers.sample_faults import SampleFault, note, notes_on
 from time_ray.data.importers.samples import Sample, readable, sample_of_file, sample_parts
 
 # Of the formats that are decoded, every ending that Pillow knows.
@@ -24,6 +24,8 @@ SPLIT_NAMES: Mapping[str, frozenset[str]] = MappingProxyType(
         "validation": frozenset({"val", "valid", "validation", "dev"}),
     }
 )
+
+LEADS_NOWHERE = "no plain file, or a link to none; replace or remove it"
 
 
 class _File(NamedTuple):
@@ -153,18 +155,20 @@ def _notes(root: Path, found: FolderFiles, used: Iterable[Path]) -> list[SampleF
     dead = [path for path in found.files if path not in read and not path.exists()]
     rest = [path for path in found.files if path not in read and path not in dead]
     loose = [path for path in rest if path.suffix.lower() in SUFFIXES]
+    others = [path for path in rest if path.suffix.lower() not in SUFFIXES]
     kinds = {
         "image in no folder of a class, not read": loose,
-        "hidden or system file or folder, not read": found.hidden,
         "link to a folder that it lies in, not followed": found.loops,
     }
-    names = {kind: [readable(str(path.relative_to(root))) for path in paths] for kind, paths in kinds.items()}
-    others = [readable(str(path.relative_to(root))) for path in rest if path.suffix.lower() not in SUFFIXES]
     return [
         *(SampleFault("missing file", "train", readable(str(path)), LEADS_NOWHERE) for path in dead),
-        *(note(kind, where, some) for kind, some in names.items() if some),
-        *unread(where, others),
+        *(note(kind, where, _names(root, paths)) for kind, paths in kinds.items() if paths),
+        *notes_on(where, hidden=_names(root, found.hidden), others=_names(root, others)),
     ]
+
+
+def _names(root: Path, paths: Iterable[Path]) -> list[str]:
+    return [readable(str(path.relative_to(root))) for path in paths]
 
 
 def _divided(files: Sequence[_File]) -> Mapping[str, Sequence[_File]]:

@@ -40,15 +40,15 @@ def note(kind: str, where: str, names: Sequence[str]) -> SampleFault:
     return SampleFault(kind, "", where, f"{kind}: {shown}", kept=True, files=len(names), is_note=True)
 
 
-def unread(where: str, names: Iterable[str]) -> list[SampleFault]:
-    """A note for each ending of files that are not read."""
+def notes_on(where: str, *, hidden: Sequence[str], others: Iterable[str]) -> list[SampleFault]:
+    """A note on hidden files and folders, and one for each ending of other files that are not read."""
     by_ending: dict[str, list[str]] = {}
-    for name in names:
+    for name in others:
         by_ending.setdefault(PurePath(name).suffix.lower(), []).append(name)
-    return [
-        note(f"file {f'ending in {ending}' if ending else 'without an ending'}, not read", where, some)
-        for ending, some in sorted(by_ending.items())
-    ]
+    kinds = {"hidden or system file or folder, not read": hidden} if hidden else {}
+    for ending, names in sorted(by_ending.items()):
+        kinds[f"file {f'ending in {ending}' if ending else 'without an ending'}, not read"] = names
+    return [note(kind, where, names) for kind, names in kinds.items()]
 
 
 def write_report(folder: Path, faults: Iterable[SampleFault]) -> None:

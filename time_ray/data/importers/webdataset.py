@@ -17,7 +17,7 @@ from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.folder_files import is_hidden
 from time_ray.data.importers.imagefolder import SUFFIXES
 from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
-from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.sample_faults import SampleFault, notes_on
 from time_ray.data.importers.samples import readable
 from time_ray.data.shards import Row
 
@@ -25,6 +25,7 @@ ENDINGS = (".tar", ".tar.gz", ".tgz")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 MAX_SHARDS = 1_000_000
 MAX_TEXT = 1024**2  # bytes of a text that are looked at
+DOTS = "its sample is {} and its ending {}, all from the first dot on, which is none that is read; rename it"
 IMAGE, TEXT, DATA = "image", ".txt", ".json"
 
 
@@ -105,12 +106,16 @@ class _Part:
     def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each sample, or what is wrong with it or with the tar."""
         name, files = "", dict[str, bytes]()
+        hidden, others = list[str](), list[str]()
         for found in tars.contents(Path(self.path)):
             if isinstance(found, tars.TarFault):
                 yield self._fault(found.name, found.kind, found.detail)
                 continue
             member, data = found
             place, ending = _divided(member)
+            if any(map(is_hidden, PurePosixPath(member).parts)):
+                hidden.append(member)
+                continue
             if place != name:
                 yield from self._sample(name, files)
                 name, files = place, {}
@@ -120,7 +125,12 @@ class _Part:
                 files[IMAGE] = data
             elif ending in {TEXT, DATA}:
                 files[ending] = data
+            elif PurePosixPath(ending).suffix in {*SUFFIXES, TEXT, DATA}:
+                yield self._fault(member, "dots in a name", DOTS.format(place, ending))
+            else:
+                others.append(member)
         yield from self._sample(name, files)
+        yield from notes_on(readable(self.path), hidden=hidden, others=others)
 
     def _sample(self, name: str, files: Mapping[str, bytes]) -> Iterator[tuple[str, Row] | SampleFault]:
         captions, odd = _captions(files)
