@@ -14,7 +14,8 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
 from time_ray.data import images
 from time_ray.data.dataset import Dataset, Row
-from time_ray.data.images import KEPT_SIDE, decode, fit
+from time_ray.data.decoding import decode
+from time_ray.data.images import KEPT_SIDE, fit
 
 Make = Callable[..., Dataset]
 Weights = dict[str, Tensor]

@@ -11,7 +11,7 @@ from pictures import picture
 from torchvision import transforms
 
 from time_ray.data.crop import CROP_DRAWS, _crop_box, crop
-from time_ray.data.images import decode
+from time_ray.data.decoding import decode
 
 SIDES = st.integers(1, 300)
 DRAWS = st.lists(st.floats(0, 1, exclude_max=True), min_size=CROP_DRAWS, max_size=CROP_DRAWS)

@@ -10,7 +10,8 @@ from torchvision import transforms
 
 from time_ray.core.errors import CellError
 from time_ray.data.dataset import Dataset, Row
-from time_ray.data.images import Decoded, _kept, decode, fit
+from time_ray.data.decoding import decode
+from time_ray.data.images import Decoded, _kept, fit
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 40), (50, 31), (17, 90), (10, 10)])

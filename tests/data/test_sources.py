@@ -1,14 +1,19 @@
 """Names and paths in an experiment become datasets: imported once, by the code of `time-ray data import`."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
 from archives import tar
 from pictures import picture
+from PIL import Image
 from pyarrow import fs
 
 from time_ray.core.errors import UserError
+from time_ray.data import dataset
+from time_ray.data.dataset import write_dataset
+from time_ray.data.shards import Row
 from time_ray.data.sources import find
 
 LOCAL = fs.LocalFileSystem()
@@ -115,3 +120,28 @@ def test_linked_classes_are_data_sets_of_their_own(pets: Path, tmp_path: Path, c
     os.utime(image, ns=(time, time))
     (again,) = find(str(tmp_path / "a/photos"), "adaptation", cache, LOCAL)
     assert again.key not in {each.key for each in found}
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_a_data_set_of_older_rules_has_another_key_only_if_it_is_decoded_otherwise(
+    has_alpha: bool, tmp_path: Path, cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.BytesIO()
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0 if has_alpha else 255)).save(stream, "PNG")
+    rows = [Row(stream.getvalue(), ("text",), 0, ""), Row(picture(0), ("text",), 0, "")]
+
+    def write(name: str) -> str:
+        classes, splits = ["ant"], {"test": rows}
+        folder = tmp_path / name
+        card = write_dataset(
+            folder, name="pets", kind="classification", classes=classes, templates=["{}"], splits=splits
+        )
+        return card.digest
+
+    new = write("new")
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "DECODING", 1)
+        patched.setattr("time_ray.data.shards.is_plain", lambda _: True)
+        old = write("old")
+    assert (old == new) == (not has_alpha)
+    assert [find(str(tmp_path / "old"), "evaluation", cache, LOCAL)[0].key for _ in range(2)] == [new, new]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from time_ray.data.dataset import Dataset, Split
-from time_ray.data.images import decode
+from time_ray.data.decoding import decode
 from time_ray.data.mini.draw.glyphs import typeface
 
 COLUMNS = 16

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.section import Section
+from time_ray.data.decoding import DECODING
 from time_ray.data.shard_reader import Shard, footer_seal, set_aside
 from time_ray.data.shards import DIGEST_BYTES, SCHEMA, Row, framed, write_shard
 
@@ -52,6 +53,7 @@ class Card(Section):
     splits: dict[str, SplitInfo]
     digest: str
     source: str = ""
+    decoding: Annotated[int, Field(description="the rules of decoding that `digest` knows")] = 1
     seal: Annotated[str, Field(description="SHA-256 of all other fields")] = ""
 
 
@@ -259,7 +261,7 @@ def seal_card(folder: str, filesystem: pa.fs.FileSystem, card: Card) -> Card:
     for name, info in card.splits.items():
         footers = tuple(footer_seal(filesystem, f"{folder}/{shard}") for shard in info.shards)
         splits[name] = info.model_copy(update={"footers": footers})
-    card = card.model_copy(update={"splits": splits})
+    card = card.model_copy(update={"splits": splits, "decoding": DECODING})
     return card.model_copy(update={"seal": _seal(card.model_dump(mode="json"))})
 
 

@@ -23,7 +23,7 @@ from time_ray.whole_files import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # bump when the same bytes would become other squares
+VERSION = 2  # bump when the same bytes would become other squares
 SHARE_OF_FREE = 0.5  # of the free space of the disk may be taken
 DRAFT_SECONDS = 3600.0  # a draft this old is of a process that was killed
 CHECKSUM_BYTES = 4

@@ -1,37 +1,25 @@
-"""Images: decoded, cut to the model's size, and kept where they are small."""
+"""Images of a split: decoded, cut to the model's size, and kept where they are small."""
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from io import BytesIO
 from threading import Lock
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from time_ray.core.errors import CellError
 from time_ray.data.dataset import Split
+from time_ray.data.decoding import decode
 
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a process
 KEPT_BYTES = 256 * 1024**2  # in one split
-
-
-def decode(data: bytes) -> Image.Image:
-    """The image in RGB. Raises ValueError, saying why, if the bytes are not a whole image."""
-    try:
-        return Image.open(BytesIO(data), formats=FORMATS).convert("RGB")
-    except UnidentifiedImageError as error:
-        msg = f"none of {', '.join(FORMATS)}"
-        raise ValueError(msg) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
 
 
 def fit(image: Image.Image, size: int) -> Image.Image:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from time_ray.data.decoding import DECODING, is_plain
+
 GROUP_BYTES = 256 * 1024  # a random access reads one row group: small ones waste little
 GROUP_ROWS = 256
 DIGEST_BYTES = 32  # of one row
@@ -32,9 +34,10 @@ class Row(NamedTuple):
 
 
 def row_digest(row: Row) -> bytes:
-    """Names what a row holds (its key aside): 32 bytes."""
+    """Names what a row holds (its key aside), and what its image is decoded to: 32 bytes."""
     captions = [caption.encode() for caption in row.captions]
-    return hashlib.sha256(framed(b"row", row.image, str(row.label).encode(), *captions)).digest()
+    kind = b"row" if is_plain(row.image) else f"row decoded by {DECODING}".encode()
+    return hashlib.sha256(framed(kind, row.image, str(row.label).encode(), *captions)).digest()
 
 
 def framed(*parts: bytes) -> bytes:

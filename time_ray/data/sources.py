@@ -17,13 +17,15 @@ from pyarrow import fs
 from time_ray.core.errors import UserError
 from time_ray.core.scoring import WHOLE
 from time_ray.data import mini
-from time_ray.data.dataset import CARD, Dataset
+from time_ray.data.dataset import CARD, Dataset, content_digest
+from time_ray.data.decoding import DECODING
 from time_ray.data.importers.folder_files import file_stamp
 from time_ray.data.importers.pipeline import RULES, WORK
 from time_ray.data.importers.registry import Importer, named_where_it_fails, recognised
 from time_ray.data.importers.samples import readable
 from time_ray.data.mini.world import WORLD
 from time_ray.data.shard_reader import set_aside
+from time_ray.data.shards import row_digest
 from time_ray.data.subset import lacks
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
@@ -135,7 +137,7 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
     cards = [root] if (root / CARD).is_file() else sorted(path.parent for path in root.glob(f"*/{CARD}"))
     if cards:
         local = fs.LocalFileSystem()
-        return [_from_card(folder.as_posix(), local) for folder in cards]
+        return [_from_card(folder.as_posix(), local, cache, filesystem) for folder in cards]
     importer = recognised(str(root))
     if importer is None:
         raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
@@ -153,16 +155,19 @@ def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSys
             importer.load(str(root), Path(target))
         else:
             _placed(target, filesystem, lambda folder: importer.load(str(root), folder))
-    return _from_card(target, filesystem, is_copy=True)
+    return _from_card(target, filesystem, cache, filesystem, is_copy=True)
 
 
-def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False) -> DatasetRef:
-    card = Dataset.open(folder, filesystem).card
+def _from_card(
+    folder: str, filesystem: fs.FileSystem, cache: str, cache_files: fs.FileSystem, *, is_copy: bool = False
+) -> DatasetRef:
+    dataset = Dataset.open(folder, filesystem)
+    card = dataset.card
     rows = {name: split.rows for name, split in card.splits.items()}
     return DatasetRef(
         card.name,
         card.classes,
-        card.digest,
+        _content_key(dataset, cache, cache_files),
         folder,
         filesystem,
         is_copy,
@@ -170,6 +175,27 @@ def _from_card(folder: str, filesystem: fs.FileSystem, *, is_copy: bool = False)
         lacks(card, WHOLE),
         rows.get("train", 0) > 0,
     )
+
+
+def _content_key(dataset: Dataset, cache: str, filesystem: fs.FileSystem) -> str:
+    """The digest of what the dataset's images are decoded to.
+
+    A dataset written under older rules of decoding is read once to know: its digest is another only if one of its
+    images is decoded otherwise since. The answer is kept in the cache.
+    """
+    card = dataset.card
+    if card.decoding == DECODING:
+        return card.digest
+    path = f"{cache}/decoding-{DECODING}/{card.digest}"
+    if filesystem.get_file_info(path).type == fs.FileType.File:
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read()).decode()
+    digests = {name: map(row_digest, dataset.split(name).rows()) for name in card.splits}
+    key = content_digest(card.kind, card.classes, card.templates, digests)
+    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(key.encode())
+    return key
 
 
 def _import_key(importer: Importer, root: Path) -> str:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
-from time_ray.data.images import FORMATS
+from time_ray.data.decoding import FORMATS
 from time_ray.data.importers.imagefolder import SUFFIXES, import_imagefolder
 from time_ray.data.importers.sample_faults import noted, read_report
 

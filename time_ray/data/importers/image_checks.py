@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from time_ray.data.images import decode
+from time_ray.data.decoding import UnknownDepthError, decode
 
 MAX_BYTES = 256 * 1024**2  # of one encoded image
 
@@ -31,11 +31,16 @@ def image_fault(data: bytes) -> ImageFault | None:
     except Image.DecompressionBombWarning as error:
         return ImageFault("image too large", str(error))
     except Exception as error:  # noqa: BLE001 - what a damaged file leads a decoder to raise is anybody's guess
-        is_bomb = isinstance(error.__cause__, Image.DecompressionBombError)
-        return ImageFault("image too large" if is_bomb else "unreadable image", str(error) or type(error).__name__)
+        return ImageFault(_kind(error), str(error) or type(error).__name__)
     if any(data.startswith(start) and not is_whole(data) for start, is_whole in _ENDS.items()):
         return ImageFault("truncated image", "its end is missing")
     return None
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error.__cause__, Image.DecompressionBombError):
+        return "image too large"
+    return "unknown depth" if isinstance(error, UnknownDepthError) else "unreadable image"
 
 
 @contextmanager

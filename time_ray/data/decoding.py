@@ -1,0 +1,102 @@
+"""Decoding: encoded bytes become an image in RGB, by the same rules wherever images are checked, shown or learned."""
+
+import struct
+from collections.abc import Mapping
+from io import BytesIO
+from types import MappingProxyType
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+DECODING = 2  # raise it when the same bytes would become other pixels; and see `is_plain`
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
+DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
+PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # one is in a PNG that has EXIF data
+BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of TIFF, and of EXIF
+TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+
+
+class UnknownDepthError(ValueError):
+    """The image has numbers of which nobody says what is white."""
+
+
+def decode(data: bytes) -> Image.Image:
+    """The image in RGB, as a viewer shows it: turned as its EXIF says, transparent parts white, 8 bit a channel.
+
+    Raises ValueError, saying why, if the bytes are not a whole image, and UnknownDepthError for 32-bit and float ones.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        image.load()
+    except UnidentifiedImageError as error:
+        msg = f"none of {', '.join(FORMATS)}"
+        raise ValueError(msg) from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
+    return _on_white(_upright(_in_8_bit(image)))
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether `decode` gives what it gave before it knew transparency, depth and orientation: no more than RGB.
+
+    So do bytes that are no image.
+    """
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        is_turned = (image.format != "PNG" or any(mark in data for mark in PNG_EXIF)) and _orientation(image) in TURNS
+        if not is_turned and not image.has_transparency_data and not image.mode.startswith(DEEP):
+            return True
+        return decode(data).tobytes() == image.convert("RGB").tobytes()
+    except Exception:  # noqa: BLE001 - what a damaged file leads a decoder to raise is anybody's guess
+        return True
+
+
+def _in_8_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits by its upper 8, as Pillow itself reads colours of 16 bits."""
+    if not image.mode.startswith(DEEP):
+        return image
+    if (image.mode in {"I", "F"} and image.format not in {"PNG", "PPM"}) or image.mode == "F":
+        msg = f"grey of 32 bits or in fractions ({image.mode}), whose white is not known; save it with 8 or 16 bits"
+        raise UnknownDepthError(msg)
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> _bits(image) - 8).astype(np.uint8))
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    grey.info.update({name: value for name, value in image.info.items() if name != "transparency"})
+    return grey
+
+
+def _bits(image: Image.Image) -> int:
+    """Of a grey value: 16, or what a TIFF says."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(BITS_PER_SAMPLE, (16,))[0])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation in the EXIF data of a loaded image; 1, upright, where they say nothing or make no sense."""
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return 1
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
