@@ -145,3 +145,15 @@ def test_a_data_set_of_older_rules_has_another_key_only_if_it_is_decoded_otherwi
         old = write("old")
     assert (old == new) == (not has_alpha)
     assert [find(str(tmp_path / "old"), "evaluation", cache, LOCAL)[0].key for _ in range(2)] == [new, new]
+
+
+def test_what_is_not_read_is_said_when_it_is_imported(pets: Path, cache: str, caplog: pytest.LogCaptureFixture) -> None:
+    (pets / "ant/.DS_Store").touch()
+    (pets / "ant/0.heic").touch()
+    for _ in range(2):
+        find(str(pets), "adaptation", cache, LOCAL)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"{pets}: 1 × hidden or system file or folder, not read",
+        f"{pets}: 1 × file ending in .heic, not read",
+    ]

@@ -5,6 +5,7 @@ a folder of such folders, or whatever an importer recognises: then it is importe
 """
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -22,11 +23,14 @@ from time_ray.data.decoding import DECODING
 from time_ray.data.importers.folder_files import file_stamp
 from time_ray.data.importers.pipeline import RULES, WORK
 from time_ray.data.importers.registry import Importer, named_where_it_fails, recognised
+from time_ray.data.importers.sample_faults import noted, read_report
 from time_ray.data.importers.samples import readable
 from time_ray.data.mini.world import WORLD
 from time_ray.data.shard_reader import set_aside
 from time_ray.data.shards import row_digest
 from time_ray.data.subset import lacks
+
+log = logging.getLogger(__name__)
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
 MINI = "mini"
@@ -152,10 +156,17 @@ def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSys
     if not _is_whole(target, filesystem):
         if isinstance(filesystem, fs.LocalFileSystem):
             Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
-            importer.load(str(root), Path(target))
+            _load(importer, root, Path(target))
         else:
-            _placed(target, filesystem, lambda folder: importer.load(str(root), folder))
+            _placed(target, filesystem, lambda folder: _load(importer, root, folder))
     return _from_card(target, filesystem, cache, filesystem, is_copy=True)
+
+
+def _load(importer: Importer, root: Path, folder: Path) -> None:
+    """The dataset is in the folder, and what of the root was not read is said."""
+    importer.load(str(root), folder)
+    for kind, number in noted(read_report(folder)).items():
+        log.warning("%s: %d × %s", readable(str(root)), number, kind)
 
 
 def _from_card(

@@ -9,7 +9,9 @@ from pictures import picture
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
-from time_ray.data.importers.parquet import import_parquet
+from time_ray.data.importers.parquet import import_parquet, parquet_files
+from time_ray.data.importers.registry import IMPORTERS, recognised
+from time_ray.data.importers.sample_faults import noted, read_report
 
 
 @pytest.fixture
@@ -106,3 +108,54 @@ def test_only_test_files_are_not_enough(root: Path, tmp_path: Path):
     save(root / "test.parquet", image=[picture(0)], caption=["x"])
     with pytest.raises(UserError, match="only test files"):
         import_parquet(root, tmp_path / "out")
+
+
+def hub(*names: str) -> dict[str, str]:
+    return {"huggingface": json.dumps({"info": {"features": {"label": {"names": names}}}})}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("pets/train", "fruit/train"), ("train", "test"), ("train-0", "train-1")]
+)
+@pytest.mark.parametrize("other", [hub("apple", "pear"), hub("bee", "ant"), hub("ant"), None])
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_files_of_other_class_names_are_refused(
+    root: Path, tmp_path: Path, first: str, second: str, other: dict[str, str] | None, is_listed: bool
+):
+    for name, metadata in ((first, hub("ant", "bee")), (second, other)):
+        save(root / f"{name}.parquet", metadata, image=[picture(0), picture(1)], label=[0, 1])
+    if is_listed:
+        (root / "classes.json").write_text('["ant", "bee"]')
+    with pytest.raises(UserError, match=r"class names of its files differ .* one at a time") as caught:
+        import_parquet(root, tmp_path / "out")
+    assert len(caught.value.faults) == 1
+    assert recognised(str(root)) is IMPORTERS["parquet"]
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        (("TRAIN", "Validation"), (2, 2)),
+        (("train", "validation", "test"), (2, 2)),
+        (("test_v2/train", "test_v2/dev"), (2, 2)),
+        (("training/0", "Eval/0"), (2, 2)),
+    ],
+)
+def test_splits_are_told_as_in_folders(root: Path, tmp_path: Path, files: tuple[str, ...], rows: tuple[int, int]):
+    for name in files:
+        save(root / f"{name}.parquet", hub("ant", "bee"), image=[picture(0), picture(1)], label=[0, 1])
+    (root / ".cache").mkdir()
+    (root / ".cache/x.parquet").write_bytes(b"")
+    (root / "README.md").write_text("")
+    card = import_parquet(root, tmp_path / "out")
+    assert (card.splits["train"].rows, card.splits["test"].rows) == rows
+    said = set(noted(read_report(tmp_path / "out")))
+    assert {"hidden or system file or folder, not read", "file ending in .md, not read"} <= said
+    assert any("validation split" in kind for kind in said) == any("alid" in name or "dev" in name for name in files)
+
+
+def test_files_behind_links_are_read_and_seen(root: Path, tmp_path: Path):
+    save(tmp_path / "real/x.parquet", hub("ant"), image=[picture(i) for i in range(5)], label=[0] * 5)
+    (root / "data").symlink_to(tmp_path / "real")
+    assert import_parquet(root, tmp_path / "out").splits["train"].rows == 4
+    assert parquet_files(root) == [root / "data/x.parquet"]

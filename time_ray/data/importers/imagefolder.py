@@ -153,7 +153,7 @@ def _notes(root: Path, found: FolderFiles, used: Iterable[Path]) -> list[SampleF
     """What is said of all that is not read."""
     where, read = readable(str(root)), set(used)
     dead = [path for path in found.files if path not in read and not path.exists()]
-    rest = [path for path in found.files if path not in read and path not in dead]
+    rest = [path for path in found.files if path not in read and path.exists()]
     loose = [path for path in rest if path.suffix.lower() in SUFFIXES]
     others = [path for path in rest if path.suffix.lower() not in SUFFIXES]
     kinds = {

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -16,14 +16,16 @@ from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
 from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.folder_files import files_below, is_hidden
+from time_ray.data.importers.imagefolder import SPLIT_NAMES, SUFFIXES
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
-from time_ray.data.importers.sample_faults import SampleFault
+from time_ray.data.importers.sample_faults import SampleFault, note, notes_on
 from time_ray.data.importers.samples import PART_SAMPLES, readable
 from time_ray.data.shards import Row
 
 CLASSES = "classes.json"
+ENDING = ".parquet"
+SHOWN = 4  # class names of a file
 BATCH = 64  # rows in memory at a time
-TEST_WORDS = frozenset({"test", "val", "valid", "validation"})
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class _ParquetFolder:
     root: Path
     splits: Mapping[str, Sequence[Path]]
     classes: tuple[str, ...] | None
+    notes: tuple[SampleFault, ...] = ()
 
     def number(self, label: Any) -> int | None:
         """The class of a label: -1 for none, None if it is outside the class list."""
@@ -106,8 +109,12 @@ class _Part:
 
 
 def has_parquet_files(source: str) -> bool:
-    """Whether it is a folder in which Parquet files lie."""
-    return any(not is_hidden(path.name) for path in Path(source).glob("*.parquet"))
+    """Whether it is a folder in which Parquet files lie, or one in whose folders they lie, and no images."""
+    if any(not is_hidden(path.name) for path in Path(source).glob(f"*{ENDING}")):
+        return True
+    if not any(Path(source).glob(f"*/*{ENDING}")):
+        return False
+    return not any(path.suffix.lower() in SUFFIXES for path in files_below(Path(source)).files)
 
 
 def parquet_files(root: str | Path) -> list[Path]:
@@ -120,12 +127,15 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
     """Write the Parquet files under root as a dataset named after it.
 
     Columns: `image` (bytes, or a struct with `bytes`), `captions` or `caption`, and `label` (a number or a name);
-    captions or labels may be missing. Class names come from classes.json (a list), from Hugging Face metadata, or
-    from labels that are names. Files whose path says test or val are for testing; without any, every fifth row of a
-    class is. Every image is decoded once. Bad rows are left out, and named in the report.
+    captions or labels may be missing. Class names come from classes.json (a list), from Hugging Face metadata, which
+    must be the same in all files, or from labels that are names. Splits are told by the words of paths, as in
+    SPLIT_NAMES: a validation split is for testing where there is no test split, and is not read where there is one.
+    Without either, every fifth row of a class is for testing. Every image is decoded once. Bad rows are left out, and
+    named in the report.
 
     Raises:
-        UserError: no readable Parquet files, none to learn from, or odd class names; with every bad sample if `strict`.
+        UserError: no readable Parquet files, none to learn from, odd class names or several lists of them; with every
+            bad sample if `strict`.
         StoreError: as import_parts does.
 
     """
@@ -141,21 +151,19 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
             ("train", "test") if classes or source.splits["test"] else ("train",),
         ),
         list(_parts(source)),
-        [],
+        source.notes,
         **settings,
     )
 
 
 def _read_folder(root: Path) -> _ParquetFolder:
-    paths = _tables(root)
+    found = files_below(root)
+    paths = [path for path in found.files if path.suffix == ENDING]
     if not paths:
         msg = f"{root}: no Parquet files here; correct the path"
         raise UserError(msg)
     UserError.unless_none(fault for path in paths for fault in _file_faults(path))
-    splits: dict[str, list[Path]] = {"train": [], "test": []}
-    for path in paths:
-        words = re.split("[^a-z]+", path.relative_to(root).as_posix().lower())
-        splits["train" if TEST_WORDS.isdisjoint(words) else "test"].append(path)
+    splits, notes = _splits(root, paths)
     classes = _classes(root, paths)
     if not splits["train"]:
         msg = f"{root}: only test files, no training files; add some"
@@ -165,11 +173,41 @@ def _read_folder(root: Path) -> _ParquetFolder:
         for name, count in Counter(classes or ()).items()
         if count > 1
     )
-    return _ParquetFolder(root, splits, None if classes is None else tuple(classes))
+    read = {*paths, root / CLASSES}
+    others = [path for path in found.files if path not in read]
+    notes += notes_on(readable(str(root)), hidden=_names(root, found.hidden), others=_names(root, others))
+    return _ParquetFolder(root, splits, None if classes is None else tuple(classes), tuple(notes))
+
+
+def _names(root: Path, paths: Iterable[Path]) -> list[str]:
+    return [readable(str(path.relative_to(root))) for path in paths]
 
 
 def _tables(root: Path) -> list[Path]:
-    return [path for path in files_below(root).files if path.suffix == ".parquet"]
+    return [path for path in files_below(root).files if path.suffix == ENDING]
+
+
+def _splits(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[SampleFault]]:
+    """The files of each split, and a note on those of a validation split."""
+    splits: dict[str, list[Path]] = {split: [] for split in SPLIT_NAMES}
+    for path in paths:
+        splits[_split_of(path.relative_to(root))].append(path)
+    validation = splits.pop("validation")
+    if not validation:
+        return splits, []
+    use = "not read, as there is a test split" if splits["test"] else "used as the test split"
+    splits["test"] = splits["test"] or validation
+    return splits, [note(f"file of a validation split, {use}", readable(str(root)), _names(root, validation))]
+
+
+def _split_of(path: Path) -> str:
+    """The split whose name is a word of the file's name, or else of the nearest folder's; train where none is."""
+    for name in reversed(path.parts):
+        words = set(re.split("[^a-z]+", name.lower()))
+        for split, names in SPLIT_NAMES.items():
+            if words & names:
+                return split
+    return "train"
 
 
 def _file_faults(path: Path) -> Iterator[str]:
@@ -186,13 +224,30 @@ def _file_faults(path: Path) -> Iterator[str]:
 
 def _classes(root: Path, paths: Sequence[Path]) -> list[str] | None:
     listed = root / CLASSES
+    names = _same_names(root, paths)
     if listed.is_file():
         return _listed(listed)
-    names = _hub_names(paths[0])
     if names is None:
         labels = (row.get("label") for path in paths for run in _runs(path) for row in _rows(run, images=False))
         names = sorted({label for label in labels if isinstance(label, str)})
     return names or None
+
+
+def _same_names(root: Path, paths: Sequence[Path]) -> list[str] | None:
+    """The class names in the metadata of the files; None if there are none. Raises UserError if they differ."""
+    files: dict[tuple[str, ...] | None, list[Path]] = {}
+    for path in paths:
+        names = _hub_names(path)
+        files.setdefault(None if names is None else tuple(names), []).append(path)
+    if len(files) > 1:
+        kinds = "; ".join(f"{some[0].relative_to(root)}: {_shown(names)}" for names, some in files.items())
+        raise UserError(f"{root}: the class names of its files differ ({kinds}); import them one at a time")
+    same = next(iter(files))
+    return None if same is None else list(same)
+
+
+def _shown(names: Sequence[str] | None) -> str:
+    return "none" if names is None else f"{len(names)}, such as {', '.join(names[:SHOWN])}"
 
 
 def _hub_names(path: Path) -> list[str] | None:
