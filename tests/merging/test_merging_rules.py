@@ -110,6 +110,27 @@ def test_listed_weights_are_normalised_and_counted():
         merged(*world(4), "average", weights=[1, 3])
 
 
+def test_weights_and_scalings_by_layer():
+    base = {"visual.a": vector(6, 0), "visual.b": vector(6, 1), "c": vector(6, 2)}
+    experts = [{name: value + vector(6, 10 * i) for name, value in base.items()} for i in (1, 2)]
+    shares = {"visual.a": [1, 3], "*.b": [1, 0], "*": None}
+    found = merge(base, experts, "average", weights=shares)
+    assert torch.allclose(found["visual.a"], 0.25 * experts[0]["visual.a"] + 0.75 * experts[1]["visual.a"])
+    assert torch.equal(found["visual.b"], experts[0]["visual.b"])
+    assert torch.allclose(found["c"], (experts[0]["c"] + experts[1]["c"]) / 2)
+    moved = merge(base, experts, "task_arithmetic", scaling={"visual.a": 0.0, "visual.*": 0.3, "*": None})
+    total = {name: experts[0][name] + experts[1][name] - 2 * base[name] for name in base}
+    assert torch.equal(moved["visual.a"], base["visual.a"])
+    assert torch.allclose(moved["visual.b"], base["visual.b"] + 0.3 * total["visual.b"])
+    assert torch.allclose(moved["c"], base["c"] + 0.5 * total["c"])
+    with pytest.raises(
+        MergeError, match=r"scaling is \{'visual\.\*': 0\.3\}; give a number, .*'\*': the value of all other"
+    ):
+        merge(base, experts, "ties", scaling={"visual.*": 0.3})
+    with pytest.raises(MergeError, match="average: 3 weights for 2 experts"):
+        merge(base, experts, "average", weights={"c": [1, 0, 0], "*": [1, 0]})
+
+
 def test_task_arithmetic():
     base, experts = world()
     vectors = experts - base

@@ -6,11 +6,13 @@ Model soups (arXiv:2203.05482); the schedules are those of TIME (arXiv:2412.0671
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count as naturals
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from time_ray.merging.pieces import State
+from time_ray.merging.parameters import are_pairs, of_layer
+from time_ray.merging.pieces import Piece, State
 from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, weight_faults
 
 POWERS = {"linear": 1.0, "sqrt": 0.5, "quadratic": 2.0, "cubic": 3.0, "fifth": 5.0, "tenth": 10.0}
@@ -103,10 +105,42 @@ class ReversedAverage(Rule):
         return merged
 
 
-def average(weights: str | list[float] | None = None, weight: float | None = None) -> Rule:
+class LayeredAverage(Rule):
+    """An average with other weights for each of some patterns of names."""
+
+    def __init__(self, rules: Sequence[tuple[str, Rule]]) -> None:
+        self.rules = rules
+        self.carries = all(rule.carries for _, rule in rules)
+
+    def rule_of(self, piece: Piece) -> Rule:
+        """The rule of a tensor."""
+        found: Rule = of_layer(self.rules, piece.name)
+        return found
+
+    def add(self, state: State | None, new: ExpertPiece) -> State:
+        """State: that of the tensor's rule."""
+        return self.rule_of(new.piece).add(state, new)
+
+    def finish(self, state: State, context: FinishContext) -> Tensor:
+        """What the tensor's rule makes of it."""
+        return self.rule_of(context.piece).finish(state, context)
+
+    def faults(self, num_experts: int) -> Iterator[str]:
+        """Those of all rules, each once."""
+        yield from dict.fromkeys(fault for _, rule in self.rules for fault in rule.faults(num_experts))
+
+
+def average(weights: Any = None, weight: float | None = None) -> Rule:
     """The rule for these parameters of `average`."""
     if weight is not None:
         return PairAverage(weight)
+    if are_pairs(weights):
+        return LayeredAverage([(pattern, weighted(one)) for pattern, one in weights])
+    return weighted(weights)
+
+
+def weighted(weights: str | list[float] | None) -> Rule:
+    """The average with these weights in every tensor."""
     if weights is None:
         return Average()
     if isinstance(weights, list):

@@ -13,7 +13,7 @@ class Consensus(VectorRule):
     """λ Σ τ_i where at least `min_agree` experts have |τ_i| > mask_scale · |Σ τ − τ_i|."""
 
     def __init__(
-        self, scaling: float | None, factors: Mapping[str, float] | None, min_agree: int, mask_scale: float
+        self, scaling: float | None, factors: Mapping[str, float | None] | None, min_agree: int, mask_scale: float
     ) -> None:
         super().__init__(scaling, factors)
         self.min_agree = min_agree

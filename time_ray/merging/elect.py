@@ -23,7 +23,7 @@ class Elect(VectorRule):
     """
 
     def __init__(
-        self, scaling: float | None, factors: Mapping[str, float] | None, sparsify: Sparsifier, aggregate: str
+        self, scaling: float | None, factors: Mapping[str, float | None] | None, sparsify: Sparsifier, aggregate: str
     ) -> None:
         """`aggregate`: mean (over what is not 0), sum or max."""
         super().__init__(scaling, factors)

@@ -14,7 +14,7 @@ from time_ray.merging.rule import ExpertPiece, FinishContext, VectorRule
 class IsoC(VectorRule):
     """λ · mean(σ) · U Vᵀ of Σ τ = U diag(σ) Vᵀ for matrices; λ · mean τ elsewhere."""
 
-    def __init__(self, scaling: float | None, factors: Mapping[str, float] | None, which: str) -> None:
+    def __init__(self, scaling: float | None, factors: Mapping[str, float | None] | None, which: str) -> None:
         """`which` matrices: `all` as the authors have it, or `linear` layers (then 0-d tensors are averaged)."""
         super().__init__(scaling, factors)
         self.matrices: MatricesOf = {"all": every_matrix, "linear": linear_layers}[which]

@@ -3,7 +3,8 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from time_ray.merging.errors import MergeError
@@ -56,6 +57,39 @@ def number(default: float | None, low: float = -math.inf, high: float = math.inf
     allowed = f"a number from {low:g} to {high:g}" if math.isfinite(high) else bounds
     edges = [float(edge) for edge in (low, high) if math.isfinite(edge)]
     return Parameter(default, f"{allowed}, or null ({null})" if null else allowed, canonical, edges)
+
+
+def by_layer(parameter: Parameter) -> Parameter:
+    """The same for all tensors, or a mapping from patterns of names to values: the first that matches counts.
+
+    A mapping has the pattern `*`, so that every tensor has a value. Its canonical form is a list of pairs, as JSON may
+    lose the order of a mapping.
+    """
+
+    def canonical(value: Any) -> Any:
+        pairs = list(value.items()) if isinstance(value, Mapping) else value
+        if not are_pairs(pairs):
+            return parameter.canonical(value)
+        if not any(pattern == "*" for pattern, _ in pairs):
+            raise Unfit
+        return [[pattern, parameter.canonical(one)] for pattern, one in pairs]
+
+    allowed = f"{parameter.allowed}, or {{PATTERN: such a value, ..., '*': the value of all other tensors}}"
+    return replace(parameter, allowed=allowed, canonical=canonical)
+
+
+def are_pairs(value: object) -> bool:
+    """Whether a value has a part for each pattern of names."""
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value)
+    )
+
+
+def of_layer(pairs: Iterable[Sequence[Any]], name: str) -> Any:
+    """The value of the first pattern that matches a tensor's name."""
+    return next(value for pattern, value in pairs if fnmatchcase(name, pattern))
 
 
 def fraction(default: float | None, *, null: str = "") -> Parameter:

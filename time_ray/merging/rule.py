@@ -95,16 +95,15 @@ def weight_faults(num_experts: int) -> Iterator[str]:
 class VectorRule(Rule):
     """A rule on task vectors: result = base + factor · merged vector."""
 
-    def __init__(self, scaling: float | None, factors: Mapping[str, float] | None) -> None:
-        """`scaling` None is 1 / number of experts; `factors` (LiNeS, by tensor) replace it."""
+    def __init__(self, scaling: float | None, factors: Mapping[str, float | None] | None) -> None:
+        """`scaling` None is 1 / number of experts; `factors` (by tensor) replace it, with the same meaning of None."""
         self.scaling = scaling
         self.factors = factors
 
     def factor(self, piece: Piece, num_experts: int) -> float:
         """The factor of the merged vector in this piece."""
-        if self.factors is not None:
-            return self.factors[piece.name]
-        return 1.0 / num_experts if self.scaling is None else self.scaling
+        scaling = self.scaling if self.factors is None else self.factors[piece.name]
+        return 1.0 / num_experts if scaling is None else scaling
 
     def finish(self, state: State, context: FinishContext) -> Tensor:
         """The base moved by the scaled merged vector."""

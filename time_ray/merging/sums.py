@@ -17,7 +17,10 @@ class Sum(VectorRule):
     """λ Σ τ̂_i."""
 
     def __init__(
-        self, scaling: float | None, factors: Mapping[str, float] | None = None, sparsify: Sparsifier | None = None
+        self,
+        scaling: float | None,
+        factors: Mapping[str, float | None] | None = None,
+        sparsify: Sparsifier | None = None,
     ) -> None:
         """`sparsify` is done to each expert's vector first."""
         super().__init__(scaling, factors)

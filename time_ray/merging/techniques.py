@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Any
 from time_ray.merging.declaration import Technique, TechniqueLike, Use
 from time_ray.merging.errors import MergeError
 from time_ray.merging.lines import has_own_alpha, layer_factors
-from time_ray.merging.parameters import Parameter, choice, flag, fraction, lines, nearest, number, weights, whole
+from time_ray.merging.parameters import (
+    Parameter,
+    are_pairs,
+    by_layer,
+    choice,
+    flag,
+    fraction,
+    lines,
+    nearest,
+    number,
+    of_layer,
+    weights,
+    whole,
+)
 
 if TYPE_CHECKING:
     from time_ray.merging.rule import Rule, VectorRule
@@ -17,8 +30,8 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, Any]
 Build = Callable[[Params, Sequence[str]], "VectorRule"]
-SCALING = {"scaling": number(1.0), "lines": lines()}
-SCALING_SUM = {"scaling": number(None, null="1 / number of experts"), "lines": lines()}
+SCALING = {"scaling": by_layer(number(1.0)), "lines": lines()}
+SCALING_SUM = {"scaling": by_layer(number(None, null="1 / number of experts")), "lines": lines()}
 AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
 WEIGHT = {"weight": fraction(None, null="equal shares; 0.5 for two")}
 DROP = {"drop": fraction(0.7), "seed": whole(0, 0)}
@@ -34,9 +47,13 @@ KEEP: dict[str, Parameter] = {
 }
 
 
-def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float] | None]:
+def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float | None] | None]:
     """The scaling of merged task vectors, and the factors that replace it."""
-    return p["scaling"], layer_factors(names, p["lines"]) if p["lines"] else None
+    if p["lines"]:
+        return None, layer_factors(names, p["lines"])
+    if are_pairs(p["scaling"]):
+        return None, {name: of_layer(p["scaling"], name) for name in names}
+    return p["scaling"], None
 
 
 def fixed_alpha(p: Params) -> bool:
@@ -175,7 +192,7 @@ ROWS = (
         name="average",
         rule="θ = Σ w_i θ_i / Σ w_i, equal, listed or by a recency schedule",
         paper="https://arxiv.org/abs/2203.05482",
-        parameters={"weights": weights(), **WEIGHT},
+        parameters={"weights": by_layer(weights()), **WEIGHT},
         build=average,
         state="1 (all experts for reverse_ schedules but reverse_exp)",
         elementwise=True,
@@ -183,7 +200,13 @@ ROWS = (
         faithful=True,
         alone=True,
         takes_weight=True,
-        examples=({"weights": "linear"}, {"weights": "exp"}, {"weights": "reverse_sqrt"}, {"weights": "reverse_exp"}),
+        examples=(
+            {"weights": "linear"},
+            {"weights": "exp"},
+            {"weights": {"visual.*": "exp", "*": None}},
+            {"weights": "reverse_sqrt"},
+            {"weights": "reverse_exp"},
+        ),
     ),
     Technique(
         name="slerp",
@@ -206,7 +229,11 @@ ROWS = (
         state="1",
         elementwise=lambda p: not p["keep_norm"] and fixed_alpha(p),
         faithful=lambda p: p["scaling"] is None and not p["lines"],
-        examples=({"keep_norm": True}, {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}}),
+        examples=(
+            {"keep_norm": True},
+            {"scaling": {"visual.*": 0.3, "*": None}},
+            {"lines": {"alpha": 0.2, "beta": 0.8, "curve": "sqrt"}},
+        ),
         idle=replaced,
         same_as=lambda p: None if p["keep_norm"] or p["lines"] or p["scaling"] is not None else "average",
         version=2,
