@@ -1,3 +1,4 @@
+import json
 import re
 import shlex
 import types
@@ -104,6 +105,26 @@ def check_typed(words: list[str]) -> None:
     assert not getattr(command, "commands", {}) or set(words) <= known, f"no such command: {words}"
     given = {word.partition("=")[0] for word in words if word.startswith("-")}
     assert given <= {*known, "-h", "--help"}, f"{command.name}: {given - known}"
+
+
+def test_the_plan_in_the_readme_is_the_plan(time_ray: Callable[..., Any], tmp_path: Path) -> None:
+    (shown,) = re.findall(r"^\$ time-ray plan experiments/paper_grid.yaml\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    done = time_ray("plan", ROOT / "experiments/paper_grid.yaml", f"storage={tmp_path}")
+
+    def rows(text: str) -> list[list[str]]:
+        return [line.split() for line in text.splitlines() if line.strip() and "on this machine" not in line]
+
+    assert rows(shown) == rows(done.out)
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "budget"])
+def test_docs_name_the_keys_that_programs_get(
+    command: str, time_ray: Callable[..., Any], new_experiment: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = json.loads(time_ray(command, new_experiment(tmp_path), "-f", "json").out)
+    (entry,) = re.findall(rf"^- `{command}`: .*(?:\n  .*)*", page("command-line"), re.MULTILINE)
+    first = found[0] if isinstance(found, list) else found
+    assert set(first) <= set(re.findall(r"`(\w+)`", entry))
 
 
 def test_docs_name_every_column_of_best() -> None:
