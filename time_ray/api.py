@@ -158,10 +158,16 @@ def best(opened: Opened, by: str = "gm") -> Ranking:
 
 
 def register(opened: Opened, ranked: Ranking) -> str:
-    """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI."""
-    from time_ray.tracking.tracker import Tracker, register_best
+    """The winner's weights are in the MLflow registry under the alias `best-in-time`; returns their URI.
 
-    return register_best(Tracker(opened.study, opened.files), ranked.winner)
+    Raises:
+        StoreError: MLflow does not answer, or refuses.
+
+    """
+    from time_ray.tracking.tracker import Tracker, answering, register_best, tracking_uri
+
+    with answering(tracking_uri(opened.files)):
+        return register_best(Tracker(opened.study, opened.files), ranked.winner)
 
 
 def sync(opened: Opened) -> str | None:

@@ -10,11 +10,10 @@ import typer
 
 from time_ray import __version__
 from time_ray.commands import data, lists, store
+from time_ray.commands.explain import explained, summed_up
 from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, talk, technique_names
-from time_ray.core.errors import StoreError, UserError
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
-from time_ray.merging.errors import MergeError
 from time_ray.report import tables
 
 app = typer.Typer(
@@ -260,6 +259,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # whatever its encoding, no letter ends a command
     try:
         app()
+    except KeyboardInterrupt:  # typer takes one that comes within a command
+        sys.exit(130)
     except Exception as error:
         if os.environ.get("TIME_RAY_DEBUG"):
             raise
@@ -267,13 +268,7 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> int:
-    if isinstance(error, (UserError, MergeError)):
-        lines = error.faults
-    elif isinstance(error, StoreError):
-        lines = tuple(str(error).splitlines())
-    else:
-        text = " ".join(str(error).split())
-        lines = (f"{type(error).__name__}: {text} (time-ray --debug shows where; please report it)",)
-    for line in lines:
+    lines, status = explained(error)
+    for line in summed_up(lines):
         talk.print(f"error: {hidden(line)}")
-    return 2 if isinstance(error, (UserError, MergeError)) else 1
+    return status

@@ -42,6 +42,9 @@ def list_(
         tables.print_rows(rows_of_folder(folder), form)
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
 @app.command()
 def inspect(dataset: Reference, form: Form = "table") -> None:
     """Print what a dataset is: kind, classes, prompts, splits, and what its import left out."""
@@ -80,6 +83,8 @@ def sheet(
     ] = None,
 ) -> None:
     """Write a contact sheet of a dataset: a PNG with captions."""
+    if output.suffix.lower() not in PICTURES:
+        raise UserError(f"--output {output}: no picture is named so; give a name that ends in .png")
     from time_ray.data.contact_sheet import contact_sheet
     from time_ray.data.dataset import Dataset
 

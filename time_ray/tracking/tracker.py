@@ -11,14 +11,15 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
@@ -358,15 +359,38 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
 
 
 def experiment_id(uri: str, name: str) -> str | None:
-    """The id of an experiment, if it has been tracked."""
-    found = _client(uri).get_experiment_by_name(name)
+    """The id of an experiment, if it has been tracked. StoreError if MLflow does not answer."""
+    with answering(uri):
+        found = _client(uri).get_experiment_by_name(name)
     return str(found.experiment_id) if found else None
 
 
-def _client(uri: str) -> Any:
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """What MLflow or its database refuses while the block runs is a StoreError of one line."""
+    _settle()
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, ImportError) as error:
+        text = " ".join(str(error).split())
+        why = text if len(text) <= 200 else f"{text[:200]}..."
+        how = "see that it answers and is whole, then run the same command again; the results are in the store"
+        raise StoreError(f"MLflow at {hidden(uri)}: {hidden(why)}; {how}") from error
+
+
+def _settle() -> None:
+    """The environment holds what MLflow reads of it, some of it when it is imported."""
     for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)  # before MLflow is imported: some are read there
+        os.environ.setdefault(name, value)
     os.environ.update(past_proxies(os.environ))
+
+
+def _client(uri: str) -> Any:
+    _settle()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):

@@ -1,0 +1,181 @@
+"""What a person can mend is a line that says what to do, and nobody is asked to report it."""
+
+import errno
+import json
+import random
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from time_ray import cli
+from time_ray.clip.models import base_weights
+from time_ray.commands.explain import AGAIN, MANY, SHOWN, explained, kind_of, summed_up
+from time_ray.core.errors import UserError
+from time_ray.core.model import ModelSpec
+
+EXPERIMENT = {
+    "name": "tiny",
+    "init": "ft",
+    "deploy": "ft",
+    "technique": "average",
+    "model": "mini-tiny",
+    "budget": "2 steps",
+    "data": {"adaptation": "mini:chess", "evaluation": "mini:textures"},
+    "stream": {"tasks": 1},
+    "run": {"workers": 0},
+}
+LONG = "x" * 300
+TOO_LONG = "the name is too long; give a shorter one"
+NO_FOLDER = "is there already, and no folder; give another path, or remove it"
+PART_IS_FILE = "a part of the path is a file, not a folder; correct the path"
+NOT_THERE = "no such file or folder; correct the path"
+
+MISTAKES = [
+    (["plan", "e.yaml", f"data.adaptation={LONG}"], 2, TOO_LONG),
+    (["plan", "e.yaml", f"model={{name: mini-tiny, weights: {LONG}}}"], 2, TOO_LONG),
+    (["plan", "."], 2, "cannot be read: [Errno 21] Is a directory: '.'"),
+    (["plan", "deep.yaml"], 1, "the input is nested too deeply; make it flat"),
+    (["plan", "e.yaml", "stream.file=cut.json"], 2, "make it anew by time-ray stream"),
+    (["sweep", "e.yaml", "storage=e.yaml"], 2, "is not writable ("),
+    (["stream", "e.yaml", "--order", "random", "-o", "."], 2, "is a folder; give the path of a file"),
+    (["stream", "e.yaml", "--order", "random", "-o", "/proc/x/s.json"], 2, NOT_THERE),
+    (["stream", "e.yaml", "--order", "random", "-o", LONG], 2, TOO_LONG),
+    (["stream", "e.yaml", "--order", "random", "-o", "e.yaml/s.json"], 2, NO_FOLDER),
+    (["data", "inspect", "e.yaml"], 2, PART_IS_FILE),
+    (["data", "verify", LONG], 2, TOO_LONG),
+    (["data", "sheet", "mini:chess", "-o", "sheet.xyz"], 2, "give a name that ends in .png"),
+    (["data", "sheet", "mini:chess", "-o", "/proc/x.png"], 2, NOT_THERE),
+    (["merge", "e.yaml", "--base", "e.yaml", "-o", "m"], 2, "not a whole safetensors file"),
+    (["merge", LONG, "--base", LONG, "-o", "m"], 2, "cannot be read (File name too long)"),
+    (["store", "verify", LONG], 2, TOO_LONG),
+    (["ui", "damaged.yaml"], 1, "; see that it answers and is whole, then run the same command again"),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "expected"), MISTAKES, ids=[" ".join(row[0])[:60] for row in MISTAKES])
+def test_a_mistake_is_a_line_that_says_what_to_do(
+    time_ray: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    status: int,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("e.yaml").write_text(yaml.safe_dump(EXPERIMENT), encoding="utf-8")
+    Path("damaged.yaml").write_text(yaml.safe_dump({**EXPERIMENT, "storage": str(tmp_path)}), encoding="utf-8")
+    Path("mlflow.db").write_bytes(random.Random(0).randbytes(9000))
+    Path("deep.yaml").write_text("[" * 3000, encoding="utf-8")
+    Path("cut.json").write_text('["a+++b"', encoding="utf-8")
+    done = time_ray(*words)
+    lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == (2 if words[0] == "merge" else 1)  # there the base is at fault, too
+    assert all(expected in line for line in lines)
+    assert "please report" not in done.err
+    assert done.status == status
+
+
+def of_json() -> Exception:
+    try:
+        json.loads("{")
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+ERRORS: list[tuple[Exception, str]] = [
+    (OSError(errno.ENOSPC, "full", "/a/b"), f"/a/b: no space is left on the device; free some, {AGAIN}"),
+    (OSError(errno.EDQUOT, "full", "/a/b"), f"/a/b: the disk quota is used up; free some space, {AGAIN}"),
+    (PermissionError(errno.EACCES, "no", "/a/b"), "/a/b: permission denied; see to its rights, or give another path"),
+    (OSError(errno.EROFS, "no", "/a/b"), "/a/b: the file system is read-only; give another path"),
+    (
+        OSError(errno.EMFILE, "[Errno 24] Failed to open local file '/a/b'. Detail: many"),
+        f"/a/b: too many open files; raise the limit, as in ulimit -n 65536, {AGAIN}",
+    ),
+    (OSError(errno.EIO, "no"), f"the device or the network file system fails; see to it, {AGAIN}"),
+    (
+        ConnectionRefusedError(errno.ECONNREFUSED, "refused"),
+        f"no connection ([Errno 111] refused); see that the other side runs and can be reached, {AGAIN}",
+    ),
+    (MemoryError(), f"no memory is left (MemoryError); use a smaller model or batch, or another machine, {AGAIN}"),
+    (of_json(), "a file holds no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "a text is not in UTF-8 ('utf-8' codec can't decode"),
+    (ModuleNotFoundError("no x"), f"a package is missing or broken (no x); install it, {AGAIN}"),
+]
+
+
+@pytest.mark.parametrize(("error", "expected"), ERRORS)
+def test_what_the_system_or_a_library_refuses(error: Exception, expected: str) -> None:
+    (line,), status = explained(error)
+    assert line.startswith(expected)
+    assert status == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), sqlite3.Error("x"), RuntimeError("a\nb")])
+def test_a_bug_is_called_one(error: Exception) -> None:
+    (line,), status = explained(error)
+    assert line.startswith(f"{type(error).__name__}: ")
+    assert line.endswith("(time-ray --debug shows where; please report it)")
+    assert status == 1
+
+
+def test_ctrl_c_before_a_command_begins_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+
+
+def many(count: int) -> list[str]:
+    return [f"data/my photos/{i}.jpg: class 'a {i}': cannot be decoded ({'x' * i}); mend it" for i in range(count)]
+
+
+def test_many_of_a_kind_are_summed_up() -> None:
+    missing = [f"w.pt: block.{i}.weight: missing; m has [{i}, 4]" for i in range(30)]
+    others = ["e.yaml:3: seed: write a number", *missing]
+    told = list(summed_up([others[0], *many(200), *others[1:]]))
+    assert told == [
+        others[0],
+        *many(SHOWN),
+        f"... and {200 - SHOWN} more of this kind",
+        *others[1 : 1 + SHOWN],
+        f"... and {30 - SHOWN} more of this kind",
+    ]
+
+
+def test_few_of_a_kind_are_all_told() -> None:
+    assert list(summed_up(many(MANY))) == many(MANY)
+
+
+def test_different_faults_are_different_kinds() -> None:
+    lines = ["w.pt: a.b: missing; m has [3]", "w.pt: a.b: shape [3], but m has [4]", "w.pt: a.b: m has no such tensor"]
+    assert len({kind_of(line) for line in lines}) == 3
+
+
+def test_weights_of_another_model_are_a_few_lines(
+    time_ray: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = base_weights(ModelSpec(name="mini-large"))
+    strangers = {f"other.{name}.x": torch.zeros(1) for name in names}
+    safetensors.torch.save_file(strangers, "w.safetensors")
+    model = {"model": {"name": "mini-tiny", "weights": "w.safetensors"}, "storage": str(tmp_path / "runs")}
+    Path("e.yaml").write_text(yaml.safe_dump({**EXPERIMENT, **model}), encoding="utf-8")
+    done = time_ray("sweep", "e.yaml")
+    assert done.status == 2
+    lines = done.err.splitlines()
+    assert 2 * (SHOWN + 1) <= len(lines) <= 20
+    assert sum("more of this kind" in line for line in lines) >= 2
+    assert f"error: ... and {len(names) - SHOWN} more of this kind" in lines
+    with pytest.raises(UserError) as refused:
+        base_weights(ModelSpec(name="mini-tiny", weights="w.safetensors"))
+    assert len(refused.value.faults) > len(names)
