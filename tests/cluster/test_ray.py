@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     assert outcome.tracking_error is None
     assert ends(opened) == in_process
     assert not (tmp_path / "runs" / "ray").exists() or not list((tmp_path / "runs" / "ray").iterdir())
+
+
+def test_neither_a_proxy_nor_a_long_temporary_folder_is_in_the_way(
+    in_process: dict[str, Any], new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing answers at the proxy; sockets cannot be made in the folder, whose name needs quotes in an address."""
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / f"{'x' * 80}#?%41"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    opened = api.open_experiment(new_experiment(tmp_path, **SMALL, run={"workers": 1}))
+    assert api.sweep(opened).exit_code == 0
+    assert ends(opened) == in_process
 
 
 @pytest.mark.nightly

@@ -51,6 +51,16 @@ def test_a_folder_is_imported_once(pets: Path, cache: str) -> None:
     assert (first.name, first.classes, first.num_scored) == ("pets", ("ant", "bee"), 2)
 
 
+@pytest.mark.parametrize("letter", ["n", "é"])
+def test_a_name_may_be_as_long_as_the_file_system_lets_it(pets: Path, cache: str, letter: str) -> None:
+    names = [letter * (250 // len(letter.encode())), letter * (250 // len(letter.encode()) - 1)]
+    for name in names:
+        pets = pets.rename(pets.with_name(name))
+        (source,) = find(str(pets), "adaptation", cache, fs.LocalFileSystem())
+        assert source.name == name
+        source.open()
+
+
 def test_an_import_goes_on_in_the_folder_where_it_was_interrupted(pets: Path, cache: str) -> None:
     (first,) = find(str(pets), "adaptation", cache, LOCAL)
     for path in Path(first.folder).glob("*"):

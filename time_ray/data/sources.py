@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
 MINI = "mini"
+NAME_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
 def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSystem) -> DatasetRef:
     """What the importer makes of the root, now or earlier. Nothing is left out: bad samples are faults."""
     name = root.name if root.is_dir() else root.parent.name
-    target = f"{cache}/{readable(name)}-{_import_key(importer, root)}"
+    target = f"{cache}/{_folder_name(name)}-{_import_key(importer, root)}"
     if not _is_whole(target, filesystem):
         if isinstance(filesystem, fs.LocalFileSystem):
             Path(target, WORK).mkdir(parents=True, exist_ok=True)  # what is there already is ours
