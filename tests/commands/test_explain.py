@@ -146,9 +146,9 @@ def test_many_of_a_kind_are_summed_up() -> None:
     assert told == [
         others[0],
         *many(SHOWN),
-        f"... and {200 - SHOWN} more of this kind",
+        f"... and {200 - SHOWN} more of this kind (time-ray --debug names all)",
         *others[1 : 1 + SHOWN],
-        f"... and {30 - SHOWN} more of this kind",
+        f"... and {30 - SHOWN} more of this kind (time-ray --debug names all)",
     ]
 
 
@@ -175,7 +175,7 @@ def test_weights_of_another_model_are_a_few_lines(
     lines = done.err.splitlines()
     assert 2 * (SHOWN + 1) <= len(lines) <= 20
     assert sum("more of this kind" in line for line in lines) >= 2
-    assert f"error: ... and {len(names) - SHOWN} more of this kind" in lines
+    assert f"error: ... and {len(names) - SHOWN} more of this kind (time-ray --debug names all)" in lines
     with pytest.raises(UserError) as refused:
         base_weights(ModelSpec(name="mini-tiny", weights="w.safetensors"))
     assert len(refused.value.faults) > len(names)

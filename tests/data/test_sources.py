@@ -105,6 +105,12 @@ def test_webdataset_shards_are_a_pool_by_folder_and_by_pattern(pool: Path, cache
         find(f"{pool}/{{002..003}}.tar", "pretraining", cache, LOCAL)
 
 
+def test_a_folder_that_looks_like_a_pattern_is_a_folder(pool: Path, cache: str) -> None:
+    odd = pool.rename(pool.with_name("{1..3}"))
+    (one,) = find(str(odd / "001.tar"), "pretraining", cache, LOCAL)
+    assert len(one.open().split("train")) == 1
+
+
 def test_other_storage_gets_a_copy(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "bucket").mkdir()
     bucket = fs.SubTreeFileSystem(str(tmp_path / "bucket"), LOCAL)

@@ -88,7 +88,7 @@ def summed_up(lines: Iterable[str]) -> Iterator[str]:
         if counts[kind] <= MANY or seen[kind] <= SHOWN:
             yield line
         elif seen[kind] == SHOWN + 1:
-            yield f"... and {counts[kind] - SHOWN} more of this kind"
+            yield f"... and {counts[kind] - SHOWN} more of this kind (time-ray --debug names all)"
 
 
 def kind_of(line: str) -> str:

@@ -68,6 +68,8 @@ def shard_paths(reference: str) -> list[Path]:
             msg = f"{reference}: no tars here; correct the path"
             raise UserError(msg)
         return found
+    if Path(reference).is_file():  # whatever braces are in its path
+        return [Path(reference)]
     paths = [Path(name) for name in _unfolded(reference)]
     UserError.unless_none(f"{path}: no such file; correct the path" for path in paths if not path.is_file())
     return paths
