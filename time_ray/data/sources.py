@@ -163,6 +163,14 @@ def _imported(importer: Importer, root: Path, cache: str, filesystem: fs.FileSys
     return _from_card(target, filesystem, cache, filesystem, is_copy=True)
 
 
+def _folder_name(name: str) -> str:
+    """The name of a dataset as the beginning of a folder's: file systems take 255 bytes, and more comes after it."""
+    whole = readable(name).encode()
+    if len(whole) <= NAME_BYTES:
+        return whole.decode()
+    return f"{whole[:NAME_BYTES].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
+
+
 def _load(importer: Importer, root: Path, folder: Path) -> None:
     """The dataset is in the folder, and what of the root was not read is said."""
     importer.load(str(root), folder)
