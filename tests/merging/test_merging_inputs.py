@@ -86,6 +86,8 @@ def test_an_expert_is_named_as_its_base(tmp_path):
     running = fold("average", wrapped)
     running.add({f"model._orig_mod.{name}": value for name, value in expert.items()})
     assert same(running.result(), expert)
+    averaged = {"n_averaged": torch.tensor(3), **wrapped}  # as torch's AveragedModel has it
+    assert same(merge(base, [averaged], "average"), expert)
 
 
 @pytest.mark.parametrize("whose", ["base", "expert 1"])
@@ -175,14 +177,26 @@ def test_what_is_no_model_is_told_as_such(tmp_path):
     base = tmp_path / "base"
     save_file(toy(0), base)
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "jit.pt")
+    (tmp_path / "notes.txt").write_text("a model, once")
     index = sharded(toy(1), tmp_path / "shards")
     (tmp_path / "shards" / "model-00002-of-00002.safetensors").unlink()
     (tmp_path / "out.index.json").write_text(json.dumps({"weight_map": {"w": "../base"}}))
     (tmp_path / "empty").mkdir()
-    given = [tmp_path / "list.pt", index, tmp_path / "out.index.json", tmp_path / "empty", tmp_path / "gone"]
+    given = [
+        tmp_path / "list.pt",
+        tmp_path / "jit.pt",
+        tmp_path / "notes.txt",
+        index,
+        tmp_path / "out.index.json",
+        tmp_path / "empty",
+        tmp_path / "gone",
+    ]
     faults = merge_faults(base, given, tmp_path / "o", "average")
     assert [fault.split("; ")[0].removeprefix(f"{tmp_path}/") for fault in faults] == [
         "list.pt: holds no state dict (names to tensors)",
+        "jit.pt: a TorchScript archive, which holds code",
+        "notes.txt: neither a safetensors file nor a torch checkpoint",
         "shards/model-00002-of-00002.safetensors: cannot be read (No such file or directory)",
         "out.index.json: '../base' is not beside it",
         "empty: a folder without model.safetensors.index.json or any other model",

@@ -16,6 +16,10 @@ WITHIN = ("state_dict", "model_state_dict", "model")
 """Where training loops keep the weights in a checkpoint."""
 
 
+MAGIC = (b"PK", b"\x80")
+"""How files of `torch.save` begin: an archive, or in its old format a pickle."""
+
+
 class CheckpointModel(StoredModel):
     """A file that `torch.save` has written: a state dict, or a checkpoint with one inside."""
 
@@ -33,6 +37,9 @@ class CheckpointModel(StoredModel):
 
 def loaded(path: Path) -> object:
     """What the file holds, tensors on the CPU and mapped (the old format cannot be, and is read whole)."""
+    with path.open("rb") as file:
+        if not file.read(2).startswith(MAGIC):
+            raise MergeError(f"{path}: neither a safetensors file nor a torch checkpoint; give one")
     try:
         with warnings.catch_warnings(action="ignore"):
             try:
@@ -44,6 +51,10 @@ def loaded(path: Path) -> object:
             f"{path}: holds more than tensors, and pickled code is never run; save its state dict as safetensors"
         ) from error
     except Exception as error:  # what is no such file breaks its reader in many ways
+        if "TorchScript" in str(error):
+            raise MergeError(
+                f"{path}: a TorchScript archive, which holds code; save the state_dict() of torch.jit.load(...) instead"
+            ) from error
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise MergeError(f"{path}: not a readable safetensors or torch file ({first}); give one") from error
 

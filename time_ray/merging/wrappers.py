@@ -10,13 +10,14 @@ from time_ray.merging.pieces import TensorEntry
 
 ALWAYS = ("module.", "_orig_mod.")
 """Never part of a model itself."""
+COUNT_OF_AVERAGES = "n_averaged"
 PERHAPS = "model."
 """A wrapper's, or a part of the model: the other names decide."""
 
 
 def common_prefix(model: Model) -> str:
     """What the names of all its tensors begin with, up to a dot."""
-    names = [entry.name.split(".")[:-1] for entry in model.entries] or [[]]
+    names = [entry.name.split(".")[:-1] for entry in own(model)] or [[]]
     first, last = min(names), max(names)  # what these two share, all between them share
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return "".join(f"{part}." for part, _ in shared)
@@ -30,7 +31,7 @@ def wrapper_of(model: Model, base: Model | None = None) -> str:
         parts.append(found)
     for count in range(len(parts), 0, -1):
         wrapped = "".join(parts[:count])
-        bare = [entry.name.removeprefix(wrapped) for entry in model.entries]
+        bare = [entry.name.removeprefix(wrapped) for entry in own(model)]
         if PERHAPS not in parts[:count] or is_wrapper(bare, base):
             return wrapped
     return ""
@@ -43,6 +44,11 @@ def is_wrapper(names: list[str], base: Model | None) -> bool:
     return any(name.startswith("visual.") for name in names)
 
 
+def own(model: Model) -> list[TensorEntry]:
+    """The tensors of the model itself: torch's AveragedModel counts beside the module that it wraps."""
+    return [entry for entry in model.entries if entry.name != COUNT_OF_AVERAGES]
+
+
 class Unwrapped(StoredModel):
     """A model under the names that it had before it was wrapped."""
 
@@ -52,7 +58,7 @@ class Unwrapped(StoredModel):
         if isinstance(inner, StoredModel):
             self.path, self.name, self.files, self.metadata = inner.path, inner.name, inner.files, inner.metadata
         self.entries = tuple(
-            TensorEntry(entry.name.removeprefix(prefix), entry.dtype, entry.shape) for entry in inner.entries
+            TensorEntry(entry.name.removeprefix(prefix), entry.dtype, entry.shape) for entry in own(inner)
         )
         self.notes = (*inner.notes, f"{inner.label}: the prefix '{prefix}' of all names is left out")
 
