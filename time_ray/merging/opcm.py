@@ -52,5 +52,7 @@ class Opcm(MeanNorm):
         return [state[0].add_(vector), torch.cat((state[1], squares))]
 
     def finish(self, state: State, context: FinishContext) -> Tensor:
-        """The base moved by Q at the experts' mean norm."""
-        return (state[0] * mean_norm_ratio(context.totals["norms"])).add_(context.base_values)
+        """The base moved by Q at the experts' mean norm; a running merge still at the base is no expert yet."""
+        whole, *parts = context.totals["norms"]
+        counted = [part for part, one in zip(parts, context.experts, strict=True) if part or not one.running]
+        return (state[0] * mean_norm_ratio([whole, *counted])).add_(context.base_values)

@@ -1,5 +1,6 @@
 """`time-ray merge`: parameters as written, progress in GB/s."""
 
+import errno
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -52,8 +53,13 @@ def merge_with_progress(
                     base, experts, output, technique, progress=progress, threads=threads, say=say, **given
                 )
             except OSError as error:
+                if error.errno not in _OF_THE_DISK:
+                    raise
                 msg = f"{output}: {error.strerror or error}; nothing was written; free some space or give another place"
                 raise StoreError(msg) from error
+
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @contextmanager
