@@ -13,6 +13,8 @@ from time_ray.data.importers.image_checks import image_fault, pillow_quiet
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
+FORMS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
 
 def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
@@ -114,16 +116,22 @@ def test_exif_that_makes_no_sense_turns_nothing() -> None:
         assert is_plain(data)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBA"])
-def test_what_has_no_more_than_colours_is_as_it_was(mode: str, form: str) -> None:
+def test_what_has_no_more_than_colours_is_as_it_was(mode: str) -> None:
     image = Image.open(io.BytesIO(picture(3))).convert(mode)
+    files = [data for form in FORMS if (data := written(image, form)) is not None]
+    assert files
+    for data in files:
+        assert decode(data).tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
+        assert is_plain(data)
+
+
+def written(image: Image.Image, form: str) -> bytes | None:
+    """The image in that format; None if the format does not hold its mode."""
     try:
-        data = encoded(image, form)
+        return encoded(image, form)
     except (OSError, ValueError):
-        pytest.skip(f"{form} holds no {mode}")
-    assert decode(data).tobytes() == Image.open(io.BytesIO(data)).convert("RGB").tobytes()
-    assert is_plain(data)
+        return None
 
 
 def test_no_bytes_are_too_odd_to_be_plain() -> None:
