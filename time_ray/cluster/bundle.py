@@ -90,5 +90,5 @@ class _Trajectory:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split())
     return text if isinstance(error, (CellError, MergeError)) else f"{type(error).__name__}: {text}"
