@@ -115,6 +115,7 @@ def test_two_bundles_on_ray_and_a_worker_that_is_killed(
     assert not (tmp_path / "runs" / "ray").exists() or not list((tmp_path / "runs" / "ray").iterdir())
 
 
+@pytest.mark.nightly
 def test_neither_a_proxy_nor_a_long_temporary_folder_is_in_the_way(
     in_process: dict[str, Any], new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
