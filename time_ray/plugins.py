@@ -2,7 +2,7 @@
 
 A plugin file is a Python file. Whatever it defines at its top level joins the table of its kind: a technique (see
 `time_ray.merging.technique`), a subclass of `Strategy`, a `Metric`, an `Architecture`, an `Importer`. An installed
-package offers the same objects by entry points of the groups in `GROUPS`.
+package offers the same objects by entry points of the groups in `KINDS`.
 """
 
 import ast
@@ -37,20 +37,29 @@ from time_ray.merging import register as register_technique
 
 log = logging.getLogger(__name__)
 
-GROUPS = {
-    "time_ray.techniques": Technique,
-    "time_ray.strategies": Strategy,
-    "time_ray.metrics": Metric,
-    "time_ray.models": Architecture,
-    "time_ray.importers": Importer,
-}
-TABLES: dict[str, MutableMapping[str, Any]] = {
-    "technique": TECHNIQUES,
-    "strategy": STRATEGIES,
-    "metric": METRICS,
-    "model": ARCHITECTURES,
-    "importer": IMPORTERS,
-}
+
+class Kind(NamedTuple):
+    """A kind of extension: whatever is one joins its table."""
+
+    name: str
+    group: str  # of entry points
+    of: type  # instances, or subclasses, are of this kind
+    table: MutableMapping[str, Any]
+    register: Callable[[Any], object]
+
+    def has(self, value: object) -> bool:
+        """Whether the value is of this kind."""
+        return isinstance(value, self.of) or (inspect.isclass(value) and issubclass(value, self.of))
+
+
+KINDS = (
+    Kind("technique", "time_ray.techniques", Technique, TECHNIQUES, register_technique),
+    Kind("strategy", "time_ray.strategies", Strategy, STRATEGIES, strategies.register),
+    Kind("metric", "time_ray.metrics", Metric, METRICS, metrics.register),
+    Kind("model", "time_ray.models", Architecture, ARCHITECTURES, architectures.register),
+    Kind("importer", "time_ray.importers", Importer, IMPORTERS, importers.register),
+)
+TABLES = {kind.name: kind.table for kind in KINDS}
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,6 @@ class PluginFile:
         """The name of the module that it becomes."""
         stem = "".join(letter if letter.isalnum() else "_" for letter in Path(self.path).stem)
         return f"time_ray_plugin_{stem}_{self.digest.partition(':')[2]}"
-
-
-_REGISTER: dict[str, Callable[[Any], object]] = {
-    "technique": register_technique,
-    "strategy": strategies.register,
-    "metric": metrics.register,
-    "model": architectures.register,
-    "importer": importers.register,
-}
-
-
-_INSTANCES = (Technique, Metric, Architecture, Importer)
 
 
 class _Loaded(NamedTuple):
@@ -181,8 +178,8 @@ def load_installed() -> dict[str, str]:
     A package that cannot be loaded is named in one line of the log; all others go on.
     """
     offers: dict[str, str] = {}
-    for group, kind in GROUPS.items():
-        for entry in entry_points(group=group):
+    for kind in KINDS:
+        for entry in entry_points(group=kind.group):
             owner = entry.dist.name if entry.dist else entry.value
             try:
                 offers[_register(_offered(entry, kind), f"{owner}: {entry.value}")[1]] = owner
@@ -192,10 +189,10 @@ def load_installed() -> dict[str, str]:
     return offers
 
 
-def _offered(entry: EntryPoint, kind: type) -> Any:
+def _offered(entry: EntryPoint, kind: Kind) -> Any:
     found = entry.load()
-    if not (isinstance(found, kind) or (inspect.isclass(found) and issubclass(found, kind))):
-        raise UserError(f"{entry.name} is no {kind.__name__}")
+    if not kind.has(found):
+        raise UserError(f"{entry.name} is no {kind.of.__name__}")
     module = sys.modules[entry.module]
     return _versioned(found, PluginFile(entry.module, inspect.getsource(module)).digest)
 
@@ -225,17 +222,13 @@ def _defined(file: PluginFile) -> list[Any]:
     before = {kind: dict(table) for kind, table in TABLES.items()}
     try:
         module = _executed(file)
-        own = [value for value in vars(module).values() if _is_extension(value)]
+        own = [value for value in vars(module).values() if any(kind.has(value) for kind in KINDS)]
         own += [one for kind, table in TABLES.items() for name, one in table.items() if name not in before[kind]]
     finally:
         _restore(before)
-    known = {id(one) for table in TABLES.values() for one in table.values()} | {id(Strategy)}
+    known = {id(one) for table in TABLES.values() for one in table.values()} | {id(kind.of) for kind in KINDS}
     distinct = {id(one): one for one in own if id(one) not in known}
     return [one for one in distinct.values() if not inspect.isclass(one) or one.__module__ == module.__name__]
-
-
-def _is_extension(value: object) -> bool:
-    return isinstance(value, _INSTANCES) or (inspect.isclass(value) and issubclass(value, Strategy))
 
 
 @contextmanager
@@ -266,19 +259,14 @@ def _versioned(one: Any, digest: str) -> Any:
 
 def _register(one: Any, where: str) -> tuple[str, str]:
     """The object is in its table; the table and its name. Raises UserError if its name is taken."""
-    kind = _kind(one)
+    kind = next(kind for kind in KINDS if kind.has(one))
     try:
-        if one.name in TABLES[kind] or (kind == "model" and is_known(one.name)):
-            UserError.unless_none([f"{kind} '{one.name}': the name is taken; give it another"])
-        _REGISTER[kind](one)
+        if one.name in kind.table or (kind.of is Architecture and is_known(one.name)):
+            UserError.unless_none([f"{kind.name} '{one.name}': the name is taken; give it another"])
+        kind.register(one)
     except (UserError, MergeError) as error:
         raise UserError(*(f"{where}: {fault}" for fault in error.faults)) from None
-    return kind, one.name
-
-
-def _kind(one: object) -> str:
-    kinds = {Technique: "technique", Metric: "metric", Architecture: "model", Importer: "importer"}
-    return next((name for kind, name in kinds.items() if isinstance(one, kind)), "strategy")
+    return kind.name, one.name
 
 
 def _line(file: PluginFile, one: Any) -> int:
