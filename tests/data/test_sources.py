@@ -161,6 +161,10 @@ def test_a_data_set_of_older_rules_has_another_key_only_if_it_is_decoded_otherwi
         old = write("old")
     assert (old == new) == (not has_alpha)
     assert [find(str(tmp_path / "old"), "evaluation", cache, LOCAL)[0].key for _ in range(2)] == [new, new]
+    (kept,) = Path(cache).glob("decoding-*/*")
+    kept.write_text(new[:10])  # whoever wrote it was killed
+    assert find(str(tmp_path / "old"), "evaluation", cache, LOCAL)[0].key == new
+    assert kept.read_text() == new
 
 
 def test_what_is_not_read_is_said_when_it_is_imported(pets: Path, cache: str, caplog: pytest.LogCaptureFixture) -> None:
