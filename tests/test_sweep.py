@@ -19,7 +19,7 @@ from PIL import Image
 from time_ray import api
 from time_ray.api import Opened
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
+from time_ray.cluster.work import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.core.errors import CellError
 from time_ray.core.plan import plan
