@@ -11,11 +11,11 @@ import pytest
 from time_ray import api
 from time_ray.cluster import sweep
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.work import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job
+from time_ray.cluster.work import work
 from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
 from time_ray.events import CellsRunning, Status

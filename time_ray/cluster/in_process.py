@@ -7,9 +7,9 @@ from functools import partial
 import torch
 
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.work import work
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.polling import polling
+from time_ray.cluster.work import work
 from time_ray.core.grid import Cell
 from time_ray.events import TrialEvent
 from time_ray.store.store import Store
