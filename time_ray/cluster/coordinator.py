@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Protocol
 
-from time_ray.events import TrialEvent
+from time_ray.events import CellFailed, TrialEvent
 
 LEASE_SECONDS = 30.0
 
@@ -37,6 +37,9 @@ class Coordinator(Protocol):
     def draining(self) -> bool:
         """Whether trials should finish what they are at and stop."""
 
+    def failed(self) -> frozenset[str]:
+        """Keys of cells that have failed: a trial that is started again leaves them out."""
+
 
 class LocalCoordinator:
     """The coordinator itself."""
@@ -45,6 +48,7 @@ class LocalCoordinator:
         self._leases: dict[str, tuple[str, float]] = {}
         self._events: list[TrialEvent] = []
         self._draining = False
+        self._failed: set[str] = set()
 
     def lease(self, name: str, holder: str) -> bool:
         """See Coordinator."""
@@ -67,10 +71,16 @@ class LocalCoordinator:
     def emit(self, event: TrialEvent) -> None:
         """See Coordinator."""
         self._events.append(event)
+        if isinstance(event, CellFailed):
+            self._failed.add(event.cell)
 
     def draining(self) -> bool:
         """See Coordinator."""
         return self._draining
+
+    def failed(self) -> frozenset[str]:
+        """See Coordinator."""
+        return frozenset(self._failed)
 
     def drain(self) -> None:
         """Trials stop once they have finished what they are at."""

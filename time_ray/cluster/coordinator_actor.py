@@ -36,6 +36,11 @@ class RemoteCoordinator:
         """See Coordinator."""
         return bool(ray.get(self._actor.draining.remote()))
 
+    def failed(self) -> frozenset[str]:
+        """See Coordinator."""
+        found: frozenset[str] = ray.get(self._actor.failed.remote())
+        return found
+
     def drain(self) -> None:
         """See LocalCoordinator."""
         ray.get(self._actor.drain.remote())

@@ -1,6 +1,7 @@
 """The workers of one trial: rank 0 asks the store, and broadcasts the answer to all others."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -8,6 +9,12 @@ from torch import Tensor
 from torch import distributed as dist
 
 T = TypeVar("T")
+
+AGREE_SECONDS = 10.0  # that workers which fail alike may be apart
+
+
+class AloneError(Exception):
+    """A worker failed, and others did not: they may wait for it in a collective, so all must be started again."""
 
 
 class Ranks:
@@ -19,6 +26,7 @@ class Ranks:
     def __init__(self) -> None:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self._group: Any = dist.new_group(backend="gloo") if self.size > 1 else None
+        self._failing: Any = dist.new_group(backend="gloo") if self.size > 1 else None  # others may be in use just then
 
     def broadcast(self, ask: Callable[[], T]) -> T:
         """What `ask` returns on rank 0, on every rank; an error that it raises there is raised on every rank.
@@ -37,6 +45,22 @@ class Ranks:
         if isinstance(box[1], Exception):
             raise box[1]
         return box[0]  # type: ignore[return-value]
+
+    def agree_on(self, error: Exception) -> None:
+        """Every rank has failed, and so all are at the same place again; whoever failed calls this.
+
+        Raises:
+            AloneError: Not all ranks have failed within AGREE_SECONDS.
+
+        """
+        if self.size == 1:
+            return
+        try:
+            failing = dist.all_reduce(torch.ones(1), group=self._failing, async_op=True)
+            failing.wait(timedelta(seconds=AGREE_SECONDS))
+        except RuntimeError:
+            msg = f"worker {self.rank} of {self.size} failed alone: {type(error).__name__}: {error}"
+            raise AloneError(msg) from error
 
     def broadcast_tensors(self, find: Callable[[], Mapping[str, Tensor] | None]) -> Mapping[str, Tensor] | None:
         """The tensors that `find` returns on rank 0, on every rank; its None and its errors, too.

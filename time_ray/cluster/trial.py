@@ -8,13 +8,11 @@ import pickle
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from time_ray.cluster.room import Request, Resources
 
 if TYPE_CHECKING:
-    from time_ray.cluster.backend import SweepBackend
     from time_ray.plugins import PluginFile
     from time_ray.study import Study
 
@@ -115,31 +113,8 @@ def trial_number(holder: str) -> int:
     return int(holder.removeprefix("trial "))
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """A worker of a trial: its cells, on this worker's device."""
-    from time_ray.cluster.work import work
+def train_worker(told: dict[str, Any]) -> None:
+    """What every worker of a trial runs."""
+    from time_ray.cluster.worker import work_on
 
-    worker: dict[str, float] = config["worker"]
-    backend = _opened(config["job"], int(worker["CPU"]), gpu="GPU" in worker)
-    backend.hold_as(config["holder"])
-    wanted = set(config["cells"])
-    work([cell for cell in backend.study.cells if cell.key in wanted], backend)
-
-
-@lru_cache(maxsize=1)
-def _opened(job: bytes, threads: int, *, gpu: bool) -> "SweepBackend":
-    """The job's study on this worker's device, kept for the trials that this process gets later."""
-    import ray
-    import torch
-    from ray.train.torch import get_device
-
-    from time_ray.cluster.backend import SweepBackend
-    from time_ray.cluster.coordinator_actor import RemoteCoordinator
-    from time_ray.store.files import Files
-    from time_ray.store.store import Store
-
-    told: Job = pickle.loads(job)  # noqa: S301 it comes from our own driver, through Ray
-    torch.set_num_threads(threads)
-    coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
-    device = str(get_device()) if gpu else "cpu"
-    return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)
+    work_on(told["job"], told["cells"], holder=told["holder"], resources=told["worker"])

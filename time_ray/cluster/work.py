@@ -6,14 +6,19 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+import torch
+
 from time_ray.cluster.backend import SweepBackend
-from time_ray.core.errors import CellError, StoreError
+from time_ray.cluster.ranks import AloneError
+from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import run
 from time_ray.merging import MergeError
 from time_ray.realize import PAUSE_SECONDS
 from time_ray.trials import by_trajectory
+
+MORE_MEMORY = "raise run.accumulate, set run.recompute=true, or spread the batch over more run.workers"
 
 Moved = Literal["on", "waiting", "over"]
 
@@ -25,9 +30,11 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
 
     Raises:
         StoreError: The storage cannot be read or written just now: no cell can go on.
-        Exception: Something unforeseen, on one of several workers: all of them must start again.
+        AloneError: One of several workers failed, and has told why its cells did: all workers must start again.
 
     """
+    failed = backend.ranks.broadcast(backend.coordinator.failed)
+    cells = [cell for cell in cells if cell.key not in failed]
     going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
     current, waited = None, 0
     while going and not backend.ranks.broadcast(backend.coordinator.draining):
@@ -80,15 +87,23 @@ class _Trajectory:
         return (_Trajectory([cell], self._backend) for cell in self._left.values() if self._failed)
 
     def _fail(self, error: Exception) -> None:
-        if self._backend.ranks.size > 1 and not isinstance(error, (CellError, MergeError)):
-            raise error  # the other workers may wait in a collective: only a restart of all of them is safe
+        failures = [CellFailed(key, one_line(error), traceback.format_exc()) for key in self._left]
+        try:
+            self._backend.ranks.agree_on(error)
+        except AloneError:
+            for failure in failures:
+                self._backend.coordinator.emit(failure)  # whatever rank this is
+            raise
         if len(self._left) > 1:
             self._failed = True
             return
-        for key in self._left:
-            self._backend.emit(CellFailed(key, _one_line(error), traceback.format_exc()))
+        for failure in failures:
+            self._backend.emit(failure)
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Why a cell failed, as people read it."""
     text = " ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split())
-    return text if isinstance(error, (CellError, MergeError)) else f"{type(error).__name__}: {text}"
+    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
+        return f"out of memory ({text.partition('. ')[0]}); {MORE_MEMORY}"
+    return text if isinstance(error, (CellError, MergeError, UserError)) else f"{type(error).__name__}: {text}"
