@@ -7,6 +7,7 @@ from pictures import picture, rows
 
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.mixture import Mixture
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.batches import batches
@@ -32,7 +33,7 @@ def data(make_dataset: Make) -> Data:
 
 
 def draw(data: Data, task: int = 3, mixture: Mixture = REPLAY, **options: object) -> list[Batch]:
-    settings = {"batch_size": 8, "steps": 6, "seed": 0, "image_size": 16, "augment": "crop"} | options
+    settings = {"batch_size": 8, "steps": 6, "seed": 0, "resizing": Resizing(16), "augment": "crop"} | options
     return list(batches(TASKS[task - 1], TASKS[: task - 1], data, mixture, **settings))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pictures import picture
 from torchvision import transforms
 
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.crop import CROP_DRAWS, _crop_box, crop
 from time_ray.data.decoding import decode
 
@@ -39,7 +40,7 @@ def test_a_crop_is_cut_and_then_resized():
     image = decode(picture(2, (40, 30)))
     draws = np.full(CROP_DRAWS, 0.5)
     left, top, w, h = _crop_box(40, 30, draws.tolist())
-    found = crop(np.asarray(image), 16, draws)
+    found = crop(np.asarray(image), Resizing(16), draws)
     bicubic = transforms.InterpolationMode.BICUBIC
     wanted = transforms.functional.resized_crop(image, top, left, h, w, [16, 16], bicubic)
     difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)
@@ -50,7 +51,7 @@ def test_a_crop_is_cut_and_then_resized():
 def crops() -> list[str]:
     draws = np.random.default_rng(0)
     pixels = [draws.integers(0, 256, (30 + i, 70 - i, 3), dtype=np.uint8) for i in range(40)]
-    found = [crop(one, 24, draws.random(CROP_DRAWS)).numpy().tobytes() for one in pixels]
+    found = [crop(one, Resizing(24), draws.random(CROP_DRAWS)).numpy().tobytes() for one in pixels]
     return [torch.backends.cpu.get_cpu_capability(), hashlib.sha256(b"".join(found)).hexdigest()]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
+from time_ray.core.preprocessing import Resizing
 from time_ray.data import images
 from time_ray.data.dataset import Dataset, Row
 from time_ray.data.image_cache import ImageBlock, ImageCache
@@ -36,7 +37,7 @@ class Decoder:
 
 
 def block(*rows: int, dataset: str = "a digest", split: str = "test", size: int = SIDE) -> ImageBlock:
-    return ImageBlock(dataset, split, size, np.array(rows, dtype=np.int64))
+    return ImageBlock(dataset, split, Resizing(size), np.array(rows, dtype=np.int64))
 
 
 def file_of(folder: Path) -> Path:
@@ -124,12 +125,13 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.image_cache import ImageBlock, ImageCache
 cache = ImageCache(Path(sys.argv[1]))
 while True:
     for row in range(4000):
         pixels = lambda rows: np.full((1, 700, 700, 3), int(rows[0]) % 251, dtype=np.uint8)
-        cache.get(ImageBlock("a digest", "test", 700, np.array([row])), pixels)
+        cache.get(ImageBlock("a digest", "test", Resizing(700), np.array([row])), pixels)
 """
 
 
