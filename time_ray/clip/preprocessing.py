@@ -55,24 +55,25 @@ class Resolved(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """Who says what: values in our words, and the architecture that they are for."""
+    """Who says what: values in our words, and the architecture that they are for, if they are for one alone."""
 
     name: str
     values: Mapping[str, Any]
-    config: Mapping[str, Any]
+    config: Mapping[str, Any] | None = None
 
 
 def resolve(spec: ModelSpec) -> Resolved:
     """The preprocessing and the activation of a model of a known architecture. Raises UserError with every fault."""
     config = _plain_config(spec.name)
-    said = _Source("the experiment", spec.preprocess.said if spec.preprocess else {}, config)
+    said = _Source("the experiment", spec.preprocess.said if spec.preprocess else {})
     faults = [*_unknown_tag(spec), *_not_square(spec.name, config)]
     try:
         sources = list(_sources(spec, config))
     except UserError as error:
         sources, faults = [], [*faults, *error.faults]
     found = _resolved(said, sources, config)
-    UserError.unless_none(dict.fromkeys([*faults, *_faults(spec.name, said, sources, found)]))
+    built = {**config, "quick_gelu": found.quick_gelu}
+    UserError.unless_none(dict.fromkeys([*faults, *_faults(spec.name, said, sources, found, built)]))
     return found
 
 
@@ -92,10 +93,13 @@ def _resolved(said: _Source, sources: Sequence[_Source], config: Mapping[str, An
     )
 
 
-def _faults(name: str, said: _Source, sources: Sequence[_Source], found: Resolved) -> Iterator[str]:
+def _faults(
+    name: str, said: _Source, sources: Sequence[_Source], found: Resolved, built: Mapping[str, Any]
+) -> Iterator[str]:
     """Where those who say something contradict the architecture, or the experiment itself."""
     for source in sources:
-        yield from _contradictions(name, source, {**said.config, "quick_gelu": found.quick_gelu})
+        if source.config is not None:
+            yield from _contradictions(name, source.name, source.config, built)
     for source in (said, *sources[:1]):
         size, own = source.values.get("size"), found.preprocessing.resizing.size
         if size not in (None, own):
@@ -135,7 +139,7 @@ def _sources(spec: ModelSpec, config: Mapping[str, Any]) -> Iterator[_Source]:
         yield _of_file(beside)
     elif spec.name in ARCHITECTURES and ARCHITECTURES[spec.name].preprocess_cfg:
         name = f"architecture {spec.name}"
-        yield _Source(name, _values(ARCHITECTURES[spec.name].preprocess_cfg, f"{name}: preprocess_cfg"), config)
+        yield _Source(name, _values(ARCHITECTURES[spec.name].preprocess_cfg, f"{name}: preprocess_cfg"))
 
 
 def _unknown_tag(spec: ModelSpec) -> Iterator[str]:
@@ -204,20 +208,20 @@ def _our_form(name: str, value: Any) -> Any:
     return "bicubic" if (name, value) == ("interpolation", "random") else value
 
 
-def _contradictions(name: str, source: _Source, built: Mapping[str, Any]) -> Iterator[str]:
+def _contradictions(name: str, source: str, config: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[str]:
     """One line where a source is about another architecture than the one that would be built."""
-    theirs, ours = _compared(source.config, built)
+    theirs, ours = _compared(config, built)
     differing = [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]
     if not differing:
         return
-    right = _architecture_of(source.config, name)
+    right = _architecture_of(config, name)
     if differing == ["quick_gelu"]:
         wanted, got = bool(theirs["quick_gelu"]), bool(ours["quick_gelu"])
-        what = f"{source.name} is for {ACTIVATIONS[wanted]}, but the model would have {ACTIVATIONS[got]}"
+        what = f"{source} is for {ACTIVATIONS[wanted]}, but the model would have {ACTIVATIONS[got]}"
         remedy = f"set preprocess.quick_gelu: {str(wanted).lower()}"
     else:
         what = some_of(f"{key} {theirs.get(key)} (here {ours.get(key)})" for key in differing)
-        what, remedy = f"{source.name} is for another architecture: {what}", "name the architecture of the weights"
+        what, remedy = f"{source} is for another architecture: {what}", "name the architecture of the weights"
     if right is not None:
         remedy = f"name {right}" if right != name else "leave preprocess.quick_gelu out"
     yield f"model {name}: {what}; {remedy}"
