@@ -41,6 +41,19 @@ def same(a: list[Batch], b: list[Batch]) -> bool:
     return all(torch.equal(x.images, y.images) and x.texts == y.texts for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_images_are_resized_as_the_model_wants_them(make_dataset: Make, augment: str):
+    wide = [row._replace(image=picture(i, (40, 20))) for i, row in enumerate(rows(6))]
+    data = Data(adaptation=(make_dataset("pets", wide),), evaluation=(), pretraining=None)
+    ways = [Resizing(16, mode, how) for mode in ("shortest", "longest", "squash") for how in ("bicubic", "bilinear")]
+    task = Task(1, (Concept("pets", "cat"),))
+    settings = {"batch_size": 2, "steps": 1, "seed": 0, "augment": augment}
+    found = {
+        next(batches(task, (), data, Mixture(), resizing=way, **settings)).images.numpy().tobytes() for way in ways
+    }
+    assert len(found) == (len(ways) if augment == "none" else 2)  # a random part of an image is squashed in any mode
+
+
 def test_seed_and_task_decide_and_nothing_else(data: Data):
     first = draw(data)
     assert same(first, draw(data))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from numpy.typing import NDArray
 from pictures import picture
@@ -59,9 +60,15 @@ def test_a_piece_is_decoded_once(tmp_path: Path):
 def test_pieces_of_other_images_are_other_pieces(tmp_path: Path):
     decode, cache = Decoder(), ImageCache(tmp_path)
     others = [block(1), block(2), block(1, 2), block(1, dataset="b"), block(1, split="train")]
+    ways = [("shortest", "bilinear"), ("squash", "bicubic"), ("longest", "bicubic"), ("longest", "bicubic", 255)]
+    others += [block(1)._replace(resizing=Resizing(SIDE, *way)) for way in ways]
     for one in others:
         cache.get(one, decode)
     assert decode.calls == len(others)
+
+
+def test_images_that_were_kept_before_modes_were_known_are_found_again() -> None:
+    assert block(1).path.parts[0] == f"a digest-test-{SIDE}-v2-{PIL.__version__}"
 
 
 def flip(path: Path, place: int) -> None:
