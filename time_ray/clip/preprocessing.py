@@ -6,32 +6,22 @@ then what open_clip assumes of any architecture. Tags apart, nothing here needs 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from time_ray.clip.architecture_match import PARTS, differences, image_size, name_of, side
 from time_ray.clip.architectures import ARCHITECTURES
-from time_ray.clip.weights import architecture_config, architecture_names, first_line, is_tag, open_clip_with_ours
+from time_ray.clip.weights import architecture_config, first_line, is_tag, open_clip_with_ours
 from time_ray.core.errors import UserError, some_of, unknown
 from time_ray.core.model import ModelSpec
 from time_ray.core.preprocessing import Preprocessing, PreprocessSpec, Resizing
 
 CONFIG = "open_clip_config.json"
 ACTIVATIONS = {True: "QuickGELU", False: "GELU"}
-DEFAULT_SIZE = 224  # of an architecture that does not say its own
 THEIRS = {"resize": "resize_mode", "fill": "fill_color"}  # open_clip's words, where ours are others
 VALUES = ("size", "mean", "std", "resize", "interpolation", "fill")
-PARTS = ("vision_cfg", "text_cfg")
-NEUTRAL = frozenset(  # what changes nothing of what a model computes from its weights, an image and tokens
-    (
-        *("custom_text", "init_logit_scale", "output_dict", "vision_cfg.patch_dropout", "vision_cfg.output_tokens"),
-        *("vision_cfg.timm_model_pretrained", "vision_cfg.timm_drop", "vision_cfg.timm_drop_path"),
-        *("text_cfg.output_tokens", "text_cfg.hf_tokenizer_name", "text_cfg.tokenizer_mode"),
-        "text_cfg.tokenizer_kwargs",
-    )
-)
 
 
 class Resolved(NamedTuple):
@@ -80,7 +70,8 @@ def resolve(spec: ModelSpec) -> Resolved:
 def _resolved(said: _Source, sources: Sequence[_Source], config: Mapping[str, Any]) -> Resolved:
     """What the experiment says, and for the rest what the first source says."""
     values = {**(sources[0].values if sources else {}), **said.values}
-    preprocessing = _preprocessing(values, _size(config))
+    size = image_size(config)
+    preprocessing = _preprocessing(values, size[0] if isinstance(size, list) else size)
     own = config.get("quick_gelu", False)
     quick_gelu = bool(values.get("quick_gelu", own))
     names = [*([said.name] if said.values else []), sources[0].name if sources else "OpenAI's defaults"]
@@ -204,70 +195,32 @@ def _our_form(name: str, value: Any) -> Any:
     if name in ("mean", "std") and isinstance(value, (int, float)):
         return [value] * 3
     if name == "size":
-        return _side(value)
+        return side(value)
     return "bicubic" if (name, value) == ("interpolation", "random") else value
 
 
 def _contradictions(name: str, source: str, config: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[str]:
     """One line where a source is about another architecture than the one that would be built."""
-    theirs, ours = _compared(config, built)
-    differing = [key for key in sorted(theirs.keys() | ours.keys()) if theirs.get(key) != ours.get(key)]
-    if not differing:
+    found = differences(config, built)
+    if not found:
         return
-    right = _architecture_of(config, name)
-    if differing == ["quick_gelu"]:
-        wanted, got = bool(theirs["quick_gelu"]), bool(ours["quick_gelu"])
+    if found.keys() == {"quick_gelu"}:
+        wanted, got = map(bool, found["quick_gelu"])
         what = f"{source} is for {ACTIVATIONS[wanted]}, but the model would have {ACTIVATIONS[got]}"
         remedy = f"set preprocess.quick_gelu: {str(wanted).lower()}"
     else:
-        what = some_of(f"{key} {theirs.get(key)} (here {ours.get(key)})" for key in differing)
-        what, remedy = f"{source} is for another architecture: {what}", "name the architecture of the weights"
+        texts = some_of(f"{key} {theirs} (here {ours})" for key, (theirs, ours) in found.items())
+        what, remedy = f"{source} is for another architecture: {texts}", "name the architecture of the weights"
+    right = name_of(config, like=name)
     if right is not None:
         remedy = f"name {right}" if right != name else "leave preprocess.quick_gelu out"
     yield f"model {name}: {what}; {remedy}"
 
 
-def _compared(*configs: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """What counts of two architectures, with open_clip's defaults where only one of them says something."""
-    one, other = map(_flat, configs)
-    if one.keys() == other.keys():
-        return one, other
-    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-
-    defaults = _flat({"vision_cfg": asdict(CLIPVisionCfg()), "text_cfg": asdict(CLIPTextCfg())})
-    return {**defaults, **one}, {**defaults, **other}
-
-
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What counts of an architecture, by path."""
-    flat = {key: value for key, value in config.items() if key not in PARTS}
-    flat |= {f"{part}.{key}": value for part in PARTS for key, value in config.get(part, {}).items()}
-    given = {key: value for key, value in flat.items() if value is not None and key not in NEUTRAL}
-    size = _side(given.get("vision_cfg.image_size", DEFAULT_SIZE))
-    return {"quick_gelu": False, **given, "vision_cfg.image_size": size}
-
-
-def _architecture_of(config: Mapping[str, Any], name: str) -> str | None:
-    """The name of an architecture that is so configured: one that begins as the given one, if there is any."""
-    names = sorted(architecture_names(), key=lambda known: (not known.startswith(name), known))
-    return next((known for known in names if _flat(architecture_config(known) or {}) == _flat(config)), None)
-
-
 def _not_square(name: str, config: Mapping[str, Any]) -> Iterator[str]:
-    sides = _side(config["vision_cfg"].get("image_size"))
+    sides = image_size(config)
     if isinstance(sides, list):
         yield f"model {name}: takes images of {' by '.join(map(str, sides))} pixels; choose one that takes squares"
-
-
-def _size(config: Mapping[str, Any]) -> int:
-    """The side of the images that an architecture takes."""
-    size = _side(config["vision_cfg"].get("image_size", DEFAULT_SIZE))
-    return int(size[0] if isinstance(size, list) else size)
-
-
-def _side(size: Any) -> Any:
-    """The side of a square, if both are given; else what is given."""
-    return size[0] if isinstance(size, list) and len(size) == 2 and size[0] == size[1] else size
 
 
 def _preprocessing(values: Mapping[str, Any], size: int) -> Preprocessing:
