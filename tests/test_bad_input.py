@@ -216,6 +216,61 @@ CONFIGURATION = [
         "model.0: model mini-tiny: weights no/file.pt: no such file",
     ),
     (
+        {"model": [{"name": "mini-tiny", "preprocess": {"std": [0.5, 0, 0.5]}}]},
+        "std",
+        "model.0.preprocess.std.1: input should be greater than 0, not 0",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"std": [0.5, -0.5, 0.5]}}]},
+        "std",
+        "model.0.preprocess.std.1: input should be greater than 0, not -0.5",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"mean": [0.5, 0.5]}}]},
+        "mean",
+        "model.0.preprocess.mean: 2 values, but there are three channels; give three, for pixels from 0 to 1",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"mean": [123.7, 0.4, 0.4]}}]},
+        "mean",
+        "model.0.preprocess.mean.0: input should be less than or equal to 1, not 123.7",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"interpolation": "bicubc"}}]},
+        "interpolation",
+        "model.0.preprocess.interpolation: no such value 'bicubc'; did you mean 'bicubic'?",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"resise": "squash"}}]},
+        "resise",
+        "model.0.preprocess.resise: unknown key; did you mean 'resize'?",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": 3}]},
+        "preprocess",
+        "model.0.preprocess: a section with keys tag, mean",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"size": 224}}]},
+        "preprocess",
+        "model.0.preprocess: model mini-tiny: the experiment says size 224, but the architecture takes 32; leave",
+    ),
+    (
+        {"model": [{"name": "mini-tiny", "preprocess": {"fill": 3}}]},
+        "preprocess",
+        "model.0.preprocess: model mini-tiny: fill is of resize: longest alone; leave it out",
+    ),
+    (
+        {"model": [{"name": "ViT-B-16", "weights": "laion2b_s34b_b88k", "preprocess": "laion2b_s34b_b88"}]},
+        "preprocess",
+        "model.0.preprocess: model ViT-B-16: no such tag 'laion2b_s34b_b88'; did you mean 'laion2b_s34b_b88k'?",
+    ),
+    (
+        {"model": [{"name": "ViT-B-32", "weights": "openai"}]},
+        "model",
+        "model.0: model ViT-B-32: tag openai is for QuickGELU, but the model would have GELU; name ViT-B-32-quickgelu",
+    ),
+    (
         {"data": {"adaptation": ["mini:ches"]}},
         "adaptation",
         "data.adaptation: 'mini:ches' is no dataset of the mini world; it has",

@@ -1,5 +1,6 @@
 """Light at the door: what computes nothing loads nothing that computes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from time_ray.clip.mini import MODELS
 
 HEAVY = ("torch", "open_clip", "ray", "mlflow", "matplotlib", "sklearn")
 FOR_EXPERIMENTS = ("yaml", "pyarrow", "numpy")  # help and completion need no experiment
@@ -50,6 +53,15 @@ def test_completion_loads_nothing_heavy() -> None:
 def test_reading_results_computes_nothing(swept_tiny: Path, command: str, form: str) -> None:
     options = ["--no-register"] if command == "best" else []
     assert loaded([command, str(swept_tiny), "-f", form, *options], HEAVY) == set()
+
+
+def test_a_configuration_beside_weights_is_read_without_torch(swept_tiny: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(MODELS["mini-tiny"].weights.read_bytes())
+    config = {"model_cfg": MODELS["mini-tiny"].config, "preprocess_cfg": {"resize_mode": "squash"}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
+    model = f"model={{name: mini-tiny, weights: {weights}, preprocess: {{interpolation: bilinear}}}}"
+    assert loaded(["plan", str(swept_tiny), model], HEAVY) == set()
 
 
 @pytest.mark.parametrize("what", ["techniques", "strategies", "metrics", "datasets"])

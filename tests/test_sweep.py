@@ -296,6 +296,70 @@ def test_an_export_loads_in_open_clip(swept: Swept, time_ray: Command, tmp_path:
     assert recipe["digest"] == result.weights["digest"]
 
 
+def test_a_model_is_known_by_its_preprocessing(
+    swept: Swept, new_experiment: Make, time_ray: Command, tmp_path: Path
+) -> None:
+    said = {"resize": "longest", "interpolation": "bilinear", "fill": 128, "mean": [0.5] * 3, "std": [0.5, 0.5, 0.25]}
+    models = ["mini-tiny", {"name": "mini-tiny", "preprocess": said}]
+    path = new_experiment(tmp_path, model=models, init="ft", deploy="all", technique="average", stream={"tasks": 2})
+    done = Swept(path)
+    assert done.outcome.exit_code == 0
+    usual, other = done.outcome.results
+    assert usual.cell.setting.base.key == swept.opened.study.cells[0].setting.base.key
+    assert other.cell.setting.base.key != usual.cell.setting.base.key
+    assert other.cell.setting.model.label == (
+        "mini-tiny(mean=0.5/0.5/0.5,std=0.5/0.5/0.25,resize=longest,interpolation=bilinear,fill=128)"
+    )
+    assert usual.rows[0].accuracy != other.rows[0].accuracy  # the same base, shown other pixels
+    assert usual.weights["digest"] != other.weights["digest"]
+    difference = api.store_why(path, usual.final_key, other.final_key)
+    assert "preprocessing" in str(difference)
+
+    plan = json.loads(time_ray("plan", path, "-f", "json").out)
+    assert plan["preprocessing"][other.cell.setting.model.label] == {
+        "size": 32,
+        **said,
+        "quick_gelu": False,
+        "source": "the experiment over the shipped base",
+    }
+    assert "longest, bilinear, fill 128, mean 0.5 0.5 0.5, std 0.5 0.5 0.25, GELU" in time_ray("plan", path).out
+    params = {run.data.params["model"]: run.data.params for run in Tracked(done).children}
+    of_other = params[other.cell.setting.model.label]
+    assert of_other["preprocess.resize"] == "longest"
+    assert of_other["preprocess.std"] == "[0.5, 0.5, 0.25]"
+    assert of_other["preprocess.quick_gelu"] == "False"
+    assert params["mini-tiny"]["preprocess.interpolation"] == "bicubic"
+
+    cell = f"model={other.cell.setting.model.label}"
+    exported = time_ray("export", path, "--cell", cell, "-o", tmp_path / "out").out.strip()
+    model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
+    saved = safetensors.torch.load_file(exported)
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert model.visual.preprocess_cfg == {
+        "size": (32, 32),
+        "mode": "RGB",
+        "mean": said["mean"],
+        "std": said["std"],
+        "interpolation": "bilinear",
+        "resize_mode": "longest",
+        "fill_color": 128,
+    }
+    assert transform(Image.new("RGB", (9, 5), "red")).shape == (3, 32, 32)
+    tokens = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'out'}")(["a red square"])
+    assert tokens.shape == (1, 12)
+    again = time_ray("plan", path, f"model={{name: mini-tiny, weights: {exported}}}", "-f", "json")
+    (found,) = json.loads(again.out)["preprocessing"].values()
+    assert found.pop("source") == str(tmp_path / "out" / "open_clip_config.json")
+    assert found == {"size": 32, **said, "quick_gelu": False}
+    assert json.loads(again.out)["notes"] == []
+    (tmp_path / "out" / "open_clip_config.json").unlink()
+    bare = time_ray("plan", path, f"model={{name: mini-tiny, weights: {exported}}}")
+    assert bare.err == (
+        f"note: mini-tiny@{exported}: no preprocessing given: OpenAI's mean and std, shortest, bicubic assumed; "
+        "set preprocess\n"
+    )
+
+
 def test_a_cell_must_be_singled_out(swept: Swept, time_ray: Command, tmp_path: Path) -> None:
     done = time_ray("export", swept.path, "--cell", "init=ema,deploy=all", "-o", tmp_path / "out")
     assert done.status == 2

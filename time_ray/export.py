@@ -5,8 +5,10 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from time_ray.clip.mini import MODELS
+from time_ray.clip.preprocessing import CONFIG, open_clip_config
 from time_ray.core.errors import UserError
 from time_ray.opened import Opened
 from time_ray.results import CellResult
@@ -15,7 +17,7 @@ VOCABULARY_NOTICE = "merges.LICENSE.txt"  # wherever the vocabulary goes, it goe
 
 
 def export_cell(opened: Opened, result: CellResult, folder: Path) -> Path:
-    """The folder holds the cell's weights, its recipe and, for a mini model, its architecture.
+    """The folder holds the cell's weights, its recipe, and its architecture with its preprocessing.
 
     Returns:
         The safetensors file.
@@ -31,14 +33,16 @@ def export_cell(opened: Opened, result: CellResult, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     name = result.cell.setting.model.name
     (folder / "recipe.json").write_text(json.dumps({**result.cell.axes, **entry}, indent=1), encoding="utf-8")
+    config = open_clip_config(result.cell.setting.model)
     if name in MODELS:
-        _export_architecture(name, folder / "configs")
+        config["model_cfg"] |= _export_architecture(name, folder / "configs")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     weights = folder / f"{name}.safetensors"
     weights.write_bytes(data)
     return weights
 
 
-def _export_architecture(name: str, configs: Path) -> None:
+def _export_architecture(name: str, configs: Path) -> dict[str, Any]:
     """A mini model's architecture and vocabulary go along: open_clip does not know them by itself.
 
     open_clip wants the vocabulary's absolute path, so after a move `bpe_path` in the configuration must follow.
@@ -51,6 +55,7 @@ def _export_architecture(name: str, configs: Path) -> None:
     shutil.copyfile(vocabulary.with_name(VOCABULARY_NOTICE), configs / VOCABULARY_NOTICE)
     tokenizer["bpe_path"] = str((configs / vocabulary.name).absolute())
     (configs / f"{name}.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    return config
 
 
 def pick_cell(results: Sequence[CellResult], wanted: str) -> CellResult:

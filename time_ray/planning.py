@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from time_ray.clip.mini import MODELS
+from time_ray.clip.preprocessing import Resolved, resolve
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
@@ -70,6 +71,7 @@ class PlanReport:
 
     Attributes:
         steps: Steps of a task, by model and budget.
+        preprocessing: What every model's images go through, its activation, and who says so.
         trials: Ray Tune trials on this machine; 0 if nothing is left to do.
         bytes: Bytes to be stored: experts and final models.
         seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
@@ -80,6 +82,7 @@ class PlanReport:
 
     stream: StreamSize
     steps: Mapping[str, Mapping[str, int]]
+    preprocessing: Mapping[str, Resolved]
     cells: int
     trials: int
     trainings: TrainingCounts
@@ -92,7 +95,8 @@ class PlanReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping that `plan -f json` prints."""
-        return asdict(self)
+        models = {label: {**found.as_dict(), "source": found.source} for label, found in self.preprocessing.items()}
+        return {**asdict(self), "preprocessing": models}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +133,12 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
     counts = plan(study.cells, have)
     seconds = work_seconds(counts.work, read_rates(store, study.cells))
     trials, at_once = _trials(study, counts, store)
+    preprocessing = {spec.label: resolve(spec) for spec in experiment.model}
     in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
     return PlanReport(
         stream=_stream(study),
         steps=_steps(study),
+        preprocessing=preprocessing,
         cells=counts.cells,
         trials=trials,
         trainings=TrainingCounts(counts.trainings_asked, counts.trainings_distinct, counts.trainings_to_do),
@@ -141,7 +147,7 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
         bytes=_bytes(experiment, counts),
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
-        notes=tuple(_same_techniques(study)),
+        notes=(*_same_techniques(study), *_assumed(preprocessing)),
     )
 
 
@@ -183,6 +189,13 @@ def _same_techniques(study: Study) -> Iterator[str]:
     written = {cell.technique.label: cell.technique for cell in study.cells if cell.technique.written_as}
     for label, technique in written.items():
         yield f"technique {label} is {technique.name} (its scaling is 1 / number of experts): they share all they make"
+
+
+def _assumed(preprocessing: Mapping[str, Resolved]) -> Iterator[str]:
+    """Models whose preprocessing nobody says, or not all of it."""
+    for label, found in preprocessing.items():
+        if found.assumed:
+            yield f"{label}: {found.assumed}; set preprocess"
 
 
 def _steps(study: Study) -> dict[str, dict[str, int]]:

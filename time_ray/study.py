@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from time_ray import merging
 from time_ray.clip import mini
-from time_ray.clip.weights import weights_digest
+from time_ray.clip.preprocessing import resolve as resolve_preprocessing
+from time_ray.clip.weights import known_name, weights_digest
 from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
@@ -26,7 +27,8 @@ from time_ray.data.stream_file import in_terms_of, read_stream
 from time_ray.data.subset import PROMPTS
 from time_ray.store.files import Files
 
-Fault = tuple[tuple[str | int, ...], str]  # a path in the experiment, and what is wrong there
+Place = tuple[str | int, ...]
+Fault = tuple[Place, str]  # a path in the experiment, and what is wrong there
 DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name their own
 
 
@@ -200,13 +202,27 @@ def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:
         with faults.at("technique", index):
             techniques.append(_technique(technique))
     for index, model in enumerate(experiment.model):
-        with faults.at("model", index):
-            bases.append(Base(model.name, weights_digest(model)))
+        with faults.at():
+            bases.append(_base(model, ("model", index)))
     faults.unless_none()
     faults.add(_same("technique", [(technique.label, technique.entry_key) for technique in techniques]))
     faults.add(_same("model", [(spec.label, base.key) for spec, base in zip(experiment.model, bases, strict=True)]))
     faults.unless_none()
     return techniques, bases
+
+
+def _base(spec: ModelSpec, place: Place) -> Base:
+    """Raises StudyError with every fault of the model at that place."""
+    faults, digest, preprocessing = Faults(), "", dict[str, object]()
+    with faults.at(*place):
+        known_name(spec.name)
+    faults.unless_none()
+    with faults.at(*place):
+        digest = weights_digest(spec)
+    with faults.at(*place, *(("preprocess",) if spec.preprocess else ())):
+        preprocessing.update(resolve_preprocessing(spec).identity)
+    faults.unless_none()
+    return Base(spec.name, digest, preprocessing)
 
 
 def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:

@@ -35,6 +35,7 @@ from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import create
 from time_ray.clip.retrieval import Pairs, recall_counts, recalls
 from time_ray.core.model import ModelSpec
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
 from time_ray.data.images import Decoded
@@ -126,12 +127,12 @@ def images_plainly(folder: Path) -> dict[str, Any]:
 
 def images_ours(folder: Path, *, disk: bool) -> dict[str, Any]:
     dataset = Dataset.open(folder / "dataset")
-    decoded, cache = Decoded(dataset.split("test"), SIZE), ImageCache(folder / "pixels")
+    decoded, cache = Decoded(dataset.split("test"), Resizing(SIZE)), ImageCache(folder / "pixels")
     rows = np.arange(len(dataset.split("test")))
     clock = Clock()
     with clock:
         for first in range(0, len(rows), BATCH):
-            block = ImageBlock(dataset.card.digest, "test", SIZE, rows[first : first + BATCH])
+            block = ImageBlock(dataset.card.digest, "test", Resizing(SIZE), rows[first : first + BATCH])
             (cache.get(block, decoded.block) if disk else decoded.block(block.rows)).sum()
     return clock.per_second(len(rows))
 

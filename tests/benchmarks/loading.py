@@ -20,6 +20,7 @@ from PIL import Image
 from torchvision import datasets, transforms
 
 from time_ray.core.mixture import Mixture
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.batches import Augment, batches
@@ -94,7 +95,7 @@ def main() -> None:
                     batch_size=BATCH,
                     steps=given.images // BATCH,
                     seed=0,
-                    image_size=SIZE,
+                    resizing=Resizing(SIZE),
                     augment=augment,
                     loaders=loaders,
                 )

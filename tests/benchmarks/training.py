@@ -84,7 +84,8 @@ class Clocked:
 
 def pairs(clip: Clip, setup: Setup) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
-    shape = (setup.batch_size, 3, clip.image_size, clip.image_size)
+    side = clip.preprocessing.resizing.size
+    shape = (setup.batch_size, 3, side, side)
     return [
         Batch(
             torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
@@ -242,7 +243,7 @@ def seeds() -> None:
                 batch_size=32,
                 steps=steps,
                 seed=seed,
-                image_size=clip.image_size,
+                resizing=clip.preprocessing.resizing,
                 augment="crop",
                 loaders=2,
             )

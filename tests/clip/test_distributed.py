@@ -17,6 +17,7 @@ from time_ray.clip.models import create
 from time_ray.clip.train import train
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import Scoring
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
@@ -45,7 +46,7 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         batch_size=CONFIG.batch_size,
         steps=STEPS,
         seed=0,
-        image_size=16,
+        resizing=Resizing(16),
         augment="crop",
         rank=rank,
         world_size=world_size,

@@ -11,6 +11,7 @@ from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip, create
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import Scoring
 from time_ray.data import images
 from time_ray.data.dataset import Dataset, Row
@@ -33,7 +34,7 @@ def plainly(clip: Clip, weights: Weights, dataset: Dataset) -> float:
         ]
         head = torch.nn.functional.normalize(torch.stack(heads), dim=-1)
         for data, label in zip(split.images(range(len(split))), split.labels, strict=True):
-            pixels = torch.tensor(list(fit(decode(data), 16).tobytes()), dtype=torch.uint8).view(1, 16, 16, 3)
+            pixels = torch.tensor(list(fit(decode(data), Resizing(16)).tobytes()), dtype=torch.uint8).view(1, 16, 16, 3)
             vector = module.encode_image(clip.pixels(pixels.permute(0, 3, 1, 2)), normalize=True)
             hits += int((vector @ head.T).argmax()) == label
     return 100 * hits / len(split)

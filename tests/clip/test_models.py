@@ -212,7 +212,7 @@ def test_a_tag_is_read_through_open_clip(
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, spec.name, {"tag": tag})
     tagged = ModelSpec(name=spec.name, weights="tag")
     assert torch.equal(base_weights(tagged)["visual.proj"], weights["visual.proj"])
-    assert create(tagged).mean == (0.1, 0.2, 0.3)
+    assert create(tagged).preprocessing.mean == (0.1, 0.2, 0.3)
 
 
 def test_the_digest_follows_the_bytes(spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path):
@@ -232,7 +232,7 @@ def test_tokens_and_pixels_are_open_clips(spec: ModelSpec, clip: Clip):
     texts = ["a cat", "an owl that is far too long for the context of this model, which holds sixteen", "a cat"]
     assert torch.equal(clip.tokenize(texts), open_clip.get_tokenizer(spec.name)(texts))
     images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
-    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (clip.mean, clip.std))
+    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (clip.preprocessing.mean, clip.preprocessing.std))
     torch.testing.assert_close(clip.pixels(images), (images / 255 - mean) / std)
 
 

@@ -16,6 +16,7 @@ from time_ray.clip.train import train
 from time_ray.core.errors import CellError
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
 from time_ray.data.batch import Batch
@@ -149,7 +150,7 @@ def test_goes_on_within_the_data_of_a_task(
         Mixture(pretraining=0.25, update=0.5, buffer=0.25, buffer_size=7),
         batch_size=8,
         steps=STEPS,
-        image_size=16,
+        resizing=Resizing(16),
         augment="crop",
         loaders=2,
     )

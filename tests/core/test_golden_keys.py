@@ -90,5 +90,14 @@ def test_a_raised_version_orphans_on_purpose(monkeypatch: pytest.MonkeyPatch) ->
     assert orphaned(before, after) == []
 
 
+def test_only_preprocessing_that_is_not_the_usual_is_in_a_key() -> None:
+    usual = recipe.Base("m", "digest")
+    assert recipe.Base("m", "digest", {}).key == usual.key == grid.key_of("base", "m", "digest")
+    others = ({"resize": "squash"}, {"resize": "longest"}, {"mean": [0.5, 0.5, 0.5]}, {"quick_gelu": True})
+    assert len({usual.key, *(recipe.Base("m", "digest", one).key for one in others)}) == 5
+    assert recipe.describe(recipe.Base("m", "digest", others[0]))["preprocessing"] == others[0]
+    assert "preprocessing" not in recipe.describe(usual)
+
+
 if __name__ == "__main__":
     GOLDEN.write_text(json.dumps(current(), indent=1) + "\n", encoding="utf-8")

@@ -7,6 +7,7 @@ from pictures import picture, rows
 
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.mixture import Mixture
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.batches import batches
@@ -32,12 +33,25 @@ def data(make_dataset: Make) -> Data:
 
 
 def draw(data: Data, task: int = 3, mixture: Mixture = REPLAY, **options: object) -> list[Batch]:
-    settings = {"batch_size": 8, "steps": 6, "seed": 0, "image_size": 16, "augment": "crop"} | options
+    settings = {"batch_size": 8, "steps": 6, "seed": 0, "resizing": Resizing(16), "augment": "crop"} | options
     return list(batches(TASKS[task - 1], TASKS[: task - 1], data, mixture, **settings))
 
 
 def same(a: list[Batch], b: list[Batch]) -> bool:
     return all(torch.equal(x.images, y.images) and x.texts == y.texts for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_images_are_resized_as_the_model_wants_them(make_dataset: Make, augment: str):
+    wide = [row._replace(image=picture(i, (40, 20))) for i, row in enumerate(rows(6))]
+    data = Data(adaptation=(make_dataset("pets", wide),), evaluation=(), pretraining=None)
+    ways = [Resizing(16, mode, how) for mode in ("shortest", "longest", "squash") for how in ("bicubic", "bilinear")]
+    task = Task(1, (Concept("pets", "cat"),))
+    settings = {"batch_size": 2, "steps": 1, "seed": 0, "augment": augment}
+    found = {
+        next(batches(task, (), data, Mixture(), resizing=way, **settings)).images.numpy().tobytes() for way in ways
+    }
+    assert len(found) == (len(ways) if augment == "none" else 2)  # a random part of an image is squashed in any mode
 
 
 def test_seed_and_task_decide_and_nothing_else(data: Data):

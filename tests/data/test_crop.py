@@ -4,15 +4,18 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import picture
 from torchvision import transforms
 
+from time_ray.core.preprocessing import Interpolation, Resizing
 from time_ray.data.crop import CROP_DRAWS, _crop_box, crop
 from time_ray.data.decoding import decode
 
+OTHER: dict[Interpolation, Interpolation] = {"bicubic": "bilinear", "bilinear": "bicubic"}
 SIDES = st.integers(1, 300)
 DRAWS = st.lists(st.floats(0, 1, exclude_max=True), min_size=CROP_DRAWS, max_size=CROP_DRAWS)
 
@@ -35,22 +38,24 @@ def test_crops_keep_nine_tenths_in_bounded_ratio():
     assert all(0.74 < ratio < 1.34 for ratio in ratios)
 
 
-def test_a_crop_is_cut_and_then_resized():
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_a_crop_is_cut_and_then_resized(interpolation: Interpolation):
     image = decode(picture(2, (40, 30)))
     draws = np.full(CROP_DRAWS, 0.5)
     left, top, w, h = _crop_box(40, 30, draws.tolist())
-    found = crop(np.asarray(image), 16, draws)
-    bicubic = transforms.InterpolationMode.BICUBIC
-    wanted = transforms.functional.resized_crop(image, top, left, h, w, [16, 16], bicubic)
+    found = crop(np.asarray(image), Resizing(16, interpolation=interpolation), draws)
+    mode = transforms.InterpolationMode[interpolation.upper()]
+    wanted = transforms.functional.resized_crop(image, top, left, h, w, [16, 16], mode)
     difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(wanted)
     assert abs(difference).max() <= 2  # Pillow rounds otherwise
-    assert difference.any()
+    assert difference.any() or interpolation == "bilinear"
+    assert not np.array_equal(found, crop(np.asarray(image), Resizing(16, interpolation=OTHER[interpolation]), draws))
 
 
 def crops() -> list[str]:
     draws = np.random.default_rng(0)
     pixels = [draws.integers(0, 256, (30 + i, 70 - i, 3), dtype=np.uint8) for i in range(40)]
-    found = [crop(one, 24, draws.random(CROP_DRAWS)).numpy().tobytes() for one in pixels]
+    found = [crop(one, Resizing(24), draws.random(CROP_DRAWS)).numpy().tobytes() for one in pixels]
     return [torch.backends.cpu.get_cpu_capability(), hashlib.sha256(b"".join(found)).hexdigest()]
 
 

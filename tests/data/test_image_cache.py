@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from numpy.typing import NDArray
 from pictures import picture
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
+from time_ray.core.preprocessing import Resizing
 from time_ray.data import images
 from time_ray.data.dataset import Dataset, Row
 from time_ray.data.image_cache import ImageBlock, ImageCache
@@ -36,7 +38,7 @@ class Decoder:
 
 
 def block(*rows: int, dataset: str = "a digest", split: str = "test", size: int = SIDE) -> ImageBlock:
-    return ImageBlock(dataset, split, size, np.array(rows, dtype=np.int64))
+    return ImageBlock(dataset, split, Resizing(size), np.array(rows, dtype=np.int64))
 
 
 def file_of(folder: Path) -> Path:
@@ -58,9 +60,15 @@ def test_a_piece_is_decoded_once(tmp_path: Path):
 def test_pieces_of_other_images_are_other_pieces(tmp_path: Path):
     decode, cache = Decoder(), ImageCache(tmp_path)
     others = [block(1), block(2), block(1, 2), block(1, dataset="b"), block(1, split="train")]
+    ways = [("shortest", "bilinear"), ("squash", "bicubic"), ("longest", "bicubic"), ("longest", "bicubic", 255)]
+    others += [block(1)._replace(resizing=Resizing(SIDE, *way)) for way in ways]
     for one in others:
         cache.get(one, decode)
     assert decode.calls == len(others)
+
+
+def test_images_that_were_kept_before_modes_were_known_are_found_again() -> None:
+    assert block(1).path.parts[0] == f"a digest-test-{SIDE}-v2-{PIL.__version__}"
 
 
 def flip(path: Path, place: int) -> None:
@@ -124,12 +132,13 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.image_cache import ImageBlock, ImageCache
 cache = ImageCache(Path(sys.argv[1]))
 while True:
     for row in range(4000):
         pixels = lambda rows: np.full((1, 700, 700, 3), int(rows[0]) % 251, dtype=np.uint8)
-        cache.get(ImageBlock("a digest", "test", 700, np.array([row])), pixels)
+        cache.get(ImageBlock("a digest", "test", Resizing(700), np.array([row])), pixels)
 """
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from time_ray.clip.models import Clip
+from time_ray.core.preprocessing import Preprocessing, Resizing
 from time_ray.data.dataset import Row
 
 SIZE = 4
@@ -16,8 +17,6 @@ MOST = 5  # captions a picture
 
 class Visual(nn.Module):
     image_size = SIZE
-    image_mean = (0.0, 0.0, 0.0)
-    image_std = (1 / 255, 1 / 255, 1 / 255)
 
 
 class Oracle(nn.Module):
@@ -43,7 +42,7 @@ def oracle(count: int) -> Clip:
         numbers = [[int(word) for word in text.split() if word.isdigit()] for text in texts]
         return torch.tensor([[MOST * found[-1] + found[0] if found else 0] for found in numbers])
 
-    return Clip("oracle", Oracle(count), tokenize)
+    return Clip("oracle", Oracle(count), tokenize, Preprocessing(Resizing(SIZE), (0.0,) * 3, (1 / 255,) * 3))
 
 
 def all_knowing(count: int) -> dict[str, Tensor]:

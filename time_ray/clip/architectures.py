@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ from time_ray.core.errors import UserError
 
 @dataclass(frozen=True)
 class Architecture:
-    """A CLIP architecture as open_clip describes one: `embed_dim`, `vision_cfg`, `text_cfg`, plain JSON values."""
+    """A CLIP architecture as open_clip describes one: `embed_dim`, `vision_cfg`, `text_cfg`, plain JSON values.
+
+    `preprocess_cfg`, in open_clip's words too (`mean`, `std`, `resize_mode`, `interpolation`, `fill_color`), is for
+    weights that nothing else says it of.
+    """
 
     name: str
     config: Mapping[str, Any]
+    preprocess_cfg: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def written(self) -> str:

@@ -51,7 +51,7 @@ def accuracies(
     found: dict[Concept, float] = {}
     for dataset in datasets:
         card, split = dataset.card, dataset.split("test")
-        images, hits = Decoded(split, held.image_size), np.zeros(len(card.classes), dtype=np.int64)
+        images, hits = Decoded(split, held.preprocessing.resizing), np.zeros(len(card.classes), dtype=np.int64)
         with torch.inference_mode():
             head = _head(held, card)
             for first in range(0, len(split), batch_size):

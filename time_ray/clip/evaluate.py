@@ -16,6 +16,7 @@ from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip
 from time_ray.clip.retrieval import Pairs, recall_counts, recalls
 from time_ray.core.errors import UserError
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
@@ -46,7 +47,7 @@ def evaluate(
     there is. A model's scores do not depend on those beside it.
 
     Args:
-        clip: the architecture, its tokenizer and its image format.
+        clip: the architecture, its tokenizer and its preprocessing.
         models: weights by name; all of them fit on the device together.
         datasets: with a split "test" each.
         scoring: prompts and the share of images, where they are not the dataset's own and all.
@@ -171,7 +172,7 @@ class _Pass:
 
     def keeps(self, dataset: Dataset) -> bool:
         """Whether the dataset's images are for the disk, since they are too large to be kept in memory."""
-        return not fits_in_memory(len(dataset.split("test")), self.clips[0].image_size)
+        return not fits_in_memory(len(dataset.split("test")), self._resizing.size)
 
     def blocks(self, dataset: Dataset, rows: RowNumbers) -> Iterator[ImageBlock]:
         """The rows of this worker's part, batch by batch; inner batches are the same for any number of workers."""
@@ -179,17 +180,21 @@ class _Pass:
         following = range(start - start % self.batch_size + self.batch_size, stop, self.batch_size)
         for first, last in pairwise((start, *following, stop)):
             if first < last:
-                yield ImageBlock(dataset.card.digest, "test", self.clips[0].image_size, rows[first:last])
+                yield ImageBlock(dataset.card.digest, "test", self._resizing, rows[first:last])
 
     def _images(self, dataset: Dataset, rows: RowNumbers) -> Iterator[tuple[RowNumbers, Tensor]]:
         """The rows of this worker's part, batch by batch, with their images [B, size, size, 3] on the device."""
-        images = Decoded(dataset.split("test"), self.clips[0].image_size, threads=max(1, self.loaders))
+        images = Decoded(dataset.split("test"), self._resizing, threads=max(1, self.loaders))
         read = partial(self.cache.get, decode=images.block) if self.cache and self.keeps(dataset) else None
         blocks = (
             (block.rows, read(block) if read else images.block(block.rows)) for block in self.blocks(dataset, rows)
         )
         for some, pixels in one_ahead(blocks) if self.loaders else blocks:
             yield some, torch.from_numpy(pixels).to(self.device)
+
+    @property
+    def _resizing(self) -> Resizing:
+        return self.clips[0].preprocessing.resizing
 
     def _edges(self, count: int) -> list[int]:
         """Where each worker's part of so many rows starts, and where the last one's ends."""

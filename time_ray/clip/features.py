@@ -85,7 +85,7 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     (high, wide), kernel = visual.patch_size, visual.conv1.weight
     patches = images.reshape(count, height // high, high, width // wide, wide * 3).transpose(2, 3)
     patches = patches.reshape(count, -1, high * wide * 3).to(kernel.dtype)
-    mean, std = (_per_channel(stat, kernel.device) for stat in (clip.mean, clip.std))
+    mean, std = (_per_channel(stat, kernel.device) for stat in (clip.preprocessing.mean, clip.preprocessing.std))
     scaled = kernel / std
     shift = -(scaled * mean).sum((1, 2, 3))
     tokens = _linear(patches, scaled.permute(0, 2, 3, 1).reshape(len(kernel), -1), shift)

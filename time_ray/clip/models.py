@@ -17,9 +17,11 @@ from open_clip.convert import convert_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from time_ray.clip.weights import first_line, is_tag, known_name, open_clip_with_ours, weights_file
+from time_ray.clip.preprocessing import resolve
+from time_ray.clip.weights import first_line, known_name, open_clip_with_ours, weights_file
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
+from time_ray.core.preprocessing import Preprocessing
 
 KEPT_TEXTS = 65536
 ANCHOR = "logit_scale"  # a tensor that every CLIP model has
@@ -33,20 +35,15 @@ _WRAPPERS = re.compile(  # DistributedDataParallel and averaging, Lightning; tor
 
 
 class Clip:
-    """An open_clip architecture with room for one set of weights, its tokenizer and its image format.
+    """An open_clip architecture with room for one set of weights, its tokenizer and its preprocessing.
 
-    `module` is working memory: whoever uses it loads the weights it needs first. `image_size` is the side of the
-    square input in pixels; `mean` and `std` are per channel, for pixels in 0..1.
+    `module` is working memory: whoever uses it loads the weights it needs first.
     """
 
-    def __init__(self, name: str, module: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, name: str, module: nn.Module, tokenizer: Any, preprocessing: Preprocessing) -> None:
         self.name = name
         self.module = module
-        visual: Any = module.visual
-        size = visual.image_size
-        self.image_size: int = size if isinstance(size, int) else size[0]
-        self.mean: tuple[float, ...] = tuple(visual.image_mean)
-        self.std: tuple[float, ...] = tuple(visual.image_std)
+        self.preprocessing = preprocessing
         self._tokenizer = tokenizer
         self._row = lru_cache(maxsize=KEPT_TEXTS)(self._tokens)
 
@@ -76,7 +73,8 @@ class Clip:
 
     def pixels(self, images: Tensor) -> Tensor:
         """The model's input from uint8 images [B, 3, H, W]: float32, normalised per channel."""
-        mean, std = (255 * torch.tensor(stat, device=images.device).view(-1, 1, 1) for stat in (self.mean, self.std))
+        stats = (self.preprocessing.mean, self.preprocessing.std)
+        mean, std = (255 * torch.tensor(stat, device=images.device).view(-1, 1, 1) for stat in stats)
         return images.to(torch.float32).sub_(mean).div_(std)
 
     def _tokens(self, text: str) -> Tensor:
@@ -93,16 +91,14 @@ def _placed(tensor: Tensor, like: Tensor) -> Tensor:
 def create(spec: ModelSpec) -> Clip:
     """The model of that name in float32 on the CPU, with weights yet to be loaded.
 
-    Raises UserError for a name that open_clip does not know, or that needs a package that is not here.
+    Raises UserError for a name that open_clip does not know, that needs a package that is not here, or whose
+    preprocessing contradicts it.
     """
     name = known_name(spec.name)
-    open_clip_with_ours()
+    wanted = resolve(spec)
     try:
-        with _open_clip_quiet():
-            module = open_clip.create_model(
-                name, load_weights=False, pretrained_text=False, force_preprocess_cfg=_preprocessing(spec)
-            )
-        return Clip(name, module, open_clip.get_tokenizer(name))
+        module = build(name, quick_gelu=wanted.quick_gelu)
+        return Clip(name, module, open_clip.get_tokenizer(name), wanted.preprocessing)
     except ImportError as error:
         msg = f"model {name}: needs a package that is not installed ({error}); install it, or choose another model"
         raise UserError(msg) from error
@@ -114,10 +110,16 @@ def outline(name: str) -> nn.Module:
 
     Raises UserError for a name that open_clip does not know or that is not supported here.
     """
+    with torch.device("meta"):
+        return build(known_name(name), device="meta")
+
+
+def build(name: str, *, device: str = "cpu", **changes: Any) -> nn.Module:
+    """open_clip's module of that architecture, whose configuration has these changes; its weights are random."""
     open_clip_with_ours()
-    with _open_clip_quiet(), torch.device("meta"):
+    with _open_clip_quiet():
         module: nn.Module = open_clip.create_model(
-            known_name(name), load_weights=False, pretrained_text=False, device="meta"
+            name, load_weights=False, pretrained_text=False, device=device, **changes
         )
     return module
 
@@ -153,12 +155,6 @@ def _open_clip_quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _preprocessing(spec: ModelSpec) -> dict[str, Any]:
-    """The mean and standard deviation that a tag's weights were trained with."""
-    config = open_clip.get_pretrained_cfg(spec.name, spec.weights) if is_tag(spec) else {}
-    return {key: config[key] for key in ("mean", "std") if key in config}
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def _digest_with(architecture: Architecture, digest: str) -> str:
 
 def known_name(name: str) -> str:
     """The name of a supported architecture. Raises UserError for any other, with the nearest one."""
-    config = _config(name)
+    config = architecture_config(name)
     if config is not None:
         UserError.unless_none(_unsupported(name, config))
         return name
@@ -91,10 +91,15 @@ def _open_clip_with_ours() -> Any:
 
 def is_known(name: str) -> bool:
     """Whether there is an architecture of this name."""
-    return _config(name) is not None
+    return architecture_config(name) is not None
 
 
-def _config(name: str) -> Mapping[str, Any] | None:
+def architecture_names() -> Iterator[str]:
+    """Every architecture that comes with open_clip or time_ray, or from a plugin."""
+    yield from (*MODELS, *ARCHITECTURES, *_own_configs())
+
+
+def architecture_config(name: str) -> Mapping[str, Any] | None:
     """The architecture as open_clip describes it; None for a name that it does not know."""
     if name in MODELS:
         return MODELS[name].config

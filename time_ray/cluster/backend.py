@@ -105,7 +105,7 @@ class SweepBackend:
                 batch_size=training.config.batch_size,
                 steps=training.steps,
                 seed=training.seed,
-                image_size=clip.image_size,
+                resizing=clip.preprocessing.resizing,
                 augment=training.config.augment,
                 rank=self.ranks.rank,
                 world_size=self.ranks.size,

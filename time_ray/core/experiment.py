@@ -165,6 +165,6 @@ class Experiment(Section):
         return {
             **self.model_dump(mode="json"),
             "technique": [{"name": t.name, **t.params} if t.params else t.name for t in self.technique],
-            "model": [m.name if m.weights is None else m.model_dump() for m in self.model],
+            "model": [model.written() for model in self.model],
             "budget": [entry.label for entry in self.budget],
         }

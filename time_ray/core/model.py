@@ -1,21 +1,37 @@
 """The models of the grid's size axis."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from time_ray.core.preprocessing import PreprocessSpec
 from time_ray.core.section import Section
 
 
+def _tagged(value: object) -> object:
+    return {"tag": value} if isinstance(value, str) else value
+
+
 class ModelSpec(Section):
-    """An open_clip architecture and where its pretrained weights come from."""
+    """An open_clip architecture, where its pretrained weights come from, and what images they want."""
 
     name: Annotated[str, Field(description="open_clip architecture, or mini-tiny, mini-base, mini-large")]
     weights: Annotated[
         str | None, Field(description="local safetensors or torch file, or open_clip tag; null: the shipped base")
     ] = None
+    preprocess: Annotated[
+        PreprocessSpec | None,
+        BeforeValidator(_tagged),
+        Field(description="a tag of the architecture, or the values; null: as the weights say"),
+    ] = None
 
     @property
     def label(self) -> str:
-        """The name, with the weights where they were given."""
-        return self.name if self.weights is None else f"{self.name}@{self.weights}"
+        """The name, with the weights and the preprocessing where they were given."""
+        said = f"({self.preprocess.label})" if self.preprocess and self.preprocess.label else ""
+        return f"{self.name}{'' if self.weights is None else f'@{self.weights}'}{said}"
+
+    def written(self) -> str | dict[str, Any]:
+        """Plain values that mean this model, short where there is nothing to say."""
+        given = self.model_dump(mode="json", exclude_none=True)
+        return self.name if given == {"name": self.name} else given

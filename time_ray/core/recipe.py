@@ -76,14 +76,16 @@ class TaskTraining:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Base:
-    """The pretrained weights θ_0 of a model."""
+    """The pretrained weights θ_0 of a model, and the preprocessing that they want where it is not the usual one."""
 
     model: str
     weights_digest: str
+    preprocessing: Mapping[str, object] = field(default_factory=dict)  # what differs from the default
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", key_of("base", self.model, self.weights_digest))
+        parts = (self.model, self.weights_digest, *([self.preprocessing] if self.preprocessing else []))
+        object.__setattr__(self, "key", key_of("base", *parts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,6 +216,8 @@ def describe(recipe: Recipe) -> dict[str, object]:
     match recipe:
         case Base():
             parts: dict[str, object] = {"model": recipe.model, "weights_digest": recipe.weights_digest}
+            if recipe.preprocessing:
+                parts["preprocessing"] = dict(recipe.preprocessing)
         case Trained():
             training = recipe.training
             parts = {

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from time_ray.core.errors import UserError
 from time_ray.core.mixture import Mixture
+from time_ray.core.preprocessing import Resizing
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.crop import CROP_DRAWS, crop
@@ -38,7 +39,7 @@ def batches(
     batch_size: int,
     steps: int,
     seed: int,
-    image_size: int,
+    resizing: Resizing,
     augment: Augment,
     rank: int = 0,
     world_size: int = 1,
@@ -59,14 +60,14 @@ def batches(
         batch_size: pairs of a global batch, over all workers.
         steps: of the task, from 0.
         seed: with the task's number and the step it decides every draw.
-        image_size: pixels a side.
-        augment: `none` for the central square, `crop` for random resized crops.
+        resizing: how images become squares of the model's size.
+        augment: `none` for the whole image so resized, `crop` for random resized crops.
         rank: of this worker.
         world_size: workers.
         loaders: threads that make the coming batches while one is in use; 0: each is made when it is asked for.
 
     Returns:
-        Batches of batch_size / world_size pairs: uint8 images [B, 3, image_size, image_size] and B texts, on the CPU.
+        Batches of batch_size / world_size pairs: uint8 images [B, 3, size, size] and B texts, on the CPU.
 
     Raises:
         UserError: there is nothing to draw from, or the batch cannot be split evenly.
@@ -92,7 +93,7 @@ def batches(
     def prepare(step: int) -> PendingBatch[Batch]:
         samples = [sample for pick in picks for sample in pick(step)]
         draws = details.block(step, batch_size * (1 + CROP_DRAWS)).reshape(batch_size, -1)
-        return _pending_batch(samples[mine], draws[mine], image_size, augment)
+        return _pending_batch(samples[mine], draws[mine], resizing, augment)
 
     return prefetched(prepare, range(start_step, steps), loaders)
 
@@ -189,10 +190,10 @@ def _remembered(rows: _RowSet, datasets: Sequence[Dataset], size: int | None, se
 
 
 def _pending_batch(
-    samples: Sequence[_RowRef], draws: NDArray[np.uint64], image_size: int, augment: Augment
+    samples: Sequence[_RowRef], draws: NDArray[np.uint64], resizing: Resizing, augment: Augment
 ) -> PendingBatch[Batch]:
     """An empty batch; its parts fill it in, a few neighbours on disk at a time."""
-    pixels = torch.empty((len(samples), image_size, image_size, 3), dtype=torch.uint8)
+    pixels = torch.empty((len(samples), resizing.size, resizing.size, 3), dtype=torch.uint8)
     batch = Batch(pixels.permute(0, 3, 1, 2), [""] * len(samples))
     places: dict[Split, list[int]] = {}
     for place, sample in enumerate(samples):
@@ -203,7 +204,7 @@ def _pending_batch(
         for first in range(0, len(here), CHUNK):
             some = here[first : first + CHUNK]
             rows = [samples[place].row for place in some]
-            parts.append(partial(_fill, batch, some, split, rows, draws[some], augment))
+            parts.append(partial(_fill, batch, some, split, rows, draws[some], resizing, augment))
     return PendingBatch(batch, parts)
 
 
@@ -213,15 +214,15 @@ def _fill(
     split: Split,
     rows: Sequence[int],
     draws: NDArray[np.uint64],
+    resizing: Resizing,
     augment: Augment,
 ) -> None:
     """Those rows are in their places: each with the caption that its first number draws, cropped by the others."""
-    size = batch.images.shape[-1]
     for place, captions, drawn in zip(places, split.captions(rows), draws, strict=True):
         batch.texts[place] = captions[int(drawn[0] % np.uint64(len(captions)))]
-    pixels = Decoded(split, size if augment == "none" else None).take(rows)
+    pixels = Decoded(split, resizing if augment == "none" else None).take(rows)
     if augment == "none":
         batch.images[places] = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         return
     for place, image, drawn in zip(places, pixels, unit(draws[:, 1:]), strict=True):
-        batch.images[place] = crop(image, size, drawn)
+        batch.images[place] = crop(image, resizing, drawn)

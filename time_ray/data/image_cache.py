@@ -18,6 +18,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.images import Pixels
 from time_ray.whole_files import replacing
 
@@ -30,23 +31,23 @@ CHECKSUM_BYTES = 4
 
 
 class ImageBlock(NamedTuple):
-    """Some rows of a split of a dataset, named by its digest, as squares of `size` pixels a side."""
+    """Some rows of a split of a dataset, named by its digest, as squares that were made in one way."""
 
     dataset: str
     split: str
-    size: int
+    resizing: Resizing
     rows: NDArray[np.int64]
 
     @property
     def num_bytes(self) -> int:
         """What its images take."""
-        return len(self.rows) * self.size**2 * 3
+        return len(self.rows) * self.resizing.size**2 * 3
 
     @property
     def path(self) -> Path:
         """Where it lies in the folder; images may differ between versions of the library that decodes them."""
         rows = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()[:32]
-        return Path(f"{self.dataset[:32]}-{self.split}-{self.size}-v{VERSION}-{PIL.__version__}", f"{rows}.pixels")
+        return Path(f"{self.dataset[:32]}-{self.split}-{self.resizing}-v{VERSION}-{PIL.__version__}", f"{rows}.pixels")
 
 
 class ImageCache:
@@ -89,7 +90,8 @@ class ImageCache:
         try:
             if path.stat().st_size == block.num_bytes + CHECKSUM_BYTES:
                 content = np.memmap(path, dtype=np.uint8, mode="c")  # torch takes no read-only arrays
-                pixels = content[: block.num_bytes].reshape(len(block.rows), block.size, block.size, 3)
+                side = block.resizing.size
+                pixels = content[: block.num_bytes].reshape(len(block.rows), side, side, 3)
                 if content[block.num_bytes :].tobytes() == _checksum(block, pixels):
                     return pixels
             log.warning("%s: damaged; its images are decoded again", path)

@@ -1,4 +1,4 @@
-"""Images of a split: decoded, cut to the model's size, and kept where they are small."""
+"""Images of a split: decoded, resized to the model's squares, and kept where they are small."""
 
 import os
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from time_ray.core.errors import CellError
+from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import Split
 from time_ray.data.decoding import decode
 
@@ -22,32 +23,47 @@ KEPT_SIDE = 64  # images up to this many pixels a side are decoded once in a pro
 KEPT_BYTES = 256 * 1024**2  # in one split
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """The central square of that size, after the shorter side was resized to it (bicubic); itself if it fits."""
-    width, height = image.size
-    if (width, height) == (size, size):
+def fit(image: Image.Image, resizing: Resizing) -> Image.Image:
+    """The image as a square: pixel for pixel as open_clip makes it for inference; itself if it is one of that size."""
+    size = resizing.size
+    if image.size == (size, size):
         return image
-    short = min(width, height)
-    scaled = image.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
+    scaled = image.resize(_scaled(*image.size, resizing), Image.Resampling[resizing.interpolation.upper()])
+    if resizing.mode == "longest":
+        square = Image.new("RGB", (size, size), (resizing.fill,) * 3)
+        square.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
+        return square
     left, top = round((scaled.width - size) / 2), round((scaled.height - size) / 2)
     return scaled.crop((left, top, left + size, top + size))
 
 
+def _scaled(width: int, height: int, resizing: Resizing) -> tuple[int, int]:
+    """Width and height after resizing, before anything is cut off or added."""
+    size = resizing.size
+    if resizing.mode == "squash":
+        return size, size
+    if resizing.mode == "shortest":
+        short = min(width, height)
+        return int(size * width / short), int(size * height / short)
+    ratio = max(width / size, height / size)  # rounded as timm does; a line of pixels stays one
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
 class Decoded:
-    """The decoded images of a split, fitted to a size if one is given.
+    """The decoded images of a split, resized to squares if it is said how.
 
     Small ones are decoded once for as long as the split lives, whichever object of this class reads them. With
     several threads images are decoded side by side: Pillow lets other threads run while it decodes and resizes.
     """
 
-    def __init__(self, split: Split, size: int | None = None, *, threads: int = 1) -> None:
+    def __init__(self, split: Split, resizing: Resizing | None = None, *, threads: int = 1) -> None:
         self._split = split
-        self._size = size
+        self._resizing = resizing
         self._threads = threads
         kept = _kept.setdefault(split, {})
-        if size not in kept:
-            kept[size] = _Kept(np.zeros(len(split), dtype=bool))
-        self._memory = kept[size]
+        if resizing not in kept:
+            kept[resizing] = _Kept(np.zeros(len(split), dtype=bool))
+        self._memory = kept[resizing]
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> list[Pixels]:
         """The images of those rows, in that order. Raises CellError, naming the row, for a broken one."""
@@ -78,7 +94,7 @@ class Decoded:
         except ValueError as error:
             msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
-        return np.asarray(image if self._size is None else fit(image, self._size))
+        return np.asarray(image if self._resizing is None else fit(image, self._resizing))
 
 
 def fits_in_memory(count: int, size: int) -> bool:
@@ -94,7 +110,7 @@ def _pool(threads: int, _process: int) -> ThreadPoolExecutor:
 
 @dataclass
 class _Kept:
-    """Decoded images of one size, and which rows have one."""
+    """Decoded images, resized in one way, and which rows have one."""
 
     has: NDArray[np.bool_]
     kept: Pixels = field(default_factory=lambda: np.empty((0, 0, 0, 3), dtype=np.uint8))
@@ -110,4 +126,4 @@ class _Kept:
             self.has[row] = True
 
 
-_kept: WeakKeyDictionary[Split, dict[int | None, _Kept]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[Split, dict[Resizing | None, _Kept]] = WeakKeyDictionary()

@@ -54,6 +54,8 @@ def model_rows() -> list[dict[str, object]]:
     """
     from time_ray.clip import mini
     from time_ray.clip.cost import operations, size
+    from time_ray.clip.preprocessing import ACTIVATIONS, resolve
+    from time_ray.core.model import ModelSpec
 
     names = (*mini.MODELS, *("ViT-S-16", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-H-14", "ViT-g-14", "ViT-bigG-14"))
     return [
@@ -64,10 +66,12 @@ def model_rows() -> list[dict[str, object]]:
             "text (M)": round(counted.text / 1e6, 2),
             "GFLOPs a pair": round((done.image + done.text) / BATCH, 3),
             "GFLOPs a step": round(done.step),
+            "pixels": found.preprocessing.resizing.size,
+            "activation": ACTIVATIONS[found.quick_gelu],
             "weights": "shipped" if name in mini.MODELS else "weights: a local file or an open_clip tag",
         }
         for name in names
-        for counted, done in ((size(name), operations(name, BATCH)),)
+        for counted, done, found in ((size(name), operations(name, BATCH), resolve(ModelSpec(name=name))),)
     ]
 
 

@@ -76,6 +76,10 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
             for model, budgets in plan.steps.items()
             for budget, count in budgets.items()
         ),
+        *(
+            ("images", f"{found.preprocessing.resizing.size} px", f"{model}: {found}")
+            for model, found in plan.preprocessing.items()
+        ),
         ("cells", plan.cells, f"in {plan.trials} trials on this machine"),
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
         ("merges", plan.merges.distinct, "distinct"),

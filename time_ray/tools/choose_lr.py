@@ -59,7 +59,7 @@ def after_stream(spec: ModelSpec, data: Data, config: Training, seed: int) -> Ma
             batch_size=config.batch_size,
             steps=STEPS,
             seed=seed,
-            image_size=clip.image_size,
+            resizing=clip.preprocessing.resizing,
             augment=config.augment,
         )
         weights = train(clip, weights, drawn, config, steps=STEPS)

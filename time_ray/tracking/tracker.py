@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from time_ray.clip.preprocessing import resolve
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
@@ -180,8 +181,8 @@ class Tracker:
         from mlflow.entities import Metric, Param, RunTag
 
         cell, count = result.cell, str(len(result.rows))
-        axes = {**cell.axes, "tasks": str(len(cell.setting.trainings))}
-        params = [Param(name, within(label)) for name, label in axes.items()]
+        said = {**cell.axes, "tasks": str(len(cell.setting.trainings)), **_preprocessing(cell)}
+        params = [Param(name, within(value)) for name, value in said.items()]
         logged = self._num_logged(run, result)
         metrics = (
             self._outdated(run, result.rows[:logged])
@@ -320,6 +321,11 @@ class Tracker:
         if run.status != status:
             self._client.set_terminated(run.id, status)
             run.status = status
+
+
+def _preprocessing(cell: Cell) -> dict[str, str]:
+    """What the model's images go through, and its activation, as parameters of a run."""
+    return {f"preprocess.{name}": str(value) for name, value in resolve(cell.setting.model).as_dict().items()}
 
 
 def _metrics(row: TaskResult) -> Mapping[str, float]:
