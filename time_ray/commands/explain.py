@@ -80,7 +80,10 @@ def _one_line(error: Exception) -> str:
 
 
 def summed_up(lines: Iterable[str]) -> Iterator[str]:
-    """The lines in order; of more than 20 that differ in names and numbers alone, the first three and how many more."""
+    """The lines in order; of more than 20 that differ in names and numbers alone, the first three and how many more.
+
+    The one place that sums up: errors themselves hold every fault, for Python and for `--debug`.
+    """
     found = [(line, kind_of(line)) for line in lines]
     counts, seen = Counter(kind for _, kind in found), Counter[str]()
     for line, kind in found:
