@@ -464,16 +464,17 @@ def test_an_archive_of_strangers(time_ray: Callable[..., Any], kind: str) -> Non
     assert not Path("../b.png").exists()
 
 
-UNREADABLE = "not a readable safetensors or torch file ("
+NO_WEIGHTS = "neither a safetensors file nor a torch checkpoint; give one"
+NOT_WHOLE = "not a whole safetensors file ("
 WEIGHTS = {
-    "an empty file": (b"", UNREADABLE),
-    "noise": (b"noise" * 20, UNREADABLE),
-    "words": (b"hello", UNREADABLE),
-    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", UNREADABLE),
-    "a header that is cut off": (struct.pack("<Q", 100) + b'{"a":{"dtype":"F32"}}', UNREADABLE),
-    "a header that is a list": (struct.pack("<Q", 2) + b"[]", UNREADABLE),
-    "tensors that are cut off": (safetensors.torch.save({"a": torch.zeros(9)})[:-1], UNREADABLE),
-    "an archive that is none": (b"PK\x03\x04nonsense", UNREADABLE),
+    "an empty file": (b"", NO_WEIGHTS),
+    "noise": (b"noise" * 20, NO_WEIGHTS),
+    "words": (b"hello", NO_WEIGHTS),
+    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", NOT_WHOLE),
+    "a header that is cut off": (struct.pack("<Q", 100) + b'{"a":{"dtype":"F32"}}', NOT_WHOLE),
+    "a header that is a list": (struct.pack("<Q", 2) + b"[]", NO_WEIGHTS),
+    "tensors that are cut off": (safetensors.torch.save({"a": torch.zeros(9)})[:-1], NOT_WHOLE),
+    "an archive that is none": (b"PK\x03\x04nonsense", "not a readable safetensors or torch file ("),
 }
 
 

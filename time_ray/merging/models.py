@@ -248,8 +248,10 @@ def check_layout(header: Mapping[str, Any], size: int) -> None:
     """ValueError unless the tensors fill so many bytes, one after another, as the format wants it."""
     places = sorted(spec["data_offsets"] for _, spec in tensors_of(header))
     end = places[-1][1] if places else 0
-    if end != size:
-        raise ValueError(f"{end - size} bytes are missing at its end" if end > size else f"{size - end} are too many")
+    if end > size:
+        raise ValueError(f"{end - size} bytes are missing at its end")
+    if end < size:
+        raise ValueError(f"{size - end} bytes follow its last tensor")
     if any(start != place[0] for start, place in zip([0, *(place[1] for place in places)], places, strict=False)):
         raise ValueError("its tensors overlap, or leave gaps")
 

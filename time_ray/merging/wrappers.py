@@ -15,6 +15,7 @@ OF_PARTS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 """Of torch.compile and FSDP, which wrap any part of a model."""
 ALWAYS = ("module.", *OF_PARTS)
 """Never part of a model itself."""
+ANYWHERE = re.compile(rf"^(?:{'|'.join(map(re.escape, ALWAYS))})+|(?<=\.)(?:{'|'.join(map(re.escape, OF_PARTS))})+")
 WITHIN_NAMES = re.compile(rf"(?<=\.)(?:{'|'.join(map(re.escape, OF_PARTS))})+")
 COUNT_OF_AVERAGES = "n_averaged"
 PERHAPS = "model."
@@ -59,14 +60,10 @@ class Unwrapped(StoredModel):
     """A model under the names that it had before it was wrapped."""
 
     def __init__(self, inner: Model, prefix: str) -> None:
-        """MergeError if some tensor is there with and without a wrapper in its name."""
         self.inner, self.label = inner, inner.label
         if isinstance(inner, StoredModel):
             self.path, self.name, self.files, self.metadata = inner.path, inner.name, inner.files, inner.metadata
         self.wrapped = {bare_name(entry.name, prefix): entry for entry in own(inner)}
-        if len(self.wrapped) < len(own(inner)):
-            text = "holds tensors of one name with and without a wrapper's prefix; save the state dict of one model"
-            raise MergeError(f"{inner.label}: {text}")
         self.entries = tuple(TensorEntry(name, entry.dtype, entry.shape) for name, entry in self.wrapped.items())
         self.notes = (*inner.notes, *left_out(inner, prefix))
 
@@ -80,7 +77,10 @@ class Unwrapped(StoredModel):
 
 
 def unwrapped(model: Model, base: Model | None = None) -> Model:
-    """The model without the prefixes of known wrappers."""
+    """The model without the names of known wrappers. MergeError if a tensor is there with and without them."""
+    if len({ANYWHERE.sub("", entry.name) for entry in own(model)}) < len(own(model)):
+        text = "holds tensors of one name with and without a wrapper's prefix; save the state dict of one model"
+        raise MergeError(f"{model.label}: {text}")
     prefix = wrapper_of(model, base)
     return Unwrapped(model, prefix) if next(left_out(model, prefix), "") else model
 
