@@ -6,6 +6,7 @@ The card is sealed and names the footer of every shard by its digest: what is re
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -321,7 +322,7 @@ def _write_split(
 
 def _place(folder: str | Path, filesystem: pa.fs.FileSystem | None) -> tuple[pa.fs.FileSystem, str]:
     if filesystem is None:
-        return pa.fs.LocalFileSystem(use_mmap=True), str(Path(folder).resolve())
+        return pa.fs.LocalFileSystem(use_mmap=True), os.path.realpath(folder)
     return filesystem, str(folder).rstrip("/")
 
 

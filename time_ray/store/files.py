@@ -11,7 +11,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.home import at_home
 from time_ray.core.secrets import hidden
 from time_ray.whole_files import move_file
 
@@ -39,7 +39,7 @@ class Files:
     """Read and write bytes by path relative to a root. Failures are StoreError, with the path and the cause."""
 
     def __init__(self, root: str) -> None:
-        self.uri = root if "://" in root else str(Path(root).expanduser().absolute())
+        self.uri = root if "://" in root else str(at_home(root).absolute())
         self.is_local = "://" not in root or root.startswith("file://")
         self.filesystem, self.root = _connect(self.uri)
 
