@@ -83,9 +83,11 @@ def test_a_file_that_is_no_experiment(time_ray: Callable[..., Any], verb: str, t
 
 
 def test_a_file_that_is_no_text(time_ray: Callable[..., Any]) -> None:
-    Path("exp.yaml").write_bytes(b"\xff\xfe\x00name")
-    (line,) = faults(time_ray("show", "exp.yaml"))
-    assert line.startswith("exp.yaml: cannot be read: ")
+    for data in (b"\xff\xfe\x00name", "name: café".encode("latin-1")):
+        Path("exp.yaml").write_bytes(data)
+        (line,) = faults(time_ray("show", "exp.yaml"))
+        assert line.startswith("exp.yaml: is no text in UTF-8 (")
+        assert line.endswith("; save it as UTF-8")
 
 
 def test_a_folder_is_no_file(time_ray: Callable[..., Any]) -> None:

@@ -336,8 +336,9 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
         msg = f"{folder}: no dataset here ({CARD} is missing); import one, or correct the path"
         raise UserError(msg) from error
     except ValidationError as error:
-        faults = (f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UserError(*faults) from error
+        places = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
+        faults = (": ".join(filter(None, (path, *place))) for place in places)
+        raise UserError(*(f"{fault}; import the dataset again" for fault in faults)) from error
     if card.seal and card.seal != _seal(json.loads(text)):
         msg = f"{path}: is not as it was written; import the dataset again"
         raise UserError(msg)

@@ -180,6 +180,10 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
             f"storage: {where} must hold no credentials: experiments are shown and logged; "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
+    if "#" in uri or (uri.startswith("file:") and "?" in uri):
+        raise UserError(
+            f"storage: {where} would be cut off at # or ?; write %23 or %3F, or give a path, not an address"
+        )
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
         if isinstance(filesystem, fs.S3FileSystem):
@@ -210,6 +214,8 @@ def _remedy(error: Exception) -> str:
         return "free space, then run the same command again: it resumes"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "see to the rights, then run the same command again: it resumes"
+    if number in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST):
+        return "give another path: storage: in the experiment, or TIME_RAY_STORAGE"
     return "see that the storage answers, then run the same command again: it resumes"
 
 
