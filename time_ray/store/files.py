@@ -181,9 +181,7 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
     if "#" in uri or (uri.startswith("file:") and "?" in uri):
-        raise UserError(
-            f"storage: {where} would be cut off at # or ?; write %23 or %3F, or give a path, not an address"
-        )
+        raise UserError(f"storage: {where} would be cut off at # or ?; write %23 or %3F, or give it as a path")
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
         if isinstance(filesystem, fs.S3FileSystem):

@@ -81,9 +81,7 @@ def contents(path: Path) -> Iterator[tuple[str, bytes] | TarFault]:
         packed = start.startswith(GZIP)
         other = next((name for mark, name in OTHERS.items() if start.startswith(mark)), None)
         if other:
-            yield TarFault(
-                "", "tar in another compression", f"is compressed by {other}; pack it as a tar, alone or with gzip"
-            )
+            yield TarFault("", "tar in another compression", f"of {other}; pack it as a tar, alone or with gzip")
             return
         file.seek(0)
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
