@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from time_ray.core.errors import CellError, UserError
+from time_ray.core.scoring import Template
 from time_ray.core.section import Section
 from time_ray.data.decoding import DECODING
 from time_ray.data.shard_reader import Shard, footer_seal, set_aside
@@ -50,7 +51,7 @@ class Card(Section):
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    templates: Annotated[tuple[str, ...], Field(description="class prompts; {} is the class name")]
+    templates: Annotated[tuple[Template, ...], Field(description="class prompts; {} is the class name")]
     splits: dict[str, SplitInfo]
     digest: str
     source: str = ""

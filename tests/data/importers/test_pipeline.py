@@ -228,3 +228,10 @@ def test_faults_are_counted_by_kind_and_by_what_became_of_them() -> None:
         SampleFault("a", "test", "x", "y"),
     ]
     assert counted(faults) == {("a", False): 2, ("b", True): 1}
+
+
+@pytest.mark.parametrize("content", ["{bad", '{"a": 1}', "[1]"])
+def test_a_report_that_was_changed_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "report.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"report\.jsonl: is not as it was written \(.*\); import the dataset again"):
+        read_report(tmp_path)
