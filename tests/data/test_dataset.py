@@ -134,6 +134,15 @@ def test_a_card_without_a_seal_may_hold_no_odd_prompts(tmp_path: Path):
     assert all(fault.endswith("; import the dataset again") for fault in caught.value.faults)
 
 
+def test_a_card_without_a_seal_that_miscounts_is_named(tmp_path: Path):
+    write(tmp_path / "pets", rows(3))
+    path = tmp_path / "pets" / "card.json"
+    counted = {name: info | {"rows": 9} for name, info in json.loads(path.read_text())["splits"].items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seal": "", "splits": counted}))
+    with pytest.raises(CellError, match="9 rows of train on its card, 3 in its shards; import it again"):
+        assert len(Dataset.open(tmp_path / "pets").split("train").labels)
+
+
 def test_a_parquet_file_of_others_is_no_shard(tmp_path: Path):
     card = write(tmp_path / "pets", rows(3))
     path = tmp_path / "pets" / "card.json"

@@ -133,7 +133,11 @@ class Split:
 
     def _column(self, name: str) -> pa.Array:
         chunks = [chunk for shard in self.shards for table in shard.tables([name]) for chunk in table[0].chunks]
-        return pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
+        column = pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
+        if len(column) != self._rows:
+            counts = f"{self._rows} rows of {self.name} on its card, {len(column)} in its shards"
+            raise CellError(f"{self.where}: {counts}; import it again")
+        return column
 
     @cached_property
     def _groups(self) -> "_Groups":
