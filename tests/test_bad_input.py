@@ -83,9 +83,11 @@ def test_a_file_that_is_no_experiment(time_ray: Callable[..., Any], verb: str, t
 
 
 def test_a_file_that_is_no_text(time_ray: Callable[..., Any]) -> None:
-    Path("exp.yaml").write_bytes(b"\xff\xfe\x00name")
-    (line,) = faults(time_ray("show", "exp.yaml"))
-    assert line.startswith("exp.yaml: cannot be read: ")
+    for data in (b"\xff\xfe\x00name", "name: café".encode("latin-1")):
+        Path("exp.yaml").write_bytes(data)
+        (line,) = faults(time_ray("show", "exp.yaml"))
+        assert line.startswith("exp.yaml: is no text in UTF-8 (")
+        assert line.endswith("; save it as UTF-8")
 
 
 def test_a_folder_is_no_file(time_ray: Callable[..., Any]) -> None:
@@ -519,16 +521,17 @@ def test_an_archive_of_strangers(time_ray: Callable[..., Any], kind: str) -> Non
     assert not Path("../b.png").exists()
 
 
-UNREADABLE = "not a readable safetensors or torch file ("
+NO_WEIGHTS = "neither a safetensors file nor a torch checkpoint; give one"
+NOT_WHOLE = "not a whole safetensors file ("
 WEIGHTS = {
-    "an empty file": (b"", UNREADABLE),
-    "noise": (b"noise" * 20, UNREADABLE),
-    "words": (b"hello", UNREADABLE),
-    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", UNREADABLE),
-    "a header that is cut off": (struct.pack("<Q", 100) + b'{"a":{"dtype":"F32"}}', UNREADABLE),
-    "a header that is a list": (struct.pack("<Q", 2) + b"[]", UNREADABLE),
-    "tensors that are cut off": (safetensors.torch.save({"a": torch.zeros(9)})[:-1], UNREADABLE),
-    "an archive that is none": (b"PK\x03\x04nonsense", UNREADABLE),
+    "an empty file": (b"", NO_WEIGHTS),
+    "noise": (b"noise" * 20, NO_WEIGHTS),
+    "words": (b"hello", NO_WEIGHTS),
+    "a header longer than the file": (struct.pack("<Q", 1 << 40) + b"{}", NOT_WHOLE),
+    "a header that is cut off": (struct.pack("<Q", 100) + b'{"a":{"dtype":"F32"}}', NOT_WHOLE),
+    "a header that is a list": (struct.pack("<Q", 2) + b"[]", NO_WEIGHTS),
+    "tensors that are cut off": (safetensors.torch.save({"a": torch.zeros(9)})[:-1], NOT_WHOLE),
+    "an archive that is none": (b"PK\x03\x04nonsense", "not a readable safetensors or torch file ("),
 }
 
 

@@ -1,5 +1,6 @@
 """The experiment file: YAML with line numbers, overrides from the command line, every fault at once."""
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic_core import ErrorDetails
 from time_ray.core import strategies
 from time_ray.core.errors import UserError, nearest, unknown
 from time_ray.core.experiment import AXES, Experiment
+from time_ray.core.home import at_home
 from time_ray.plugins import load_plugins
 from time_ray.study import Fault, StudyError
 
@@ -93,8 +95,8 @@ def _load_plugins(document: Document, folder: Path) -> None:
         return  # the experiment's own check says so
     place: Place = ("plugins",)
     start = Path() if document.where(place).startswith(_COMMAND_LINE) else folder
-    paths = [str((start / Path(path).expanduser()).absolute()) for path in listed]
     try:
+        paths = [str((start / at_home(path)).absolute()) for path in listed]
         load_plugins(paths)
     except UserError as error:
         raise UserError(*document.faults, *(document.fault(place, fault) for fault in error.faults)) from None
@@ -124,12 +126,14 @@ def read(path: Path) -> Document:
     """The document in a YAML file. UserError if it is missing, empty or no YAML."""
     document = Document(str(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path.read_bytes())
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml"))
         hint = nearest(path.name, near) or (f"; there are {', '.join(near)}" if near else "; check the path")
         raise UserError(f"{path}: no such file{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no text in UTF-8 ({error}); save it as UTF-8") from None
+    except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     values = _parse(text, document)
     if values is None:
@@ -138,6 +142,12 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}:1: an experiment is a mapping of keys to values, not a {type(values).__name__}")
     document.values = values
     return document
+
+
+def _text(data: bytes) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it says so. Raises UnicodeDecodeError for any other."""
+    is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def _parse(text: str, document: Document, place: Place = (), *, source: str | None = None) -> Any:
@@ -166,7 +176,7 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
         return _scalar(loader, node)
     result: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        key = _scalar(loader, key_node)
+        key = _key(loader, key_node)
         inner = (*place, key if isinstance(key, str) else str(key))
         if key in result:
             where = source or f"{document.name}:{key_node.start_mark.line + 1}"
@@ -174,6 +184,13 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
         document.lines[inner] = source or f"{document.name}:{key_node.start_mark.line + 1}"
         result[key] = _value(loader, value_node, document, inner, source)
     return result
+
+
+def _key(loader: _Loader, node: yaml.Node) -> Any:
+    if not isinstance(node, yaml.ScalarNode):
+        problem = "a key is a list or a mapping; write a word"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return _scalar(loader, node)
 
 
 def _scalar(loader: _Loader, node: yaml.Node) -> Any:

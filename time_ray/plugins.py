@@ -28,6 +28,7 @@ from time_ray.clip.weights import is_known
 from time_ray.core import metrics, strategies
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
+from time_ray.core.home import at_home
 from time_ray.core.metrics import METRICS, Metric
 from time_ray.core.strategies import STRATEGIES, Strategy
 from time_ray.data.importers import registry as importers
@@ -95,10 +96,10 @@ _LOADED: dict[str, _Loaded] = {}  # by path
 def read_plugin(path: str | Path) -> PluginFile:
     """The plugin in a file. Raises UserError where there is no such text."""
     try:
-        return PluginFile(str(path), Path(path).expanduser().read_text(encoding="utf-8"))
+        return PluginFile(str(path), at_home(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the path of the plugin") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, or a name with a null character
         raise UserError(f"{path}: cannot be read as a plugin ({error}); give a Python file") from None
 
 
@@ -210,7 +211,7 @@ def _executed(file: PluginFile) -> ModuleType:
         raise UserError(f"{file.path}:{error.lineno or 1}: no Python: {error.msg}; correct it") from None
     except (MergeError, UserError) as error:  # they say where
         raise UserError(*error.faults) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file.path]
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{file.path}:{last[-1] if last else 1}: {text}; correct the plugin") from error

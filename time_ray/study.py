@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from time_ray import merging
@@ -15,6 +14,7 @@ from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.grid import Cell, Setting, grid
+from time_ray.core.home import at_home
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
@@ -268,8 +268,10 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
 def _datasets(experiment: Experiment, files: Files, *, with_pool: bool) -> Datasets:
     """Raises StudyError with every fault."""
     data, faults = experiment.data, Faults()
-    if data.root is not None and not Path(data.root).expanduser().is_dir():
-        raise StudyError([(("data", "root"), f"'{data.root}' is no folder; correct it, or import data there")])
+    with faults.at("data", "root"):
+        if data.root is not None and not at_home(data.root).is_dir():
+            raise UserError(f"'{data.root}' is no folder; correct it, or import data there")
+    faults.unless_none()
 
     def found(role: Role, references: Sequence[str]) -> Iterator[DatasetRef]:
         for reference in references:
@@ -293,7 +295,7 @@ def _under(root: str | None, reference: str) -> str:
     """The path of a reference, which is relative to the root of the data if there is one; names stay names."""
     if root is None or reference.split(":", maxsplit=1)[0] == MINI:
         return reference
-    return str(Path(root).expanduser() / Path(reference).expanduser())
+    return str(at_home(root) / at_home(reference))
 
 
 def _repeated(names: Sequence[str]) -> Iterator[Fault]:

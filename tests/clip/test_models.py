@@ -103,6 +103,31 @@ def test_a_value_that_is_no_number_is_found_when_weights_are_read(
     assert f": {name}: 1 of {broken[name].numel()} values are NaN or Inf" in line
 
 
+KINDS = {
+    "sparse": (lambda t: t.to_sparse(), "is sparse (sparse_coo); give tensor.to_dense()"),
+    "meta": (lambda t: t.to("meta"), "is on the meta device, without values; load the weights first"),
+    "fp8": (lambda t: t.to(torch.float8_e5m2), "is float8_e5m2[32, 32]; convert it to float32, float16 or bfloat16"),
+    "complex": (lambda t: t.to(torch.complex64), "is complex64[32, 32]; convert it to float32, float16 or bfloat16"),
+    "integers": (lambda t: t.long(), "int64, but test-small has float32; convert it"),
+    "U16": (lambda t: t.abs().to(torch.uint16), "uint16, but test-small has float32; convert it"),
+    "truth values": (lambda t: t > 0, "bool, but test-small has float32; convert it"),
+    "a number": (lambda _: 5, "is no tensor but int; give the model's state_dict()"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_of_another_kind_is_named_for_what_it_is(
+    spec: ModelSpec, weights: dict[str, Tensor], tmp_path: Path, kind: str
+) -> None:
+    make, told = KINDS[kind]
+    torch.save({**weights, "visual.proj": make(weights["visual.proj"])}, tmp_path / "w.pt")
+    with pytest.raises(UserError) as refused:
+        base_weights(ModelSpec(name=spec.name, weights=str(tmp_path / "w.pt")))
+    (line,) = refused.value.faults
+    assert line.startswith(f"{tmp_path / 'w.pt'}: visual.proj")
+    assert line.endswith(told)
+
+
 class Trap:
     def __reduce__(self) -> tuple[object, ...]:
         return Path.touch, (Path("trapped"),)

@@ -16,7 +16,7 @@ import yaml
 from time_ray import cli
 from time_ray.clip.models import base_weights
 from time_ray.commands.explain import AGAIN, MANY, SHOWN, explained, kind_of, summed_up
-from time_ray.core.errors import UserError
+from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.model import ModelSpec
 
 EXPERIMENT = {
@@ -34,6 +34,8 @@ LONG = "x" * 300
 TOO_LONG = "the name is too long; give a shorter one"
 NO_FOLDER = "is there already, and no folder; give another path, or remove it"
 PART_IS_FILE = "a part of the path is a file, not a folder; correct the path"
+IN_A_CIRCLE = "its links lead in a circle; correct them"
+NO_HOME = "there is no such user, or no home folder; write the path without ~"
 NOT_THERE = "no such file or folder; correct the path"
 
 MISTAKES = [
@@ -58,6 +60,26 @@ MISTAKES = [
     ),
     (["merge", LONG, "--base", LONG, "-o", "m"], 2, "the name is too long; give a shorter one"),
     (["store", "verify", LONG], 2, TOO_LONG),
+    (["data", "inspect", "loop"], 2, IN_A_CIRCLE),
+    (["data", "verify", "loop"], 2, IN_A_CIRCLE),
+    (["data", "sheet", "loop"], 2, IN_A_CIRCLE),
+    (["data", "import", "parquet", "loop", "-o", "out"], 2, IN_A_CIRCLE),
+    (["data", "inspect", "card"], 2, "card.json: Input should be an object; import the dataset again"),
+    (["plan", "e.yaml", "storage=~nobody-here"], 2, NO_HOME),
+    (["plan", "e.yaml", "data.adaptation=~nobody-here/x"], 2, NO_HOME),
+    (["plan", "e.yaml", "data.root=~nobody-here/x"], 2, NO_HOME),
+    (["plan", "e.yaml", "stream.file=~nobody-here/x"], 2, NO_HOME),
+    (["plan", "e.yaml", "plugins=~nobody-here/x.py"], 2, NO_HOME),
+    (["plan", "e.yaml", "plugins=exits.py"], 2, "exits.py:1: SystemExit: 3; correct the plugin"),
+    (["plan", "e.yaml", 'plugins="a\\0b"'], 2, "cannot be read as a plugin (embedded null byte); give a Python file"),
+    (["plan", "e.yaml", "stream.file=deep.yaml"], 2, "make it anew by time-ray stream"),
+    (["plan", "keys.yaml"], 2, "keys.yaml:2: not YAML: a key is a list or a mapping; write a word"),
+    (["plan", "e.yaml", "storage=file:///tmp/a#b"], 2, "would be cut off at # or ?; write %23 or %3F"),
+    (
+        ["status", "e.yaml", f"storage={LONG}"],
+        1,
+        "); give another path: storage: in the experiment, or TIME_RAY_STORAGE",
+    ),
     (["ui", "damaged.yaml"], 1, "; see that it answers and is whole, then run the same command again"),
 ]
 
@@ -77,6 +99,11 @@ def test_a_mistake_is_a_line_that_says_what_to_do(
     Path("mlflow.db").write_bytes(random.Random(0).randbytes(9000))
     Path("deep.yaml").write_text("[" * 3000, encoding="utf-8")
     Path("cut.json").write_text('["a+++b"', encoding="utf-8")
+    Path("keys.yaml").write_text("name: a\n? [b]\n: c\n", encoding="utf-8")
+    Path("exits.py").write_text("raise SystemExit(3)", encoding="utf-8")
+    Path("loop").symlink_to("loop")
+    Path("card").mkdir()
+    Path("card/card.json").write_text("[]", encoding="utf-8")
     done = time_ray(*words)
     lines = [line for line in done.err.splitlines() if line.startswith("error: ")]
     assert len(lines) == (2 if words[:2] == ["merge", "e.yaml"] else 1)  # there the base is at fault, too
@@ -119,6 +146,14 @@ def test_what_the_system_or_a_library_refuses(error: Exception, expected: str) -
     (line,), status = explained(error)
     assert line.startswith(expected)
     assert status == 1
+
+
+@pytest.mark.parametrize("kind", [CellError, StoreError])
+def test_what_could_not_be_read_just_now_says_so_itself(kind: type[Exception]) -> None:
+    assert explained(kind("a.parquet: damaged (no footer); import it again")) == (
+        ["a.parquet: damaged (no footer); import it again"],
+        1,
+    )
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), sqlite3.Error("x"), RuntimeError("a\nb")])

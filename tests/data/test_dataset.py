@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
@@ -120,6 +121,39 @@ def test_every_fault_of_a_card_is_listed(tmp_path: Path):
     with pytest.raises(UserError) as caught:
         Dataset.open(tmp_path / "pets")
     assert [fault.split(": ")[1] for fault in caught.value.faults] == ["kind", "colour"]
+
+
+def test_a_card_without_a_seal_may_hold_no_odd_prompts(tmp_path: Path):
+    write(tmp_path / "pets", rows(3))
+    path = tmp_path / "pets" / "card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seal": "", "templates": ["a {}.", "{0} {1}", "{"]}))
+    with pytest.raises(UserError) as caught:
+        Dataset.open(tmp_path / "pets")
+    places = [fault.removeprefix(f"{path}: ").split(": ")[0] for fault in caught.value.faults]
+    assert places == ["templates.1", "templates.2"]
+    assert all(fault.endswith("; import the dataset again") for fault in caught.value.faults)
+
+
+def test_a_card_without_a_seal_that_miscounts_is_named(tmp_path: Path):
+    write(tmp_path / "pets", rows(3))
+    path = tmp_path / "pets" / "card.json"
+    counted = {name: info | {"rows": 9} for name, info in json.loads(path.read_text())["splits"].items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seal": "", "splits": counted}))
+    with pytest.raises(CellError, match="9 rows of train on its card, 3 in its shards; import it again"):
+        assert len(Dataset.open(tmp_path / "pets").split("train").labels)
+
+
+def test_a_parquet_file_of_others_is_no_shard(tmp_path: Path):
+    card = write(tmp_path / "pets", rows(3))
+    path = tmp_path / "pets" / "card.json"
+    unsealed = {name: info | {"footers": []} for name, info in json.loads(path.read_text())["splits"].items()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seal": "", "splits": unsealed}))
+    shard = tmp_path / "pets" / card.splits["train"].shards[0]
+    pq.write_table(pa.table({"image": [b""], "label": [0]}), shard)
+    with pytest.raises(
+        CellError, match=rf"{shard.name}: damaged \(its columns are image, label, not those of a dataset"
+    ):
+        assert len(Dataset.open(tmp_path / "pets").split("train").labels)
 
 
 def test_a_broken_shard_is_named(tmp_path: Path):

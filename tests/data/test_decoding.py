@@ -1,6 +1,7 @@
 """Whatever bytes hold, an image is decoded to what a viewer shows, and its digest tells whether that is news."""
 
 import io
+import struct
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,23 @@ def written(image: Image.Image, form: str) -> bytes | None:
 
 def test_no_bytes_are_too_odd_to_be_plain() -> None:
     assert [data for data in (b"", b"what", picture(0)[:50], b"\x89PNG\r\n\x1a\n") if not is_plain(data)] == []
+
+
+def test_deep_grey_may_be_stored_the_other_way_round() -> None:
+    ramp = np.linspace(0, 2**16 - 1, 64).astype(np.uint16).reshape(8, 8)
+    data = encoded(Image.fromarray(ramp), "TIFF", tiffinfo={262: 0})  # white is 0
+    grey = np.asarray(decode(data))[..., 0]
+    assert (grey == 255 - (ramp >> 8)).all()
+    assert not is_plain(data)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 99.0])
+def test_an_orientation_that_is_none_is_no_fault(value: float) -> None:
+    upright = picture_of_noise()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x0b\0\x01\0\0\0" + struct.pack("<f", value) + bytes(4)
+    data = encoded(upright, "JPEG", exif=exif)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(decode(encoded(upright, "JPEG"))))
+
+
+def picture_of_noise() -> Image.Image:
+    return Image.open(io.BytesIO(picture(0)))

@@ -1,6 +1,7 @@
 """What users have: checkpoints, shards, wrapped names, tensors of odd kinds; read right, or named for what they are."""
 
 import json
+import os
 import pickle
 
 import pytest
@@ -31,6 +32,16 @@ def checkpoint(model, path, prefix="", **more):
     return path
 
 
+def written(content, path):
+    torch.save(content, path)
+    return path
+
+
+def wrapped_inside(name):
+    """As torch.compile names the tensors of a part that it has wrapped."""
+    return name.replace("visual.", "visual._orig_mod.")
+
+
 def in_every_form(model, folder):
     """The same model, as users have it."""
     folder.mkdir()
@@ -45,13 +56,36 @@ def in_every_form(model, folder):
         "training checkpoint": checkpoint(model, folder / "epoch_3.pt", "module."),
         "compiled": checkpoint(model, folder / "compiled.pt", "module._orig_mod."),
         "trainer": checkpoint(model, folder / "trainer.pt", "model."),
+        "fsdp": checkpoint(model, folder / "fsdp.pt", "_fsdp_wrapped_module."),
+        "one in another": written({"model": {"state_dict": model}}, folder / "inner.pt"),
+        "deepspeed": written({"module": model, "ds_version": "0.1", "buffer_names": []}, folder / "ds.pt"),
+        "compiled parts": written({wrapped_inside(name): value for name, value in model.items()}, folder / "parts.pt"),
         "index": index,
         "folder": index.parent,
         "torch shards": sharded(model, folder / "bin", "bin"),
     }
 
 
-FORMS = ("state dict", "old format", "training checkpoint", "compiled", "trainer", "index", "folder", "torch shards")
+FORMS = (
+    "state dict",
+    "old format",
+    "training checkpoint",
+    "compiled",
+    "trainer",
+    "fsdp",
+    "one in another",
+    "deepspeed",
+    "compiled parts",
+    "index",
+    "folder",
+    "torch shards",
+)
+PREFIXES = {
+    "training checkpoint": "module.",
+    "compiled": "module._orig_mod.",
+    "trainer": "model.",
+    "fsdp": "_fsdp_wrapped_module.",
+}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -64,9 +98,9 @@ def test_every_form_of_a_model_gives_the_same_merge(tmp_path, form):
     for _ in range(2):  # the second time with what is remembered beside each
         merge_files(mixed[0], mixed[1:], tmp_path / "o", "ties", say=said.append)
         assert near(load_file(tmp_path / "o"), wanted, 0)
-    prefix = {"training checkpoint": "module.", "compiled": "module._orig_mod.", "trainer": "model."}.get(form)
-    notes = [f"{model}: the prefix '{prefix}' of all names is left out" for model in mixed[:2]] if prefix else []
-    assert said == 2 * notes
+    note = f"the prefix '{PREFIXES[form]}' of all names" if form in PREFIXES else "_orig_mod. within its names"
+    noted = form in PREFIXES or form == "compiled parts"
+    assert said == 2 * [f"{model}: {note} is left out" for model in mixed[:2] if noted]
 
 
 def toys():
@@ -101,17 +135,16 @@ def test_an_unknown_prefix_is_one_line(whose):
     assert fault.startswith(f"{whose}: all its names begin with 'net.student.', and none of {other} does; ")
 
 
-def test_other_architectures_are_summed_up(tmp_path):
+def test_every_tensor_of_another_architecture_is_named(tmp_path):
     many = {f"block.{i}.weight": torch.zeros(2) for i in range(148)}
     others = {f"layer.{i}.weight": torch.zeros(2) for i in range(5)}
     with pytest.raises(MergeError) as caught:
         merge(many, [others, {**many, "block.3.weight": torch.zeros(3)}], "average")
-    assert len(caught.value.faults) == 5
-    assert caught.value.faults[3] == "and 150 more like these; give an expert of the base's architecture"
-    assert "block.3.weight is float32[3]" in caught.value.faults[4]
+    assert len(caught.value.faults) == 148 + 5 + 1
+    assert "block.3.weight is float32[3]" in caught.value.faults[-1]
     save_file(many, tmp_path / "base")
     save_file(others, tmp_path / "e")
-    assert len(merge_faults(tmp_path / "base", [tmp_path / "e"], tmp_path / "o", "average")) == 4
+    assert len(merge_faults(tmp_path / "base", [tmp_path / "e"], tmp_path / "o", "average")) == 148 + 5
 
 
 @pytest.mark.parametrize(
@@ -220,3 +253,118 @@ def test_dtypes_that_differ_are_said_once(tmp_path):
     assert said == [
         "experts have other dtypes than the base: merged in float32, written in the base's unless dtype is given"
     ]
+
+
+def one_fault(tmp_path, expert):
+    save_file(toy(1), tmp_path / "base")
+    (fault,) = merge_faults(tmp_path / "base", [expert], tmp_path / "o", "average")
+    return fault.replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize("form", ["loss beside", "inside twice"])
+def test_a_model_that_is_a_part_of_what_was_saved_is_one_line(tmp_path, form):
+    inner = {f"net.{name}": value for name, value in toy(1).items()}
+    others = {"loss.weight": torch.ones(2)} if form == "loss beside" else {f"mean.{n}": v for n, v in toy(1).items()}
+    fault = one_fault(tmp_path, written({**inner, **others}, tmp_path / "e.pt"))
+    lead = "net." if form == "loss beside" else "mean."
+    assert fault.startswith(f"e.pt: its names begin with '{lead}', and none of the base does; ")
+
+
+@pytest.mark.parametrize("average", ["state_dict_ema", "ema"])
+def test_other_weights_of_a_checkpoint_are_said(tmp_path, average):
+    save_file(toy(1), tmp_path / "base")
+    path = checkpoint(toy(1), tmp_path / "e.pt", **{average: toy(2)})
+    said = []
+    merge_files(tmp_path / "base", [path], tmp_path / "o", "average", say=said.append)
+    assert said == [f"{path}: holds {average} beside state_dict, which is read; save what you want of them alone"]
+    assert near(load_file(tmp_path / "o"), toy(1), 0)
+
+
+HEADERS = {
+    "a place before the data": ({"data_offsets": [-4, 4]}, "its tensors overlap, or leave gaps"),
+    "a gap": ({"data_offsets": [4, 12]}, "its tensors overlap, or leave gaps"),
+    "sizes below 0": ({"shape": [-1, -2]}, "a has a size or a place that is none"),
+    "sizes that are no integers": ({"shape": [0.5, 4]}, "a has a size or a place that is none"),
+    "places that are no integers": ({"data_offsets": [0.0, 8.0]}, "a has a size or a place that is none"),
+    "too many bytes": (None, "3 bytes follow its last tensor"),
+    "metadata that are none": ({"__metadata__": 5}, "its __metadata__ is no mapping of names to texts"),
+    "nesting": (b'{"a":' + b"[" * 100_000, "maximum recursion depth exceeded"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_a_header_that_lies_is_refused(tmp_path, kind):
+    change, told = HEADERS[kind]
+    specs = {name: {"dtype": "F32", "shape": [2], "data_offsets": [8 * i, 8 * i + 8]} for i, name in enumerate("ab")}
+    data = bytes(16)
+    if isinstance(change, dict) and "__metadata__" in change:
+        specs |= change
+    elif isinstance(change, dict):
+        specs["a"] |= change
+    elif change is None:
+        data += bytes(3)
+    header = change if isinstance(change, bytes) else json.dumps(specs).encode()
+    (tmp_path / "e").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    fault = one_fault(tmp_path, tmp_path / "e")
+    assert fault.startswith(f"e: not a whole safetensors file ({told}")
+
+
+INDICES = {
+    "": "'' is not beside it",
+    ".": "'.' is not beside it",
+    "..": "'..' is not beside it",
+    "/model.safetensors": "'/model.safetensors' is not beside it",
+    "a\0b": "'a\\x00b' is not beside it",
+    "\ud800": "'\\ud800' is not beside it",
+    "e.index.json": "neither a safetensors file nor a torch checkpoint",
+}
+
+
+@pytest.mark.parametrize("shard", INDICES)
+def test_an_index_names_files_beside_it(tmp_path, shard):
+    save_file(toy(1), tmp_path / "model.safetensors")  # which nobody has asked for
+    (tmp_path / "set").mkdir()
+    index = tmp_path / "set" / "e.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": shard}}))
+    assert one_fault(tmp_path, index).startswith(f"set/e.index.json: {INDICES[shard]}; ")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b'{"weight_map": 1}', b"[" * 100_000])
+def test_what_is_no_index_is_said(tmp_path, content):
+    (tmp_path / "e.index.json").write_bytes(content)
+    fault = one_fault(tmp_path, tmp_path / "e.index.json")
+    assert fault == "e.index.json: no index of a sharded model (it has no weight_map); give one"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_index_may_be_in_any_encoding_of_json(tmp_path, encoding):
+    index = sharded(toy(1), tmp_path / "set")
+    index.write_bytes(index.read_text().encode(encoding))
+    assert same(merge(toy(1), [index], "average"), toy(1))
+
+
+def test_a_shard_holds_what_the_index_lists_of_it(tmp_path):
+    index = sharded(toy(1), tmp_path / "set")
+    shard = tmp_path / "set" / "model-00002-of-00002.safetensors"
+    save_file({**load_file(shard), "more": torch.ones(1)}, shard)
+    assert one_fault(tmp_path, index).endswith(f"does not list more of {shard.name}; give all files of one set")
+
+
+@pytest.mark.parametrize("place", ["expert", "shard", "output"])
+def test_what_is_no_plain_file_is_neither_read_nor_replaced(tmp_path, place):
+    index = sharded(toy(1), tmp_path / "set")
+    pipe = tmp_path / "set" / "model-00002-of-00002.safetensors"
+    pipe.unlink()
+    os.mkfifo(pipe)  # whoever reads it waits for ever
+    save_file(toy(1), tmp_path / "base")
+    given = {"expert": pipe, "shard": index, "output": tmp_path / "base"}[place]
+    output = pipe if place == "output" else tmp_path / "o"
+    (fault,) = merge_faults(tmp_path / "base", [given], output, "average")
+    assert fault.startswith(f"{pipe}: is no plain file; ")
+
+
+def test_an_output_may_be_a_link_that_leads_in_a_circle(tmp_path):
+    save_file(toy(1), tmp_path / "base")
+    (tmp_path / "o").symlink_to("o")
+    merge_files(tmp_path / "base", [tmp_path / "base"], tmp_path / "o", "average")
+    assert near(load_file(tmp_path / "o"), toy(1), 0)

@@ -175,6 +175,69 @@ def test_factors_that_fit_nothing_are_named(tmp_path):
     assert "is an adapter, which is no model without its base" in fault
 
 
+ODD_CONFIGS = {
+    "an alpha that is true": {"lora_alpha": True},
+    "an alpha that is a text": {"lora_alpha": "8"},
+    "a pattern that is none": {"alpha_pattern": {"[": 8}},
+    "a pattern's text": {"alpha_pattern": {"fc": "8"}},
+    "a list of patterns": {"alpha_pattern": [8]},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_CONFIGS)
+def test_a_configuration_that_makes_no_sense_is_refused(tmp_path, kind):
+    folder = written(tmp_path / "e", factors(1, 4), **ODD_CONFIGS[kind])
+    with pytest.raises(MergeError) as caught:
+        merge(toy(0), [folder], "average")
+    path = folder / "adapter_config.json"
+    assert caught.value.faults == (f"{path}: no configuration of a LoRA adapter; give the one that peft has written",)
+
+
+@pytest.mark.parametrize("name", ["arrow_config", "use_bdlora", "kasa_config", "use_what_comes_next"])
+def test_what_a_later_peft_may_do_is_not_passed_over(tmp_path, name):
+    folder = written(tmp_path / "e", factors(1, 4), **{name: {"rank": 2}})
+    with pytest.raises(MergeError, match=f"{name}: is not known here, and may change the model; merge it"):
+        merge(toy(0), [folder], "average")
+    merge(toy(0), [written(tmp_path / "off", factors(1, 4), **{name: None})], "average")
+
+
+A, B = f"base_model.model.{MLP}.lora_A.weight", f"base_model.model.{MLP}.lora_B.weight"
+ODD_FACTORS = {
+    "ranks that differ": ({A: (4, 40), B: (300, 5)}, torch.float32, "its factors have ranks 4 and 5; give the whole"),
+    "no rank": ({A: (0, 40), B: (300, 0)}, torch.float32, "its factors have ranks 0 and 0; give the whole adapter"),
+    "vectors": ({A: (40,), B: (300,)}, torch.float32, "lora_A.weight is float32[40]; give a matrix of float32"),
+    "numbers": ({A: (), B: ()}, torch.float32, "lora_A.weight is float32[]; give a matrix of float32"),
+    "fp8": ({A: (4, 40), B: (300, 4)}, torch.float8_e4m3fn, "lora_A.weight is float8_e4m3fn[4, 40]; give a matrix"),
+    "integers": ({A: (4, 40), B: (300, 4)}, torch.int8, "lora_A.weight is int8[4, 40]; give a matrix of float32"),
+    "complex numbers": ({A: (4, 40), B: (300, 4)}, torch.complex64, "lora_A.weight is complex64[4, 40]; give a"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_FACTORS)
+def test_factors_that_make_no_product_are_named(tmp_path, kind):
+    shapes, dtype, told = ODD_FACTORS[kind]
+    folder = written(tmp_path / "e", {name: torch.ones(shape).to(dtype) for name, shape in shapes.items()})
+    with pytest.raises(MergeError) as caught:
+        merge(toy(0), [folder], "average")
+    assert told in caught.value.faults[0]
+    assert MLP in caught.value.faults[0]
+
+
+@pytest.mark.parametrize("name", ["", "adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_is_its_folder_or_any_file_of_it(tmp_path, name):
+    folder = written(tmp_path / "e", factors(1, 4))
+    assert near(merge(toy(0), [folder / name], "average"), merge(toy(0), [folder], "average"), 0)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(MergeError, match=r"adapter_config\.json: cannot be read"):
+        merge(toy(0), [folder / name], "average")
+
+
+def test_an_adapter_is_not_blamed_for_its_base(tmp_path):
+    folder = written(tmp_path / "e", factors(1, 4))
+    (fault,) = merge_faults(tmp_path / "gone", [folder], tmp_path / "o", "average")
+    assert fault.startswith(f"{tmp_path}/gone: cannot be read")
+
+
 def test_nan_in_an_adapter_is_named(tmp_path):
     tensors = factors(1, 4)
     tensors[f"base_model.model.{MLP}.lora_A.weight"][0, 0] = float("nan")

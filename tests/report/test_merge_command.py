@@ -32,11 +32,23 @@ def test_parameters_are_read_as_yaml(tmp_path):
 
 
 def test_every_fault_is_told_at_once(tmp_path):
-    settings = ["--set", "keep", "--set", "scaling={", "--set", "kepp=1", "--technique", "ties"]
+    settings = [
+        "--set",
+        "keep",
+        "--set",
+        "scaling={",
+        "--set",
+        "trim=2026-02-30",
+        "--set",
+        "kepp=1",
+        "--technique",
+        "ties",
+    ]
     done = CliRunner().invoke(app, asked(tmp_path, str(tmp_path / "gone"), "-o", str(tmp_path / "no" / "o"), *settings))
     assert [fault.split(";")[0].split("(")[0] for fault in done.exception.faults] == [
         "--set keep: write it as NAME=VALUE, as in --set keep=0.2",
         "--set scaling={: write it as NAME=VALUE, as in --set keep=0.2",
+        "--set trim=2026-02-30: write it as NAME=VALUE, as in --set keep=0.2",
         "ties: unknown parameter 'kepp'",
         f"{tmp_path / 'gone'}: cannot be read ",
         f"{tmp_path / 'no' / 'o'}: its folder does not exist",

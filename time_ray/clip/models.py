@@ -2,9 +2,6 @@
 
 import copy
 import logging
-import pickle
-import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -14,11 +11,11 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from time_ray.clip.preprocessing import resolve
-from time_ray.clip.weights import first_line, known_name, open_clip_with_ours, weights_file
+from time_ray.clip.weight_files import read_weights
+from time_ray.clip.weights import known_name, open_clip_with_ours, weights_file
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 from time_ray.core.preprocessing import Preprocessing
@@ -26,12 +23,6 @@ from time_ray.core.preprocessing import Preprocessing
 KEPT_TEXTS = 65536
 ANCHOR = "logit_scale"  # a tensor that every CLIP model has
 ALIGNMENT = 64  # bytes; where a tensor starts may decide how a matrix product rounds
-
-_INSIDE = ("state_dict", "model_state_dict", "model")  # where checkpoints keep the model, beside its optimiser
-_WRAPPERS = re.compile(  # DistributedDataParallel and averaging, Lightning; torch.compile and FSDP wrap any part
-    r"^(?:(?:module|model|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
-    r"|(?<=\.)(?:(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)+"
-)
 
 
 class Clip:
@@ -138,7 +129,7 @@ def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
     """
     module = create(spec).module
     path = weights_file(spec)
-    found = _converted(module, _read(path), path)
+    found = _converted(module, read_weights(path), path)
     wanted = module.state_dict()
     UserError.unless_none(_inside(spec.name, path, found) or _mismatches(spec.name, path, found, wanted))
     weights = {name: _float32(found[name]) for name in wanted}
@@ -155,36 +146,6 @@ def _open_clip_quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors or torch file, as stored."""
-    try:
-        with path.open("rb") as file:
-            is_safetensors = file.read(9)[8:] == b"{"
-        with warnings.catch_warnings(action="ignore"):
-            content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        msg = f"{path}: holds more than tensors, and pickled code is never run; save its state dict as safetensors"
-        raise UserError(msg) from error
-    except Exception as error:  # what is no such file breaks its reader in many ways
-        msg = f"{path}: not a readable safetensors or torch file ({first_line(error)})"
-        raise UserError(msg) from error
-    return _state_dict(content, path)
-
-
-def _state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, without what wrappers of the model add to its names."""
-    while isinstance(content, dict) and (key := next((k for k in _INSIDE if isinstance(content.get(k), dict)), None)):
-        content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        msg = f"{path}: holds no state dict (names to tensors); save the model's state_dict()"
-        raise UserError(msg)
-    plain = {_WRAPPERS.sub("", str(name)): tensor for name, tensor in content.items()}
-    if len(plain) < len(content):
-        msg = f"{path}: holds tensors of one name with and without a wrapper's prefix; save the state dict of one model"
-        raise UserError(msg)
-    return plain
 
 
 def _converted(module: nn.Module, found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -225,8 +186,14 @@ def _mismatches(model: str, path: Path, found: Mapping[str, Tensor], wanted: Map
             yield f"{path}: {name}: missing; {model} has {list(tensor.shape)}"
         elif found[name].shape != tensor.shape:
             yield f"{path}: {name}: shape {list(found[name].shape)}, but {model} has {list(tensor.shape)}"
+        elif found[name].is_floating_point() != tensor.is_floating_point():
+            yield f"{path}: {name}: {_kind(found[name])}, but {model} has {_kind(tensor)}; convert it"
     for name in sorted(found.keys() - wanted.keys()):
         yield f"{path}: {name}: {model} has no such tensor"
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _float32(tensor: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from json import JSONDecodeError
 
-from time_ray.core.errors import StoreError, UserError
+from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.merging.errors import MergeError
 
 MANY = 20  # lines of one kind are all shown
@@ -57,7 +57,7 @@ def explained(error: Exception) -> tuple[list[str], int]:
     """The lines that a person reads, and the exit status: 2 where the input is at fault, else 1."""
     if isinstance(error, (UserError, MergeError)):
         return list(error.faults), 2
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, CellError)):
         return str(error).splitlines(), 1
     if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
         return [f"{_where(error)}{_OF_THE_PATH[error.errno]}"], 2
@@ -80,7 +80,10 @@ def _one_line(error: Exception) -> str:
 
 
 def summed_up(lines: Iterable[str]) -> Iterator[str]:
-    """The lines in order; of more than 20 that differ in names and numbers alone, the first three and how many more."""
+    """The lines in order; of more than 20 that differ in names and numbers alone, the first three and how many more.
+
+    The one place that sums up: errors themselves hold every fault, for Python and for `--debug`.
+    """
     found = [(line, kind_of(line)) for line in lines]
     counts, seen = Counter(kind for _, kind in found), Counter[str]()
     for line, kind in found:

@@ -6,6 +6,7 @@ The card is sealed and names the footer of every shard by its digest: what is re
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from time_ray.core.errors import CellError, UserError
+from time_ray.core.scoring import Template
 from time_ray.core.section import Section
 from time_ray.data.decoding import DECODING
 from time_ray.data.shard_reader import Shard, footer_seal, set_aside
@@ -49,7 +51,7 @@ class Card(Section):
     name: str
     kind: Kind
     classes: tuple[str, ...]
-    templates: Annotated[tuple[str, ...], Field(description="class prompts; {} is the class name")]
+    templates: Annotated[tuple[Template, ...], Field(description="class prompts; {} is the class name")]
     splits: dict[str, SplitInfo]
     digest: str
     source: str = ""
@@ -131,7 +133,11 @@ class Split:
 
     def _column(self, name: str) -> pa.Array:
         chunks = [chunk for shard in self.shards for table in shard.tables([name]) for chunk in table[0].chunks]
-        return pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
+        column = pa.chunked_array(chunks, SCHEMA.field(name).type).combine_chunks()
+        if len(column) != self._rows:
+            counts = f"{self._rows} rows of {self.name} on its card, {len(column)} in its shards"
+            raise CellError(f"{self.where}: {counts}; import it again")
+        return column
 
     @cached_property
     def _groups(self) -> "_Groups":
@@ -321,7 +327,7 @@ def _write_split(
 
 def _place(folder: str | Path, filesystem: pa.fs.FileSystem | None) -> tuple[pa.fs.FileSystem, str]:
     if filesystem is None:
-        return pa.fs.LocalFileSystem(use_mmap=True), str(Path(folder).resolve())
+        return pa.fs.LocalFileSystem(use_mmap=True), os.path.realpath(folder)
     return filesystem, str(folder).rstrip("/")
 
 
@@ -335,8 +341,9 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
         msg = f"{folder}: no dataset here ({CARD} is missing); import one, or correct the path"
         raise UserError(msg) from error
     except ValidationError as error:
-        faults = (f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise UserError(*faults) from error
+        places = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
+        faults = (": ".join(filter(None, (path, *place))) for place in places)
+        raise UserError(*(f"{fault}; import the dataset again" for fault in faults)) from error
     if card.seal and card.seal != _seal(json.loads(text)):
         msg = f"{path}: is not as it was written; import the dataset again"
         raise UserError(msg)

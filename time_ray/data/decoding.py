@@ -4,6 +4,7 @@ import struct
 from collections.abc import Mapping
 from io import BytesIO
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -12,7 +13,8 @@ DECODING = 2  # raise it when the same bytes would become other pixels; and see 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
 PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # one is in a PNG that has EXIF data
-BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of TIFF, and of EXIF
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274  # tags of TIFF, and of EXIF
+WHITE_IS_ZERO = 0
 TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
     {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -69,7 +71,8 @@ def _in_8_bit(image: Image.Image) -> Image.Image:
         msg = f"grey of 32 bits or in fractions ({image.mode}), whose white is not known; save it with 8 or 16 bits"
         raise UnknownDepthError(msg)
     values = np.asarray(image)
-    grey = Image.fromarray((values >> _bits(image) - 8).astype(np.uint8))
+    eight = (values >> _bits(image) - 8).astype(np.uint8)
+    grey = Image.fromarray(255 - eight if _tag(image, PHOTOMETRIC) == WHITE_IS_ZERO else eight)
     key = image.info.get("transparency")
     if isinstance(key, int):
         grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
@@ -79,8 +82,12 @@ def _in_8_bit(image: Image.Image) -> Image.Image:
 
 def _bits(image: Image.Image) -> int:
     """Of a grey value: 16, or what a TIFF says."""
-    tags = getattr(image, "tag_v2", {})
-    return int(tags.get(BITS_PER_SAMPLE, (16,))[0])
+    return int((_tag(image, BITS_PER_SAMPLE) or (16,))[0])
+
+
+def _tag(image: Image.Image, number: int) -> Any:
+    """What a TIFF says under that number; None for any other image."""
+    return getattr(image, "tag_v2", {}).get(number)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -92,7 +99,7 @@ def _orientation(image: Image.Image) -> int:
     """The orientation in the EXIF data of a loaded image; 1, upright, where they say nothing or make no sense."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+    except (SyntaxError, ValueError, OverflowError, TypeError, KeyError, OSError, struct.error):
         return 1
 
 

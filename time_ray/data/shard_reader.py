@@ -40,9 +40,12 @@ class Shard:
             tail = _tail(self._filesystem, self.path)
             if self._seal and hashlib.sha256(tail).hexdigest() != self._seal:
                 raise pa.ArrowInvalid("its footer is not the one that the card names")
-            return pq.read_metadata(pa.BufferReader(END + tail))
+            footer = pq.read_metadata(pa.BufferReader(END + tail))
+            if not (found := footer.schema.to_arrow_schema()).equals(SCHEMA):
+                raise pa.ArrowInvalid(f"its columns are {', '.join(found.names)}, not those of a dataset")
         except (pa.ArrowException, OSError) as error:
             raise self._unreadable(error) from error
+        return footer
 
     def tables(self, columns: Sequence[str], groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
         """Columns of row groups, group by group: one is in memory at a time.

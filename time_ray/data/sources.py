@@ -16,6 +16,7 @@ from typing import Literal
 from pyarrow import fs
 
 from time_ray.core.errors import UserError
+from time_ray.core.home import at_home
 from time_ray.core.scoring import WHOLE
 from time_ray.data import mini
 from time_ray.data.dataset import CARD, Dataset, content_digest
@@ -138,7 +139,7 @@ def _mini_classes(name: str) -> tuple[str, ...]:
 
 
 def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
-    root = Path(reference).expanduser().absolute()
+    root = at_home(reference).absolute()
     cards = [root] if (root / CARD).is_file() else sorted(path.parent for path in root.glob(f"*/{CARD}"))
     if cards:
         local = fs.LocalFileSystem()

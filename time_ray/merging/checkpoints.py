@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from time_ray.merging.errors import MergeError
 from time_ray.merging.models import MemoryModel, OpenFile, StoredModel
 from time_ray.merging.pieces import TensorEntry
 
-WITHIN = ("state_dict", "model_state_dict", "model")
+WITHIN = ("state_dict", "model_state_dict", "model", "module")
 """Where training loops keep the weights in a checkpoint."""
 
 
@@ -27,7 +28,9 @@ class CheckpointModel(StoredModel):
         """MergeError says what else the file is."""
         self.label, self.path, self.name = str(path), path, path.name
         self.files, self.metadata = (OpenFile(path),), {}
-        self.tensors = MemoryModel(state_dict_in(loaded(path), path), str(path))
+        content = loaded(path)
+        self.tensors = MemoryModel(state_dict_in(content, path), str(path))
+        self.notes = tuple(others_beside(content, path))
         self.entries = self.tensors.entries
 
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
@@ -61,9 +64,26 @@ def loaded(path: Path) -> object:
 
 def state_dict_in(content: object, path: Path) -> dict[str, Any]:
     """The tensors by name."""
-    for key in WITHIN:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
+    while isinstance(content, dict) and (key := key_within(content)):
+        content = content[key]
+    if not isinstance(content, dict) or not is_state_dict(content):
         raise MergeError(f"{path}: holds no state dict (names to tensors); save the model's state_dict()")
     return {str(name): value for name, value in content.items()}
+
+
+def key_within(content: Mapping[str, Any]) -> str | None:
+    """Where a checkpoint keeps its weights; None if it is the weights."""
+    return next((key for key in WITHIN if isinstance(content.get(key), dict)), None)
+
+
+def is_state_dict(content: Mapping[str, Any]) -> bool:
+    """Whether there are tensors in it."""
+    return any(isinstance(value, Tensor) for value in content.values())
+
+
+def others_beside(content: object, path: Path) -> Iterator[str]:
+    """A note on each other model in a checkpoint, such as a moving average of the weights that are read."""
+    read = key_within(content) if isinstance(content, dict) else None
+    for key, value in content.items() if isinstance(content, dict) and read else ():
+        if key != read and isinstance(value, dict) and is_state_dict(value):
+            yield f"{path}: holds {key} beside {read}, which is read; save what you want of them alone"

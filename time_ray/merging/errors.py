@@ -3,7 +3,6 @@
 import inspect
 import os
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,31 +11,11 @@ from typing import Any
 HERE = str(Path(__file__).parent) + os.sep
 
 
-MANY = 20
-"""So many faults of one kind are told one by one."""
-TOLD = 3
-"""So many are told of those that are more."""
-
-
-def summed_up(faults: Iterable[str]) -> Iterator[str]:
-    """The faults in order; of more than `MANY` with the same advice the first few, and how many others there are."""
-    found = list(faults)
-    kinds = [fault.rpartition("; ")[2] for fault in found]
-    counts, told = Counter(kinds), Counter[str]()
-    for fault, kind in zip(found, kinds, strict=True):
-        told[kind] += 1
-        if counts[kind] <= MANY or told[kind] <= TOLD:
-            yield fault
-        elif told[kind] == counts[kind]:
-            yield f"and {counts[kind] - TOLD} more like these; {kind}"
-
-
 class MergeError(ValueError):
     """A merge that cannot be made: each fault is one line that says where, what and what to do."""
 
     def __init__(self, *faults: str) -> None:
-        """More than `MANY` faults of one kind are summed up."""
-        self.faults: tuple[str, ...] = tuple(summed_up(faults))
+        self.faults = faults
         super().__init__("\n".join(self.faults))
 
     @classmethod

@@ -41,7 +41,16 @@ UNSUPPORTED = {
     "alora_invocation_tokens": "activation by tokens",
 }
 """What a configuration may ask for beyond B A, and what that is."""
-MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda")
+SUPPORTED = frozenset(
+    """
+    alpha_pattern auto_mapping base_model_name_or_path bias corda_config ensure_weight_tying eva_config exclude_modules
+    fan_in_fan_out inference_mode init_lora_weights layers_pattern layers_to_transform loftq_config lora_alpha
+    lora_dropout lora_ga_config megatron_core peft_type peft_version qalora_group_size r rank_pattern revision
+    runtime_config target_modules task_type use_rslora velora_config
+    """.split()  # noqa: SIM905
+)
+"""What it may say without asking for more: read here, or of training alone."""
+MOVES_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 """Initialisations that subtract something from the base: the adapter then belongs to another base."""
 
 
@@ -115,12 +124,26 @@ def weights_of(folder: Path) -> Path:
 def read_config(path: Path) -> dict[str, Any]:
     """What peft says of an adapter."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise MergeError(f"{path}: cannot be read ({error}); give the configuration that peft has written") from error
-    if not isinstance(found, dict) or not isinstance(found.get("lora_alpha", 8), int | float):
+    if not isinstance(found, dict) or not all(map(is_number, (found.get("lora_alpha", 8), *alphas_of(found)))):
         raise MergeError(f"{path}: no configuration of a LoRA adapter; give the one that peft has written")
     return found
+
+
+def alphas_of(config: Mapping[str, Any]) -> list[Any]:
+    """The alphas of modules that a pattern names; one that is none where a pattern makes no sense."""
+    patterns = config.get("alpha_pattern") or {}
+    try:
+        return [value for pattern, value in patterns.items() if re.compile(pattern)]
+    except (re.error, AttributeError):
+        return [None]
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def unsupported(label: str, config: Mapping[str, Any]) -> Iterator[str]:
@@ -132,6 +155,8 @@ def unsupported(label: str, config: Mapping[str, Any]) -> Iterator[str]:
     for name, what in UNSUPPORTED.items():
         if config.get(name):
             yield f"{label}: {name}: {what} are not supported; {instead}"
+    for name in sorted(name for name in config.keys() - SUPPORTED - UNSUPPORTED.keys() if config[name]):
+        yield f"{label}: {name}: is not known here, and may change the model; {instead}"
     if config.get("bias", "none") != "none":
         yield f"{label}: bias: '{config['bias']}': trained biases are not supported; {instead}"
     start = str(config.get("init_lora_weights", True)).lower()
@@ -148,6 +173,9 @@ def products(label: str, config: Mapping[str, Any], adapter: Model, base: Model)
         if found is None:
             faults.append(f"{label}: {entry.name} is no factor of LoRA; leave it out, or merge it with peft")
             continue
+        if not entry.merged or entry.dtype.itemsize < 2 or len(entry.shape) < 2:
+            faults.append(f"{label}: {entry.name} is {entry}; give a matrix of float32, float16 or bfloat16")
+            continue
         values = adapter.read(entry, 0, entry.size).view(entry.shape).to(torch.float32)
         sides.setdefault((found["module"], bool(found["embedding"])), {})[found["side"]] = values
     made: dict[str, Product] = {}
@@ -155,6 +183,9 @@ def products(label: str, config: Mapping[str, Any], adapter: Model, base: Model)
         target = target_of(module, base)
         if len(factors) < 2:
             faults.append(f"{label}: {module} has lora_{min(factors)} alone; give the whole adapter")
+        elif not 0 < factors["A"].shape[0] == factors["B"].shape[1]:
+            ranks = f"{factors['A'].shape[0]} and {factors['B'].shape[1]}"
+            faults.append(f"{label}: {module}: its factors have ranks {ranks}; give the whole adapter")
         elif target is None:
             faults.append(f"{label}: {module} is no module of the base; give the base that was adapted")
         else:

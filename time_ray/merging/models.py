@@ -33,6 +33,8 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
     "C64": torch.complex64,
 }
+METADATA = "__metadata__"
+"""What a header calls all that it says beside the tensors."""
 HEADER_LIMIT = 100_000_000
 """The format's own limit on the header, in bytes."""
 MAPPED = 8 << 20
@@ -151,13 +153,13 @@ class FileModel(StoredModel):
         self.file = self.files[0].handle
         try:
             self.header, self.data = read_header(self.file)
-            self.metadata = self.header.get("__metadata__", {})
-            self.entries = tuple(entry_of(name, spec) for name, spec in self.header.items() if name != "__metadata__")
+            self.metadata = metadata_of(self.header)
+            self.entries = tuple(entry_of(name, spec) for name, spec in tensors_of(self.header))
         except OSError as error:
             raise MergeError(f"{path}: cannot be read ({error.strerror}); give the path of a model") from error
         except Unreadable as error:
             raise MergeError(f"{path}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise MergeError(f"{path}: not a whole safetensors file ({error}); give one") from error
         self.own = self.by_name()
         self.mapping, self.flat = mapping_of(self.file), {}
@@ -225,6 +227,8 @@ def entry_of(name: str, spec: Mapping[str, Any]) -> TensorEntry:
         raise Unreadable(f"{name} is {spec['dtype']}{spec['shape']}; convert it to float32, float16 or bfloat16")
     found = TensorEntry(name, DTYPES[spec["dtype"]], tuple(spec["shape"]))
     first, last = spec["data_offsets"]
+    if not all(isinstance(size, int) and size >= 0 for size in (first, last, *found.shape)):
+        raise ValueError(f"{name} has a size or a place that is none")
     if last - first != found.size * found.dtype.itemsize:
         raise ValueError(f"{name} has {last - first} bytes for {found}")
     return found
@@ -236,8 +240,30 @@ def read_header(file: int) -> tuple[dict[str, Any], int]:
     if not 2 <= size <= HEADER_LIMIT:
         raise ValueError(f"its header would have {size} bytes")
     header = json.loads(os.pread(file, size, 8))
-    end = max((spec["data_offsets"][1] for name, spec in header.items() if name != "__metadata__"), default=0)
-    missing = 8 + size + end - os.fstat(file).st_size
-    if missing > 0:
-        raise ValueError(f"{missing} bytes are missing at its end")
+    check_layout(header, os.fstat(file).st_size - 8 - size)
     return header, 8 + size
+
+
+def check_layout(header: Mapping[str, Any], size: int) -> None:
+    """ValueError unless the tensors fill so many bytes, one after another, as the format wants it."""
+    places = sorted(spec["data_offsets"] for _, spec in tensors_of(header))
+    end = places[-1][1] if places else 0
+    if end > size:
+        raise ValueError(f"{end - size} bytes are missing at its end")
+    if end < size:
+        raise ValueError(f"{size - end} bytes follow its last tensor")
+    if any(start != place[0] for start, place in zip([0, *(place[1] for place in places)], places, strict=False)):
+        raise ValueError("its tensors overlap, or leave gaps")
+
+
+def tensors_of(header: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """What a header says of each tensor."""
+    return [(name, spec) for name, spec in header.items() if name != METADATA]
+
+
+def metadata_of(header: Mapping[str, Any]) -> dict[str, str]:
+    """What a header says beside the tensors. ValueError unless it is texts by name."""
+    found = header.get(METADATA) or {}
+    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        raise ValueError(f"its {METADATA} is no mapping of names to texts")
+    return found

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from time_ray.merging.checkpoints import CheckpointModel
 from time_ray.merging.errors import MergeError, collecting
-from time_ray.merging.lora import CONFIG, LoraModel
+from time_ray.merging.lora import CONFIG, WEIGHTS, LoraModel
 from time_ray.merging.models import MAPPED, MAPPED_IN_ALL, FileModel, MemoryModel, Model, ModelLike, StoredModel
 from time_ray.merging.shards import ShardedModel
 from time_ray.merging.wrappers import unwrapped
@@ -31,9 +31,14 @@ def open_model(model: ModelLike, label: str, base: Model | None = None, mapped: 
     if isinstance(model, Mapping):
         return unwrapped(MemoryModel(model, label), base)
     path = Path(model)
-    if (path / CONFIG).is_file() or path.name == CONFIG:
+    if is_adapter(path):
         return adapter(path if path.is_dir() else path.parent, base)
     return unwrapped(open_path(path, mapped), base)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether that is the folder of an adapter, or a file of one."""
+    return path.name in (CONFIG, *WEIGHTS) or any((path / name).is_file() for name in (CONFIG, *WEIGHTS))
 
 
 def adapter(folder: Path, base: Model | None) -> Model:
@@ -51,7 +56,14 @@ def open_path(path: Path, mapped: int) -> StoredModel:
             raise MergeError(f"{path}: a folder without {IN_FOLDERS[0]} or any other model; give the path of a model")
         path = inside
     if path.name.endswith(".index.json"):
-        return ShardedModel(path, lambda shard: open_path(shard, mapped))
+        return ShardedModel(path, lambda shard: open_file(shard, mapped))
+    return open_file(path, mapped)
+
+
+def open_file(path: Path, mapped: int) -> StoredModel:
+    """The model in a file."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise MergeError(f"{path}: is no plain file; give the path of a model")
     return FileModel(path, mapped) if is_safetensors(path) else CheckpointModel(path)
 
 

@@ -47,7 +47,9 @@ def faults(output: Path, entries: Sequence[TensorEntry], inputs: Sequence[Path])
         yield f"{output}: its folder cannot be written; give another place"
     elif output.is_dir():
         yield f"{output}: is a folder; give the name of a file"
-    elif any(path.resolve() == output.resolve() for path in inputs):
+    elif output.exists() and not output.is_file():
+        yield f"{output}: is no plain file; give the name of one"
+    elif os.path.realpath(output) in map(os.path.realpath, inputs):
         yield f"{output}: is one of the inputs; give another name"
     else:
         needed = sum(entry.size * entry.dtype.itemsize for entry in entries)

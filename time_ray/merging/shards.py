@@ -12,7 +12,7 @@ from time_ray.merging.pieces import TensorEntry
 
 
 class ShardedModel(StoredModel):
-    """The tensors of all shards, in the order of the index."""
+    """The tensors of all shards, in the order of the index, which must list them all."""
 
     def __init__(self, index: Path, open_shard: Callable[[Path], StoredModel]) -> None:
         """MergeError names every shard that is no model, and every tensor that is not where the index says."""
@@ -29,6 +29,12 @@ class ShardedModel(StoredModel):
             for name, shard in places.items()
             if shard in held and name not in held[shard]
         ]
+        faults += [
+            f"{index}: does not list {name} of {shard}; give all files of one set"
+            for shard, entries in held.items()
+            for name in entries
+            if name not in places
+        ]
         MergeError.unless_none(faults)
         self.home = {name: shards[shard] for name, shard in places.items()}
         self.entries = tuple(held[shard][name] for name, shard in places.items())
@@ -43,12 +49,17 @@ class ShardedModel(StoredModel):
 def weight_map(index: Path) -> dict[str, str]:
     """The file of each tensor; files lie beside the index."""
     try:
-        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        found = json.loads(index.read_bytes())["weight_map"]
         places = {str(name): str(shard) for name, shard in found.items()}
     except OSError as error:
         raise MergeError(f"{index}: cannot be read ({error.strerror}); give the path of a model") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MergeError(f"{index}: no index of a sharded model (it has no weight_map); give one") from error
-    outside = sorted({shard for shard in places.values() if Path(shard).name != shard})
-    MergeError.unless_none(f"{index}: '{shard}' is not beside it; a set lies in one folder" for shard in outside)
+    outside = sorted({shard for shard in places.values() if not is_beside(shard)})
+    MergeError.unless_none(f"{index}: {shard!r} is not beside it; a set lies in one folder" for shard in outside)
     return places
+
+
+def is_beside(shard: str) -> bool:
+    """Whether that can be the name of a file in the same folder."""
+    return bool(shard) and shard != ".." and Path(shard).name == shard and shard.isprintable()

@@ -17,12 +17,12 @@ from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
 from time_ray.merging.declaration import Technique, TechniqueLike, holds
 from time_ray.merging.engine import CHUNK, DtypeOf, MergePlan, Merger, NotFinite, base_dtype, not_finite_error
-from time_ray.merging.errors import MergeError, collecting, summed_up
+from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.guard import build_rule
 from time_ray.merging.in_memory import expert_ids, result_dtype, with_lines
 from time_ray.merging.lines import tower
 from time_ray.merging.models import StoredModel
-from time_ray.merging.opening import open_each
+from time_ray.merging.opening import is_adapter, open_each
 from time_ray.merging.pieces import Expert, Piece
 from time_ray.merging.progress import ProgressCallback, ProgressMeter
 from time_ray.merging.rule import Rule
@@ -116,7 +116,7 @@ def merge_faults(
 ) -> list[str]:
     """Every fault for which `merge_files` would refuse this, from headers and integer tensors alone."""
     paths = [Path(base), *map(Path, experts)]
-    return list(summed_up(examine(paths, Path(output), technique, with_lines(params, lines), ids, dtype)[1]))
+    return examine(paths, Path(output), technique, with_lines(params, lines), ids, dtype)[1]
 
 
 def examine(
@@ -130,7 +130,8 @@ def examine(
     """What was asked for, or None and every fault of parameters, inputs (the base first) and output."""
     first, unread = open_each({"base": paths[0]})
     base = first.get("base")
-    others, faulty = open_each({str(number): path for number, path in enumerate(paths[1:], 1)}, base)
+    experts = {str(number): path for number, path in enumerate(paths[1:], 1) if base or not is_adapter(path)}
+    others, faulty = open_each(experts, base)
     unread += faulty
     models = {number: model for number, model in others.items() if isinstance(model, StoredModel)}
     stored = [model for model in (*first.values(), *models.values()) if isinstance(model, StoredModel)]

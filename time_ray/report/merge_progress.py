@@ -86,7 +86,7 @@ def _params(settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         name, equals, value = text.partition("=")
         try:
             params[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):  # 2026-02-30 looks like a date and is none
             equals = ""
         if not equals:
             params.pop(name, None)

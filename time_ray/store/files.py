@@ -11,7 +11,6 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -19,6 +18,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.home import at_home
 from time_ray.core.secrets import hidden
 from time_ray.whole_files import move_file
 
@@ -39,7 +39,7 @@ class Files:
     """Read and write bytes by path relative to a root. Failures are StoreError, with the path and the cause."""
 
     def __init__(self, root: str) -> None:
-        self.uri = root if "://" in root else str(Path(root).expanduser().absolute())
+        self.uri = root if "://" in root else str(at_home(root).absolute())
         self.is_local = "://" not in root or root.startswith("file://")
         self.filesystem, self.root = _connect(self.uri)
 
@@ -180,6 +180,8 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
             f"storage: {where} must hold no credentials: experiments are shown and logged; "
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile"
         )
+    if "#" in uri or (uri.startswith("file:") and "?" in uri):
+        raise UserError(f"storage: {where} would be cut off at # or ?; write %23 or %3F, or give it as a path")
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
         if isinstance(filesystem, fs.S3FileSystem):
@@ -210,6 +212,8 @@ def _remedy(error: Exception) -> str:
         return "free space, then run the same command again: it resumes"
     if number in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "see to the rights, then run the same command again: it resumes"
+    if number in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EEXIST):
+        return "give another path: storage: in the experiment, or TIME_RAY_STORAGE"
     return "see that the storage answers, then run the same command again: it resumes"
 
 

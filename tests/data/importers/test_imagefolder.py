@@ -95,12 +95,41 @@ def test_splits_may_be_called_as_elsewhere(tmp_path: Path, folders: tuple[str, .
         (("test/ant/0.png", "val/ant/0.png"), "there is no training split"),
         (("b_c/0.png", "b c/0.png", "d/0.png"), "'b c' and 'b_c' are both class 'b c'"),
         (("train/ant/0.png", "test/b_c/0.png", "test/b c/0.png"), "are both class"),
+        (
+            ("caf\u00e9/0.png", "cafe\u0301/0.png", "d/0.png"),
+            r"'cafe\\u0301' and 'caf\\xe9' are both class 'caf\u00e9'",
+        ),
+        (("b  c/0.png", "b c/0.png"), "'b  c' and 'b c' are both class 'b c'"),
+        (("_/0.png", "b/0.png"), "'_' is no name of a class"),
+        (("a/train/0.png", "a/test/1.png", "b/Train/2.png"), r"a, b have splits within \(Train, test, train\)"),
+        (("images/train/a/0.png", "images/val/a/1.png"), r"images have splits within \(train, val\)"),
+        (("data/a/0.png", "data/b/1.png"), r"its only class 'data' has no images but in folders \(a, b\)"),
     ],
 )
 def test_folders_that_contradict_each_other_are_refused(tmp_path: Path, names: tuple[str, ...], said: str):
     add(tmp_path / "pets", *names)
     with pytest.raises(UserError, match=said):
         import_imagefolder(tmp_path / "pets", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/car/0.png", "train/bus/1.png", "test/car/2.png"),  # one class is deeper than the other
+        ("vehicle/train/0.png", "vehicle/car/1.png", "animal/cat/2.png"),
+        ("dog/monday/0.png", "dog/1.png"),
+    ],
+)
+def test_folders_within_classes_may_be_called_anything(tmp_path: Path, names: tuple[str, ...]):
+    add(tmp_path / "pets", *names)
+    import_imagefolder(tmp_path / "pets", tmp_path / "out")
+
+
+def test_classes_that_differ_in_case_alone_are_said(tmp_path: Path):
+    add(tmp_path / "pets", *(f"{name}/{number}.png" for name in ("Cat", "cat", "dog") for number in range(2)))
+    assert import_imagefolder(tmp_path / "pets", tmp_path / "out").classes == ("Cat", "cat", "dog")
+    kind = "class whose name differs from another's in case alone, which CLIP does not see"
+    assert noted(read_report(tmp_path / "out")) == {kind: 2}
 
 
 def test_all_that_is_not_read_is_counted(tmp_path: Path):

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,72 @@ def test_files_behind_links_are_read_and_seen(root: Path, tmp_path: Path):
     (root / "data").symlink_to(tmp_path / "real")
     assert import_parquet(root, tmp_path / "out").splits["train"].rows == 4
     assert parquet_files(root) == [root / "data/x.parquet"]
+
+
+@pytest.mark.parametrize("labels", [[True, False], [0.0, 1.0], ["0", "1"], [[0], [1]]])
+def test_labels_of_another_kind_are_named(root: Path, tmp_path: Path, labels: list[Any]):
+    (root / "classes.json").write_text('["ant", "bee"]')
+    save(root / "train.parquet", image=[picture(0), picture(1)], label=labels)
+    with pytest.raises(UserError, match=r"row 0: label .* is outside the 2 classes; correct it"):
+        import_parquet(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("given", ["a.png", 5, [1, 2]])
+def test_an_image_that_is_no_bytes_is_named_for_what_it_is(root: Path, tmp_path: Path, given: Any):
+    save(root / "train.parquet", image=[given], caption=["x"])
+    with pytest.raises(UserError, match=rf"a {type(given).__name__}, where its bytes should be"):
+        import_parquet(root, tmp_path / "out")
+
+
+def test_shards_that_names_speak_of_and_nobody_has_are_named(root: Path, tmp_path: Path):
+    for name in ("train-00001-of-00003-ab12.parquet", "test-00000-of-00001.parquet"):
+        save(root / name, image=[picture(0)], caption=["x"])
+    with pytest.raises(UserError) as caught:
+        import_parquet(root, tmp_path / "out")
+    missing = [str(root / f"train-{number:05d}-of-00003.parquet") for number in (0, 2)]
+    assert [fault.split(": ")[0] for fault in caught.value.faults] == missing
+    assert import_parquet(root, tmp_path / "loose", strict=False).splits["train"].rows == 1
+
+
+def test_a_file_named_after_no_split_is_said(root: Path, tmp_path: Path):
+    for name in ("train.parquet", "extra.PARQUET", "test.parquet"):
+        save(root / name, image=[picture(0)], caption=["x"])
+    card = import_parquet(root, tmp_path / "out")
+    assert {name: info.rows for name, info in card.splits.items()} == {"train": 2, "test": 1}
+    assert noted(read_report(tmp_path / "out")) == {"file that is named after no split, used for training": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["caf\u00e9", "cafe\u0301"], r"'cafe\\u0301' and 'caf\\xe9' are both class 'caf\u00e9'"),
+        (["ant", "ant "], "'ant' and 'ant ' are both class 'ant'"),
+        (["ant", " "], "' ' is no name of a class"),
+    ],
+)
+def test_class_names_that_nobody_tells_apart_are_refused(root: Path, tmp_path: Path, names: list[str], said: str):
+    save(root / "train.parquet", image=[picture(0), picture(1)], label=names)
+    with pytest.raises(UserError, match=said):
+        import_parquet(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_class_list_may_be_in_any_encoding_of_json(root: Path, tmp_path: Path, encoding: str):
+    save(root / "train.parquet", image=[picture(0)], label=[0])
+    (root / "classes.json").write_bytes('["café"]'.encode(encoding))
+    assert import_parquet(root, tmp_path / "out").classes == ("café",)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "circle"])
+def test_a_table_that_is_no_plain_file_is_named_and_not_waited_for(root: Path, tmp_path: Path, kind: str):
+    path = root / "x.parquet"
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(path.name)
+    with pytest.raises(UserError, match=r"x\.parquet: no plain file, or a link to none"):
+        import_parquet(root, tmp_path / "out")
+
+
+def test_tables_without_a_row_are_no_dataset(root: Path, tmp_path: Path):
+    table = pa.table({"image": pa.array([], pa.binary()), "caption": pa.array([], pa.string())})
+    pq.write_table(table, root / "train.parquet")
+    with pytest.raises(UserError, match="pets: holds not one sample"):
+        import_parquet(root, tmp_path / "out")

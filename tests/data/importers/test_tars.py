@@ -1,9 +1,12 @@
 """Tars of strangers: plain files are read, everything else is named, nothing hangs, nothing leads outside."""
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,3 +145,27 @@ def test_no_damage_is_more_than_a_fault(tmp_path: Path) -> None:
             data[draw.randrange(len(data))] = draw.randrange(256)
         (tmp_path / "x.tar").write_bytes(data)
         read(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.gz"])
+def test_tars_that_were_joined_are_not_half_read_in_silence(tmp_path: Path, ending: str) -> None:
+    joined = tar({"a.png": b"one"}) + tar({"b.png": b"two"})
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(gzip.compress(joined) if ending.endswith("gz") else joined)
+    found, (fault,) = read(path)
+    assert found == {"a.png": b"one"}
+    assert fault.kind == "data after the end"
+
+
+def test_zeros_at_the_end_and_what_follows_a_gzip_stream_are_no_data(tmp_path: Path) -> None:
+    data = tar({"a.png": b"one"})
+    for name, written in (("x.tar", data + bytes(10**6)), ("x.tar.gz", gzip.compress(data) + b"signature")):
+        (tmp_path / name).write_bytes(written)
+        assert read(tmp_path / name) == ({"a.png": b"one"}, [])
+
+
+@pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_other_compressions_are_named(tmp_path: Path, pack: Callable[[bytes], bytes], name: str) -> None:
+    (tmp_path / "x.tar").write_bytes(pack(tar({"a.png": b"one"})))
+    (fault,) = contents(tmp_path / "x.tar")
+    assert fault == TarFault("", "tar in another compression", f"of {name}; pack it as a tar, alone or with gzip")

@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from pictures import picture
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Dataset
+from time_ray.data.importers.registry import IMPORTERS, recognised
 from time_ray.data.importers.sample_faults import noted, read_report
 from time_ray.data.importers.webdataset import import_webdataset, shard_paths
 
@@ -145,3 +147,39 @@ def test_names_with_dots_are_divided_at_the_first_and_never_vanish(tmp_path: Pat
     assert noted(report) == {"hidden or system file or folder, not read": 1}
     with pytest.raises(UserError, match="all from the first dot on"):
         import_webdataset(tmp_path / "x.tar", tmp_path / "strict")
+
+
+def test_tars_are_named_in_any_case_and_what_lies_beside_them_is_said(tmp_path: Path) -> None:
+    for number, name in enumerate(("0.tar", "1.TAR")):
+        shard(tmp_path / "pool" / name, captioned(number, 1))
+    for name in ("0_stats.json", "2.tar.bz2", "._0.tar"):
+        (tmp_path / "pool" / name).write_bytes(b"")
+    assert recognised(str(tmp_path / "pool")) is IMPORTERS["webdataset"]
+    assert import_webdataset(tmp_path / "pool", tmp_path / "out").splits["train"].rows == 2
+    assert noted(read_report(tmp_path / "out")) == {
+        "hidden or system file or folder, not read": 1,
+        "file ending in .bz2, not read": 1,
+        "file ending in .json, not read": 1,
+    }
+
+
+def test_a_tar_that_is_no_plain_file_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    shard(tmp_path / "0.tar", captioned(0, 1))
+    os.mkfifo(tmp_path / "1.tar")
+    (tmp_path / "2.tar").symlink_to("2.tar")
+    with pytest.raises(UserError) as caught:
+        shard_paths(str(tmp_path))
+    assert [fault.split(": ")[0] for fault in caught.value.faults] == [str(tmp_path / "1.tar"), str(tmp_path / "2.tar")]
+
+
+def test_a_tar_of_nothing_is_no_pool(tmp_path: Path) -> None:
+    shard(tmp_path / "x.tar", {})
+    with pytest.raises(UserError, match="x: holds not one sample"):
+        import_webdataset(tmp_path / "x.tar", tmp_path / "out")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_mark_of_the_encoding_is_no_part_of_a_caption(tmp_path: Path, encoding: str) -> None:
+    shard(tmp_path / "x.tar", {"a.png": picture(0), "a.txt": "café".encode(encoding)})
+    import_webdataset(tmp_path / "x.tar", tmp_path / "out")
+    assert Dataset.open(tmp_path / "out").split("train").captions([0]) == [("café",)]

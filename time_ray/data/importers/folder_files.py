@@ -40,7 +40,7 @@ def is_hidden(name: str) -> bool:
 def files_below(root: Path) -> FolderFiles:
     """What lies below the folder. Raises UserError for a folder that cannot be listed."""
     found = _Found([], [], [])
-    real = root.resolve()
+    real = Path(os.path.realpath(root))
     _walk(root, frozenset(map(_identity, (real, *real.parents))), found)
     return FolderFiles(*(tuple(sorted(paths)) for paths in found))
 

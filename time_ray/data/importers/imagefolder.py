@@ -5,8 +5,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Unpack
 
-from time_ray.core.errors import UserError
+from time_ray.core.errors import UserError, some_of
 from time_ray.data.dataset import Card
+from time_ray.data.importers import class_names
+from time_ray.data.importers.class_names import quoted, spelling
 from time_ray.data.importers.folder_files import FolderFiles, files_below
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault, note, notes_on
@@ -95,10 +97,13 @@ def _arranged(root: Path) -> _Arrangement:
         folders = {"train": root}
     files = {split: _in_classes(folder, found.files) if folder else [] for split, folder in folders.items()}
     UserError.unless_none(fault for folder in folders.values() if folder for fault in _same_names(folder, found.files))
+    if not named["train"]:
+        UserError.unless_none(_too_high(root, [file.path for file in files["train"]]))
     notes = _notes(root, found, [file.path for some in files.values() for file in some])
     if len(folders) > 1 and named["validation"]:
         use = "not read, as there is a test split" if named["test"] else "used as the test split"
         notes.append(note(f"validation split, {use}", readable(str(root)), [named["validation"]]))
+    notes += class_names.notes_of({file.classname for some in files.values() for file in some}, readable(str(root)))
     return _Arrangement(files if len(folders) > 1 else _divided(files["train"]), notes)
 
 
@@ -142,11 +147,26 @@ def _same_names(folder: Path, files: Iterable[Path]) -> Iterator[str]:
     for path in files:
         if folder in path.parents and path.parent != folder:
             name = path.relative_to(folder).parts[0]
-            folders.setdefault(_classname(name), set()).add(name)
+            folders.setdefault(spelling(_classname(name)), set()).add(name)
     for classname, names in folders.items():
-        if len(names) > 1:
-            quoted = " and ".join(f"'{name}'" for name in sorted(names))
-            yield f"{folder}: {quoted} are both class '{classname}'; rename one, or move the images together"
+        if not classname:
+            yield f"{folder}: {quoted(names)} is no name of a class; rename it"
+        elif len(names) > 1:
+            yield f"{folder}: {quoted(names)} are both class '{classname}'; rename one, or move the images together"
+
+
+def _too_high(root: Path, images: Sequence[Path]) -> Iterator[str]:
+    """A line where what the folders at the top hold shows that they are no classes."""
+    parts = [path.relative_to(root).parts for path in images]
+    tops, inner = sorted({path[0] for path in parts}), sorted({path[1] for path in parts if len(path) > 2})
+    if any(len(path) == 2 for path in parts) or len(inner) < 2:
+        return
+    splits = {name.lower() for name in inner}
+    if splits & SPLIT_NAMES["train"] and splits <= set().union(*SPLIT_NAMES.values()):
+        yield f"{root}: {some_of(tops)} have splits within ({', '.join(inner)}); arrange them as SPLIT/CLASS"
+    elif len(tops) == 1:
+        text = f"its only class '{tops[0]}' has no images but in folders ({some_of(inner)})"
+        yield f"{root}: {text}; give {root / tops[0]}, or move them out of their folders"
 
 
 def _notes(root: Path, found: FolderFiles, used: Iterable[Path]) -> list[SampleFault]:

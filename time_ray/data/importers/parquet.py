@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from time_ray.core.errors import UserError
 from time_ray.data.dataset import Card
+from time_ray.data.importers import class_names
 from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.folder_files import files_below, is_hidden
-from time_ray.data.importers.imagefolder import SPLIT_NAMES, SUFFIXES
+from time_ray.data.importers.imagefolder import LEADS_NOWHERE, SPLIT_NAMES, SUFFIXES
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault, note, notes_on
 from time_ray.data.importers.samples import PART_SAMPLES, readable
@@ -24,6 +25,7 @@ from time_ray.data.shards import Row
 
 CLASSES = "classes.json"
 ENDING = ".parquet"
+SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
 SHOWN = 4  # class names of a file
 BATCH = 64  # rows in memory at a time
 
@@ -42,7 +44,7 @@ class _ParquetFolder:
         classes = self.classes or ()
         if isinstance(label, str):
             return classes.index(label) if label in classes else None
-        return label if isinstance(label, int) and -1 <= label < len(classes) else None
+        return label if type(label) is int and -1 <= label < len(classes) else None  # a truth value is none
 
 
 class _Run(NamedTuple):
@@ -95,8 +97,10 @@ class _Part:
     def _faults(self, row: Mapping[str, Any], captions: Sequence[str]) -> Iterator[tuple[str, str]]:
         label, classes = row.get("label"), self.source.classes or ()
         number = self.source.number(label)
-        if not isinstance(_image(row), bytes):
-            yield "no image", "not a readable image (there is none); replace or remove the row"
+        image = _image(row)
+        if not isinstance(image, bytes):
+            given = "there is none" if image is None else f"a {type(image).__name__}, where its bytes should be"
+            yield "no image", f"not a readable image ({given}); replace or remove the row"
         if self.source.classes is None and label is not None:
             detail = f"label {label}, but there are no class names; add {CLASSES}, a list of them"
             yield "label outside the classes", detail
@@ -110,9 +114,9 @@ class _Part:
 
 def has_parquet_files(source: str) -> bool:
     """Whether it is a folder in which Parquet files lie, or one in whose folders they lie, and no images."""
-    if any(not is_hidden(path.name) for path in Path(source).glob(f"*{ENDING}")):
+    if any(_is_table(path) and not is_hidden(path.name) for path in Path(source).glob("*")):
         return True
-    if not any(Path(source).glob(f"*/*{ENDING}")):
+    if not any(map(_is_table, Path(source).glob("*/*"))):
         return False
     return not any(path.suffix.lower() in SUFFIXES for path in files_below(Path(source)).files)
 
@@ -158,7 +162,7 @@ def import_parquet(root: str | Path, folder: str | Path, **settings: Unpack[Impo
 
 def _read_folder(root: Path) -> _ParquetFolder:
     found = files_below(root)
-    paths = [path for path in found.files if path.suffix == ENDING]
+    paths = [path for path in found.files if _is_table(path)]
     if not paths:
         msg = f"{root}: no Parquet files here; correct the path"
         raise UserError(msg)
@@ -168,11 +172,9 @@ def _read_folder(root: Path) -> _ParquetFolder:
     if not splits["train"]:
         msg = f"{root}: only test files, no training files; add some"
         raise UserError(msg)
-    UserError.unless_none(
-        f"{root}: class {name} is listed {count} times; list each class once"
-        for name, count in Counter(classes or ()).items()
-        if count > 1
-    )
+    UserError.unless_none(class_names.faults_of(classes or (), str(root)))
+    notes += class_names.notes_of(classes or (), readable(str(root)))
+    notes += _lost_shards(splits)
     read = {*paths, root / CLASSES}
     others = [path for path in found.files if path not in read]
     notes += notes_on(readable(str(root)), hidden=_names(root, found.hidden), others=_names(root, others))
@@ -184,33 +186,57 @@ def _names(root: Path, paths: Iterable[Path]) -> list[str]:
 
 
 def _tables(root: Path) -> list[Path]:
-    return [path for path in files_below(root).files if path.suffix == ENDING]
+    return [path for path in files_below(root).files if _is_table(path)]
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ENDING
 
 
 def _splits(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[SampleFault]]:
     """The files of each split, and a note on those of a validation split."""
-    splits: dict[str, list[Path]] = {split: [] for split in SPLIT_NAMES}
+    splits: dict[str, list[Path]] = {split: [] for split in (*SPLIT_NAMES, "")}
     for path in paths:
         splits[_split_of(path.relative_to(root))].append(path)
-    validation = splits.pop("validation")
-    if not validation:
-        return splits, []
-    use = "not read, as there is a test split" if splits["test"] else "used as the test split"
-    splits["test"] = splits["test"] or validation
-    return splits, [note(f"file of a validation split, {use}", readable(str(root)), _names(root, validation))]
+    unnamed, validation = splits.pop(""), splits.pop("validation")
+    kinds: dict[str, list[Path]] = {}
+    if unnamed and (splits["train"] or splits["test"] or validation):
+        kinds["file that is named after no split, used for training"] = unnamed
+    if validation:
+        use = "not read, as there is a test split" if splits["test"] else "used as the test split"
+        kinds[f"file of a validation split, {use}"] = validation
+    chosen = {"train": sorted([*splits["train"], *unnamed]), "test": splits["test"] or validation}
+    return chosen, [note(kind, readable(str(root)), _names(root, some)) for kind, some in kinds.items()]
+
+
+def _lost_shards(splits: Mapping[str, Sequence[Path]]) -> Iterator[SampleFault]:
+    """A fault for each file that the numbers in the others' names, as in train-00000-of-00002, say there is."""
+    for split, paths in splits.items():
+        sets: dict[tuple[Path, int], set[int]] = {}
+        for path in paths:
+            if found := SHARD.search(path.name):
+                start = path.with_name(path.name[: found.start()])
+                sets.setdefault((start, int(found["count"])), set()).add(int(found["number"]))
+        for (start, count), numbers in sets.items():
+            for number in sorted(set(range(count)) - numbers):
+                where = readable(f"{start}-{number:05d}-of-{count:05d}{ENDING}")
+                yield SampleFault("missing file", split, where, "missing, as the others' names say; add or rename them")
 
 
 def _split_of(path: Path) -> str:
-    """The split whose name is a word of the file's name, or else of the nearest folder's; train where none is."""
+    """The split whose name is a word of the file's name, or else of the nearest folder's; an empty text if none is."""
     for name in reversed(path.parts):
         words = set(re.split("[^a-z]+", name.lower()))
         for split, names in SPLIT_NAMES.items():
             if words & names:
                 return split
-    return "train"
+    return ""
 
 
 def _file_faults(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path}: {LEADS_NOWHERE}"
+        return
     try:
         schema = pq.read_schema(path)
     except (pa.ArrowInvalid, OSError):
@@ -261,8 +287,8 @@ def _hub_names(path: Path) -> list[str] | None:
 
 def _listed(path: Path) -> list[str]:
     try:
-        classes = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        classes = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
         msg = f"{path}: not valid JSON ({error}); write a list of class names"
         raise UserError(msg) from error
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:

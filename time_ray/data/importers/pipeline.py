@@ -163,11 +163,7 @@ def _finish(
         digests[split] = [note.digests for note in of_split]
         rows = sum(map(len, digests[split])) // DIGEST_BYTES
         splits[split] = SplitInfo(shards=tuple(note.file for note in of_split if note.file), rows=rows)
-    UserError.unless_none(
-        f"{folder}: not one sample of split {split} could be imported; {REPORT} there names the reasons"
-        for split, info in splits.items()
-        if not info.rows and any(fault.split == split for fault in found)
-    )
+    UserError.unless_none(_nothing_in(folder, spec, splits, found))
     card = Card(
         name=spec.name,
         kind=spec.kind,
@@ -181,6 +177,20 @@ def _finish(
     with replacing(folder / CARD, folder / WORK / f"{CARD}-{uuid4().hex}") as draft:
         draft.write_bytes(seal_card(str(folder), LocalFileSystem(), card).model_dump_json(indent=2).encode())
     shutil.rmtree(folder / WORK)
+
+
+def _nothing_in(
+    folder: Path, spec: DatasetSpec, splits: Mapping[str, SplitInfo], faults: Sequence[SampleFault]
+) -> Iterator[str]:
+    """A line for each split of which nothing could be imported, or for a source that holds nothing."""
+    empty = [split for split, info in splits.items() if not info.rows]
+    reasons = {split: [fault for fault in faults if fault.split == split] for split in empty}
+    for split, found in reasons.items():
+        if found:
+            text = f"not one sample of split {split} could be imported ({found[0].line})"
+            yield f"{folder}: {text}; {REPORT} there names every reason"
+    if len(empty) == len(splits) and not any(reasons.values()):
+        yield f"{spec.name}: holds not one sample; correct the path, or see how the source was made"
 
 
 def _source(spec: DatasetSpec, parts: Sequence[Part], faults: Sequence[SampleFault]) -> str:

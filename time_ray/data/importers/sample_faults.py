@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from time_ray.core.errors import UserError
+
 REPORT = "report.jsonl"
 NAMED = 3  # of files that are not read
 
@@ -62,7 +64,10 @@ def read_report(folder: str | Path) -> list[SampleFault]:
     path = Path(folder) / REPORT
     if not path.is_file():
         return []
-    return [SampleFault(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        return [SampleFault(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: is not as it was written ({error}); import the dataset again") from error
 
 
 def counted(faults: Iterable[SampleFault]) -> dict[tuple[str, bool], int]:

@@ -20,6 +20,7 @@ BLOCK = 512
 CHUNK = 1024**2
 MAX_EXTENSION = 1024**2  # bytes of a header that extends the next one
 GZIP = b"\x1f\x8b"
+OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}  # not unpacked here
 NAMES = frozenset({tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK})
 PAX = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE})
 PLAIN = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
@@ -76,7 +77,12 @@ def index(path: Path) -> tuple[dict[str, ByteRange], list[TarFault]]:
 def contents(path: Path) -> Iterator[tuple[str, bytes] | TarFault]:
     """Name and bytes of each plain file, in order, of a tar that may be compressed with gzip. One is in memory."""
     with path.open("rb") as file:
-        packed = file.read(len(GZIP)) == GZIP
+        start = file.read(BLOCK)
+        packed = start.startswith(GZIP)
+        other = next((name for mark, name in OTHERS.items() if start.startswith(mark)), None)
+        if other:
+            yield TarFault("", "tar in another compression", f"of {other}; pack it as a tar, alone or with gzip")
+            return
         file.seek(0)
         stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
         reader = _Reader(stream, None if packed else path.stat().st_size)
@@ -110,6 +116,14 @@ class _Reader:
             msg = "it ends too early"
             raise _DamageError(msg)
         return data
+
+    def has_more(self) -> bool:
+        """Whether anything but zeros comes after this; what follows a compressed stream does not count."""
+        with suppress(OSError, EOFError, zlib.error):
+            while data := self.file.read(CHUNK):
+                if data.strip(b"\0"):
+                    return True
+        return False
 
     def go_to(self, position: int) -> None:
         """The next byte is the one at that position. Raises _DamageError if it has been read or cannot be reached."""
@@ -148,6 +162,8 @@ def _members(reader: _Reader) -> Iterator[Member | TarFault]:
                 yield fault
             extension = _Extension()
             reader.go_to(start + -(-size // BLOCK) * BLOCK)
+        if reader.has_more():
+            yield TarFault("", "data after the end", f"not read beyond byte {reader.at}, its end; join tars by tar -A")
     except (_DamageError, tarfile.HeaderError) as error:
         yield TarFault("", "damaged tar", f"not read beyond byte {reader.at}: {error}; replace it")
 

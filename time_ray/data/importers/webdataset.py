@@ -15,7 +15,7 @@ from time_ray.data.dataset import Card
 from time_ray.data.importers import tars
 from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.folder_files import is_hidden
-from time_ray.data.importers.imagefolder import SUFFIXES
+from time_ray.data.importers.imagefolder import LEADS_NOWHERE, SUFFIXES
 from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
 from time_ray.data.importers.sample_faults import SampleFault, notes_on
 from time_ray.data.importers.samples import readable
@@ -49,7 +49,7 @@ def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack
         folder,
         DatasetSpec(name, "captions", (), (), ("train",)),
         [_part(path) for path in paths],
-        [],
+        _notes(Path(shards)),
         **settings,
     )
 
@@ -57,7 +57,7 @@ def import_webdataset(shards: str | Path, folder: str | Path, **settings: Unpack
 def names_shards(source: str) -> bool:
     """Whether that is how webdataset shards are named: a tar, a pattern for some, or a folder that holds one."""
     folder = Path(source)
-    return source.endswith(ENDINGS) or (folder.is_dir() and bool(_tars(folder)))
+    return _is_named_so(source) or (folder.is_dir() and bool(_tars(folder)))
 
 
 def shard_paths(reference: str) -> list[Path]:
@@ -67,6 +67,7 @@ def shard_paths(reference: str) -> list[Path]:
         if not found:
             msg = f"{reference}: no tars here; correct the path"
             raise UserError(msg)
+        UserError.unless_none(f"{path}: {LEADS_NOWHERE}" for path in found if not path.is_file())
         return found
     if Path(reference).is_file():  # whatever braces are in its path
         return [Path(reference)]
@@ -76,7 +77,21 @@ def shard_paths(reference: str) -> list[Path]:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and not is_hidden(path.name))
+    named = (path for path in folder.iterdir() if _is_named_so(path.name) and not is_hidden(path.name))
+    return sorted(path for path in named if not path.is_dir())
+
+
+def _is_named_so(name: str) -> bool:
+    return name.lower().endswith(ENDINGS)
+
+
+def _notes(folder: Path) -> list[SampleFault]:
+    """What lies beside the tars of a folder, and is not read."""
+    if not folder.is_dir():
+        return []
+    names = {path.name for path in folder.iterdir()} - {path.name for path in _tars(folder)}
+    hidden, others = sorted(filter(is_hidden, names)), sorted(name for name in names if not is_hidden(name))
+    return notes_on(readable(str(folder)), hidden=list(map(readable, hidden)), others=map(readable, others))
 
 
 def _unfolded(pattern: str) -> Iterator[str]:
@@ -107,6 +122,12 @@ class _Part:
 
     def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each sample, or what is wrong with it or with the tar."""
+        try:
+            yield from self._samples()
+        except OSError as error:
+            yield self._fault("", "unreadable file", f"cannot be read ({error.strerror}); see to it")
+
+    def _samples(self) -> Iterator[tuple[str, Row] | SampleFault]:
         name, files = "", dict[str, bytes]()
         hidden, others = list[str](), list[str]()
         for found in tars.contents(Path(self.path)):
@@ -175,7 +196,7 @@ def _captions(files: Mapping[str, bytes]) -> tuple[tuple[str, ...], bool]:
 
 
 def _of_text(data: bytes) -> str:
-    return data.decode().strip()
+    return data.decode("utf-8-sig").strip()
 
 
 def _of_data(data: bytes) -> Any:
