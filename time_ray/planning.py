@@ -141,7 +141,7 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
         bytes=_bytes(experiment, counts),
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
-        notes=tuple(_same_techniques(study)),
+        notes=(*_same_techniques(study), *_without_batch_norm(study)),
     )
 
 
@@ -183,6 +183,13 @@ def _same_techniques(study: Study) -> Iterator[str]:
     written = {cell.technique.label: cell.technique for cell in study.cells if cell.technique.written_as}
     for label, technique in written.items():
         yield f"technique {label} is {technique.name} (its scaling is 1 / number of experts): they share all they make"
+
+
+def _without_batch_norm(study: Study) -> Iterator[str]:
+    """An option of the experiment that does nothing for some models."""
+    if study.experiment.batch_norm.num_batches is not None:
+        for label in dict.fromkeys(s.model.label for s in study.settings if s.batches is None):
+            yield f"batch_norm.statistics is without effect on {label}, which has no BatchNorm"
 
 
 def _steps(study: Study) -> dict[str, dict[str, int]]:
