@@ -147,7 +147,7 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
         bytes=_bytes(experiment, counts),
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
-        notes=(*_same_techniques(study), *_assumed(preprocessing)),
+        notes=(*_same_techniques(study), *_assumed(preprocessing), *_without_batch_norm(study)),
     )
 
 
@@ -196,6 +196,13 @@ def _assumed(preprocessing: Mapping[str, Resolved]) -> Iterator[str]:
     for label, found in preprocessing.items():
         if found.assumed:
             yield f"{label}: {found.assumed}; set preprocess"
+
+
+def _without_batch_norm(study: Study) -> Iterator[str]:
+    """An option of the experiment that does nothing for some models."""
+    if study.experiment.batch_norm.num_batches is not None:
+        for label in dict.fromkeys(s.model.label for s in study.settings if s.batches is None):
+            yield f"batch_norm.statistics is without effect on {label}, which has no BatchNorm"
 
 
 def _steps(study: Study) -> dict[str, dict[str, int]]:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from time_ray import merging
-from time_ray.core.recipe import Base, History, Merged, Recipe, Running, Trained
+from time_ray.core.recipe import Base, History, Merged, Recipe, Reestimated, Running, Trained
 from time_ray.weight_cache import WeightCache, Weights
 
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
@@ -26,6 +26,9 @@ class WeightBackend(Protocol):
 
     def merge(self, merge: Merged | Running) -> Weights | None:
         """The merged weights; None while an expert of theirs is not in the store, or not whole there."""
+
+    def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
+        """The merged weights with BatchNorm statistics of the recipe's batches."""
 
     def has(self, recipe: Recipe) -> bool:
         """Whether the weights are in the store; what was found damaged is not."""
@@ -52,6 +55,9 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
     """
     if isinstance(recipe, Base):
         return backend.load(recipe)
+    if isinstance(recipe, Reestimated):
+        found = backend.get(recipe)
+        return backend.reestimate(recipe, realize(recipe.merge, backend)) if found is None else found
     while (weights := _found_or_merged(recipe, backend)) is None:
         for expert in _experts(recipe):
             for _ in obtain(expert, backend):

@@ -141,12 +141,15 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     faults.add((("stream", "file"), fault) for fault in unfit)
     faults.add(_untaught(experiment, datasets, {concept.dataset for concept in concepts}))
     faults.add(_uncut(experiment, len(concepts)))
+    with faults.at():
+        normed = _with_batch_norm(experiment)
+        faults.add(_accumulated(experiment, normed))
     tasks = _tasks(experiment, concepts)
     with faults.at():
         steps = allot(experiment, len(tasks[experiment.seed[0]]))
     faults.unless_none()
     settings = [
-        _setting(experiment, datasets, spec, base, budget, tasks[seed], steps[spec, budget], seed)
+        _setting(experiment, datasets, spec, base, budget, tasks[seed], steps[spec, budget], seed, normed)
         for spec, base in zip(experiment.model, bases, strict=True)
         for budget in experiment.budget
         for seed in experiment.seed
@@ -193,6 +196,33 @@ def check_weights(study: Study) -> None:
         except UserError as error:
             faults += error.faults
     UserError.unless_none(faults)
+
+
+def _with_batch_norm(experiment: Experiment) -> tuple[ModelSpec, ...]:
+    """The models with BatchNorm, where something depends on it. Raises StudyError with every fault."""
+    if experiment.batch_norm.num_batches is None and experiment.run.accumulate == 1:
+        return ()
+    faults, found = Faults(), list[ModelSpec]()
+    for index, spec in enumerate(experiment.model):
+        with faults.at("model", index):
+            found += [spec] if _has_batch_norm(spec.name) else []
+    faults.unless_none()
+    return tuple(found)
+
+
+def _has_batch_norm(name: str) -> bool:
+    if name in mini.MODELS:
+        return False
+    from time_ray.clip.batch_norm import has_batch_norm  # imports torch, which the mini models do not need
+
+    return has_batch_norm(name)
+
+
+def _accumulated(experiment: Experiment, normed: Iterable[ModelSpec]) -> Iterator[Fault]:
+    if experiment.run.accumulate > 1:
+        for spec in normed:
+            text = f"model {spec.label} has BatchNorm, whose statistics are of whole batches; set it to 1"
+            yield ("run", "accumulate"), f"{text}, and for less memory use more run.workers"
 
 
 def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:
@@ -367,6 +397,7 @@ def _setting(
     tasks: tuple[Task, ...],
     steps: int,
     seed: int,
+    normed: Collection[ModelSpec],
 ) -> Setting:
     training, mixture = experiment.training, experiment.mixture
     if training.lr is None:
@@ -390,6 +421,7 @@ def _setting(
         evaluation=tuple(source.name for source in datasets.evaluation),
         evaluation_data_key=key_of("evaluation data", scored),
         scoring=experiment.evaluation,
+        batches=experiment.batch_norm.num_batches if spec in normed else None,
     )
 
 

@@ -16,7 +16,7 @@ from merging_toys import bits, moved, near, same, toy, world
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from time_ray.merging import MergeError, ema, fold, merge, merge_faults, merge_files, models
+from time_ray.merging import MergeError, fold, merge, merge_faults, merge_files, models
 from time_ray.merging import output as outputs
 from time_ray.merging.streaming import RECIPE_KEY
 
@@ -180,25 +180,6 @@ def test_dtypes_mix_in_float32_and_end_as_the_base(tmp_path, technique, dtype):
         assert value.dtype == (torch.bfloat16 if wanted[name].is_floating_point() else wanted[name].dtype)
     with pytest.raises(MergeError, match="dtype: 'int8' is none of a merged model; give one of float32"):
         merge_files(paths[0], paths[1:], tmp_path / "o", technique, dtype="int8")
-
-
-@pytest.mark.parametrize("technique", ["average", "ties", "slerp", "opcm"])
-def test_counters_are_the_newest_experts_and_statistics_are_merged(tmp_path, technique):
-    models = []
-    for steps in (3, 10, 7):
-        norm = {"bn.running_mean": torch.full((4,), float(steps)), "bn.num_batches_tracked": torch.tensor(steps)}
-        models.append({**norm, "bn.weight": torch.ones(4)})
-    base, *experts = models
-    merged, running = merge(base, experts, technique), fold(technique, base)
-    for expert in experts:
-        running.add(expert)
-    for number, model in enumerate(models):
-        save_file(model, tmp_path / str(number))
-    merge_files(tmp_path / "0", [tmp_path / "1", tmp_path / "2"], tmp_path / "o", technique)
-    for result in (merged, running.result(), load_file(tmp_path / "o"), ema(base, experts, technique)):
-        assert result["bn.num_batches_tracked"] == 7
-    if technique == "average":
-        assert merged["bn.running_mean"].tolist() == [8.5] * 4
 
 
 @pytest.mark.parametrize("threads", [1, 2])

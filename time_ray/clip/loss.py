@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from time_ray.clip.batch_norm import layers, unchanged
 from time_ray.clip.features import image_features, text_features, to_device
 from time_ray.clip.models import Clip
 from time_ray.core.training import Training
@@ -27,7 +28,16 @@ class ContrastiveStep:
     drop patches or paths) come from the seed and the step alone.
     """
 
-    def __init__(self, clip: Clip, config: Training, *, device: torch.device, accumulate: int, seed: int) -> None:
+    def __init__(
+        self,
+        clip: Clip,
+        config: Training,
+        *,
+        device: torch.device,
+        accumulate: int,
+        seed: int,
+        recompute: bool = False,
+    ) -> None:
         self._clip = clip
         self._device = device
         self._dtype = _AUTOCAST[config.precision]
@@ -42,6 +52,7 @@ class ContrastiveStep:
             self._loss = open_clip.ClipLoss(
                 local_loss=True, gather_with_grad=True, rank=self._rank, world_size=self._workers
             )
+        self._seen_again = layers(clip.module) if recompute else []  # by the forward passes of a backward pass
         self._noise = Randomness(seed, 0, "noise")
 
     def backward(self, step: int, images: Tensor, texts: list[str], scaled: Callable[[Tensor], Tensor]) -> Tensor:
@@ -63,7 +74,8 @@ class ContrastiveStep:
         seeds = self._noise.block(step, self._workers * count)[self._rank * count :].tolist()
         if count == 1:
             loss = self._loss(*self._run(self._model, *parts[0], seeds[0]))
-            torch.autograd.backward(scaled(loss))
+            with unchanged(self._seen_again):
+                torch.autograd.backward(scaled(loss))
             return loss.detach()
         # Gradient caching (arXiv:2101.06983): the loss of all features first, then each micro-batch again with a
         # graph, from the gradients of its own features on. One micro-batch's activations are in memory at a time.

@@ -1,13 +1,13 @@
 """Training an expert: from given weights, on given batches, to new weights."""
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from time_ray.clip.batch_norm import synchronised
 from time_ray.clip.features import recomputing
 from time_ray.clip.loss import ContrastiveStep, own_random_numbers
 from time_ray.clip.models import Clip
@@ -15,6 +15,7 @@ from time_ray.clip.optimizer import Optimizer
 from time_ray.core.errors import CellError
 from time_ray.core.training import Training
 from time_ray.data.batch import Batch
+from time_ray.data.prefetch import closed
 
 
 class Checkpoints(Protocol):
@@ -49,6 +50,8 @@ def train(
     Under torch.distributed every worker passes its own slice of each global batch, features are gathered with their
     gradients, and all workers return the same weights.
 
+    Running statistics of BatchNorm count each step once, over the whole global batch of all workers.
+
     Args:
         clip: the architecture and its tokenizer; its module is used as working memory.
         weights: where the training starts; they are not changed.
@@ -57,7 +60,8 @@ def train(
         steps: of the task.
         device: where it is trained.
         seed: of models that drop patches or paths.
-        accumulate: micro-batches a step: less memory, more time, the same up to rounding.
+        accumulate: micro-batches a step: less memory, more time, the same up to rounding; 1 with BatchNorm, whose
+            statistics are of whole batches.
         recompute: keep no activations within blocks: less memory, more time, the same up to rounding.
         on_step: hears step, from 1, and the loss of this worker's slice.
         checkpoints: where it is kept on the way. Going on from there ends, on the CPU, with the bits of an
@@ -76,9 +80,16 @@ def train(
     first, state = (checkpoints and checkpoints.load()) or (0, None)
     if state is not None:
         optimizer.restore(state)
-    contrastive_step = ContrastiveStep(clip, config, device=device, accumulate=accumulate, seed=seed)
+    contrastive_step = ContrastiveStep(
+        clip, config, device=device, accumulate=accumulate, recompute=recompute, seed=seed
+    )
     losses = _Losses(steps, on_step)
-    with own_random_numbers(device), recomputing(module, enabled=recompute), _closed(batches(first)) as stream:
+    with (
+        own_random_numbers(device),
+        recomputing(module, enabled=recompute),
+        synchronised(module),
+        closed(batches(first)) as stream,
+    ):
         for step, batch in zip(range(first, steps), stream, strict=False):
             losses.add(step + 1, contrastive_step.backward(step, batch.images, batch.texts, optimizer.scaled))
             optimizer.step(step)
@@ -87,16 +98,6 @@ def train(
                 checkpoints.save(step + 1, optimizer.state())
     losses.read()
     return _result(module, weights, steps)
-
-
-@contextmanager
-def _closed(batches: Iterable[Batch]) -> Iterator[Iterable[Batch]]:
-    """Whatever makes batches ahead has stopped afterwards."""
-    try:
-        yield batches
-    finally:
-        if isinstance(batches, Generator):
-            batches.close()
 
 
 class _Losses:

@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from time_ray.clip import models
 from time_ray.clip.evaluate import evaluate
+from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.coordinator import Coordinator, Leases
@@ -18,7 +19,8 @@ from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained, describe
+from time_ray.core.recipe import Base, Merged, Recipe, Reestimated, Running, TaskTraining, Trained, describe
+from time_ray.data.batch import Batch
 from time_ray.data.batches import batches
 from time_ray.data.image_cache import ImageCache
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
@@ -96,21 +98,7 @@ class SweepBackend:
         weights = train(
             clip,
             start,
-            partial(
-                batches,
-                training.task,
-                training.earlier,
-                self._data,
-                training.mixture,
-                batch_size=training.config.batch_size,
-                steps=training.steps,
-                seed=training.seed,
-                resizing=clip.preprocessing.resizing,
-                augment=training.config.augment,
-                rank=self.ranks.rank,
-                world_size=self.ranks.size,
-                loaders=self._run.loaders,
-            ),
+            self._batches(training, clip, training.steps),
             training.config,
             steps=training.steps,
             device=self.device,
@@ -122,6 +110,24 @@ class SweepBackend:
         self._seconds[expert.key] = time.perf_counter() - started
         return weights
 
+    def _batches(self, training: TaskTraining, clip: models.Clip, steps: int) -> Callable[[int], Iterator[Batch]]:
+        """The slices of a training's batches that are this worker's, from a step on, as far as `steps`."""
+        return partial(
+            batches,
+            training.task,
+            training.earlier,
+            self._data,
+            training.mixture,
+            batch_size=training.config.batch_size,
+            steps=steps,
+            seed=training.seed,
+            resizing=clip.preprocessing.resizing,
+            augment=training.config.augment,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
+            loaders=self._run.loaders,
+        )
+
     def _checkpoints(self, expert: Trained, start: Weights) -> StepCheckpoints:
         with_moments = 3 * num_bytes(start)
         return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
@@ -132,6 +138,15 @@ class SweepBackend:
         weights = self.ranks.broadcast_tensors(lambda: self._merges(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
+
+    def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
+        """See Backend."""
+        clip = self._clip(self._models[recipe.base.key])
+        started = time.perf_counter()
+        stream = self._batches(recipe.newest.training, clip, recipe.batches)
+        found = reestimated(clip, weights, stream(0), device=self.device)
+        self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
+        return found
 
     def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
         """See Backend."""
@@ -210,7 +225,7 @@ class SweepBackend:
             self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:
-        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running)) else 0.0
+        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running, Reestimated)) else 0.0
 
     def _read(self, recipe: Recipe) -> Weights | None:
         held = self._cache.get(recipe.key)

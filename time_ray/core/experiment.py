@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from time_ray.core import strategies
+from time_ray.core.batch_norm import BatchNorm
 from time_ray.core.budget import Budget
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
@@ -154,6 +155,7 @@ class Experiment(Section):
     stream: Stream = Stream()
     mixture: Mixture = Mixture()
     training: Training = Training()
+    batch_norm: BatchNorm = BatchNorm()
     evaluation: Scoring = WHOLE
     run: Run = Run()
     storage: Annotated[

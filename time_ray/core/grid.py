@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained
+from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained, reestimated
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy, made_by
 
@@ -43,6 +43,7 @@ class Setting:
     evaluation: tuple[str, ...]  # dataset names that count for ZS
     evaluation_data_key: str  # the bytes of every dataset that is scored
     scoring: Scoring
+    batches: int | None = None  # that BatchNorm statistics of deployed merges are estimated on
     evaluation_key: str = field(init=False)
     key: str = field(init=False)
     chains: dict[tuple[Strategy, str], tuple[Link, ...]] = field(init=False, repr=False, default_factory=dict)
@@ -53,7 +54,8 @@ class Setting:
         subset = None if self.scoring.subset is None else (self.scoring.subset, self.seed)
         scored = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
         object.__setattr__(self, "evaluation_key", key_of("evaluation", *scored))
-        parts = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
+        parts: tuple[object, ...] = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
+        parts += () if self.batches is None else (self.batches,)
         object.__setattr__(self, "key", key_of("setting", *parts))
 
     def chain(self, init: Strategy, technique: ResolvedTechnique) -> tuple[Link, ...]:
@@ -125,7 +127,7 @@ class Cell:
         """The cell's tasks in order, as recipes; nothing is computed."""
         technique, base = self.technique, self.setting.base
         for link in self.setting.chain(self.init, technique):
-            deployed = made_by(self.deploy, base, link.experts, technique)
+            deployed = reestimated(made_by(self.deploy, base, link.experts, technique), self.setting.batches)
             yield Step(link.expert.training, link.start, link.expert, deployed)
 
 

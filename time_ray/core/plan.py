@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from time_ray.core.grid import Cell
-from time_ray.core.recipe import Merged, Recipe, Running
+from time_ray.core.recipe import Merged, Recipe, Reestimated, Running
 
 
 class Stored(NamedTuple):
@@ -44,13 +44,15 @@ def needs(cell: Cell) -> Needs:
     for step in cell.walk():
         experts[step.expert.key] = step.training.steps
         scores.append(setting.scores_key(step.deployed))
-        merges += [w.key for w in (step.start, step.deployed) if _is_merge(w)]
+        merges += [key for w in (step.start, step.deployed) if (key := _merge_in(w))]
         final = step.deployed.key
     return Needs(experts, scores, final, merges)
 
 
-def _is_merge(weights: Recipe) -> bool:
-    return isinstance(weights, (Merged, Running))
+def _merge_in(weights: Recipe) -> str | None:
+    """The key of the merge that these weights are, or are made from."""
+    merge = weights.merge if isinstance(weights, Reestimated) else weights
+    return merge.key if isinstance(merge, (Merged, Running)) else None
 
 
 class Work(NamedTuple):

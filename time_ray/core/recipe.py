@@ -15,6 +15,7 @@ from time_ray.core.stream import Task
 from time_ray.core.training import Training
 
 TRAINING_VERSION = 2  # bump when the same settings would train other weights
+STATISTICS_VERSION = 1  # bump when the same batches would give other statistics of BatchNorm
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -201,7 +202,32 @@ class Running:
         object.__setattr__(self, "key", key_of("running", *parts))
 
 
-Recipe: TypeAlias = Base | Trained | Merged | Running
+@dataclass(frozen=True, slots=True, eq=False)
+class Reestimated:
+    """A merge whose BatchNorm statistics are of the first batches that its newest expert was trained on.
+
+    Which batches these are is said by that expert's recipe, which is part of the merge's.
+    """
+
+    merge: Merged | Running
+    batches: int
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("reestimated", STATISTICS_VERSION, self.merge.key, self.batches))
+
+    @property
+    def base(self) -> Base:
+        """The pretrained weights that the merge goes back to."""
+        return self.merge.base
+
+    @property
+    def newest(self) -> Trained:
+        """The expert of the latest task."""
+        return self.merge.experts.newest if isinstance(self.merge, Merged) else self.merge.newer
+
+
+Recipe: TypeAlias = Base | Trained | Merged | Running | Reestimated
 
 
 def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merged | Trained:
@@ -209,6 +235,11 @@ def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merg
     if experts.length == 1 and technique.identity_of_one:
         return experts.newest
     return Merged(technique, base, experts)
+
+
+def reestimated(recipe: Recipe, batches: int | None) -> Recipe:
+    """A merge with statistics of so many batches; itself for None, and where it is no merge: it has its own."""
+    return Reestimated(recipe, batches) if batches is not None and isinstance(recipe, (Merged, Running)) else recipe
 
 
 def describe(recipe: Recipe) -> dict[str, object]:
@@ -247,6 +278,8 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "experts": [step.newer.key for step in reversed(chain)],
                 "weight": recipe.weight,
             }
+        case Reestimated():
+            parts = {"merge": describe(recipe.merge), "batches": recipe.batches, "version": STATISTICS_VERSION}
     return {"kind": type(recipe).__name__.lower(), "key": recipe.key, **parts}
 
 

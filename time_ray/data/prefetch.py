@@ -1,8 +1,9 @@
 """What is prefetched: threads fill in the coming batches while the one before them is in use."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Generic, NamedTuple, TypeVar
 
 AHEAD = 2  # batches under way besides the one in use
@@ -31,6 +32,16 @@ def prefetched(prepare: Callable[[int], PendingBatch[T]], steps: Iterable[int], 
         for part in parts:
             part()
         yield batch
+
+
+@contextmanager
+def closed(batches: Iterable[T]) -> Iterator[Iterable[T]]:
+    """Whatever makes batches ahead has stopped afterwards."""
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from time_ray.merging.average import Average
 from time_ray.merging.compatibility import not_finite
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model
@@ -106,6 +107,8 @@ class MergePlan:
     """Called whenever a piece of a model has been read."""
     dtype_of: DtypeOf = base_dtype
     """The dtype of each merged tensor of the result."""
+    statistics: Rule = field(default_factory=Average)
+    """The rule of BatchNorm's running statistics (see `batch_norm`)."""
 
     def __post_init__(self) -> None:
         hold_freed_memory()
@@ -123,7 +126,9 @@ class MergePlan:
         return merged.to(self.dtype_of(piece.entry))
 
     def rule_for(self, piece: Piece) -> Rule:
-        """The rule of a piece: 0-d tensors may have their own."""
+        """The rule of a piece: running statistics have their own, and 0-d tensors may have theirs."""
+        if piece.entry.is_statistic:
+            return self.statistics
         return self.rule if piece.entry.shape else self.rule.scalars or self.rule
 
     def read(self, model: Model, piece: Piece, *, check: bool = True) -> Tensor:

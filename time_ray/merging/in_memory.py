@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from time_ray.merging import compatibility
+from time_ray.merging.batch_norm import statistics_rule
 from time_ray.merging.declaration import TechniqueLike, holds
 from time_ray.merging.engine import (
     CHUNK,
@@ -94,7 +95,13 @@ def plan_merge(
     MergeError.unless_none(compatibility.unmergeable(model))
     rule = build_rule(chosen, parameters, [entry.name for entry in model.entries if entry.merged])
     chunk = CHUNK if model.on_cpu() else DEVICE_CHUNK
-    return MergePlan(model, rule, chunk if holds(chosen.elementwise, parameters) else None, dtype_of=dtype_of)
+    return MergePlan(
+        model,
+        rule,
+        chunk if holds(chosen.elementwise, parameters) else None,
+        dtype_of=dtype_of,
+        statistics=statistics_rule(chosen, parameters, rule),
+    )
 
 
 def merge_experts(plan: MergePlan, models: Sequence[Model], experts: Sequence[Expert]) -> Weights:

@@ -48,9 +48,9 @@ class Fold:
         model = open_model(expert, f"expert {number}", self.plan.base)
         MergeError.unless_none(compatibility.faults(self.plan.base, [model]))
         try:
-            if self.plan.rule.selection is None:
-                for piece in self.pieces:
-                    finite_values(model, piece)
+            for piece in self.pieces:
+                if self.plan.rule.selection is None or self.plan.rule_for(piece) is not self.plan.rule:
+                    finite_values(model, piece)  # all others are looked at for their bounds
             bounded = self.plan.with_bounds(model, Expert(number, names[-1]))
         except NotFinite:
             raise not_finite_error([self.plan.base, model]) from None

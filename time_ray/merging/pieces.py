@@ -9,6 +9,8 @@ from torch import Tensor
 
 State = list[Tensor]
 """What a rule remembers of the experts so far for one piece; it belongs to the fold and may change in place."""
+STATISTICS = ("running_mean", "running_var")
+"""What torch calls BatchNorm's running statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class TensorEntry:
     def counts(self) -> bool:
         """Whether it is a counter, such as BatchNorm's `num_batches_tracked`: one integer."""
         return not self.merged and not self.shape and self.dtype != torch.bool and not self.dtype.is_complex
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether it is a running mean or a running variance of BatchNorm."""
+        return self.merged and self.name.rpartition(".")[2] in STATISTICS
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"

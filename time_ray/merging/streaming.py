@@ -15,6 +15,7 @@ from torch import Tensor
 import time_ray
 from time_ray.merging import compatibility
 from time_ray.merging import output as outputs
+from time_ray.merging.batch_norm import statistics_rule
 from time_ray.merging.declaration import Technique, TechniqueLike, holds
 from time_ray.merging.engine import CHUNK, DtypeOf, MergePlan, Merger, NotFinite, base_dtype, not_finite_error
 from time_ray.merging.errors import MergeError, collecting
@@ -92,7 +93,8 @@ def merge_files(
             say(note)
     size = max(chunk, 1) if holds(request.technique.elementwise, request.parameters) else None
     ticked = lambda piece: meter.tick(length(piece))  # noqa: E731
-    plan = MergePlan(files.base, request.rule, size, max(threads, 1), ticked, request.dtype_of)
+    statistics = statistics_rule(request.technique, request.parameters, request.rule)
+    plan = MergePlan(files.base, request.rule, size, max(threads, 1), ticked, request.dtype_of, statistics)
     with one_torch_thread():
         complete_sidecars(files, plan, meter, keep=sidecars)
         recipe = recipe_of(request)
