@@ -108,13 +108,14 @@ def fleet_plan(
         UserError: a trial needs more GPUs than a number that is given, or none at all.
 
     """
-    gpus = trial_gpus(study.experiment.run)
+    gpus = {spec.label: trial_gpus(study.experiment.run) for spec in study.experiment.model}
     UserError.unless_none(_unfit(gpus, fleet))
     known = {
-        spec.label: rates.get(spec.label) or KnownRate(assumed_rate(study, spec, speed, gpus), _assumed(study, speed))
+        spec.label: rates.get(spec.label)
+        or KnownRate(assumed_rate(study, spec, speed, gpus[spec.label]), _assumed(study, speed))
         for spec in study.experiment.model
     }
-    needs = {model: Needs(found.rate, gpus, sizes[model]) for model, found in known.items()}
+    needs = {model: Needs(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
     todo = workload(study.cells, needs, have)
     delays = Delays(FIRST_START, LATER_START, math.inf if fleet.mtbf is None else fleet.mtbf)
     simulator = Simulator(todo.trials, made=todo.stored, delays=delays)
@@ -127,7 +128,7 @@ def fleet_plan(
         longest_chain=_longest_chain(simulator.chains, todo.trainings),
         bytes_written=totals.written,
         bytes_read=totals.read,
-        models={model: ModelCost(*found.rate, gpus, found.source) for model, found in known.items()},
+        models={model: ModelCost(*found.rate, gpus[model], found.source) for model, found in known.items()},
     )
 
 
@@ -138,13 +139,14 @@ def _assumed(study: Study, speed: Speed) -> str:
     return f"assumed from FLOPs at {at}; --measure times it"
 
 
-def _unfit(gpus: float, fleet: Fleet) -> Iterator[str]:
-    if not gpus:
+def _unfit(gpus: Mapping[str, float], fleet: Fleet) -> Iterator[str]:
+    if not all(gpus.values()):
         yield "--gpus: the experiment says run.gpus=0, so its trials use none; set run.gpus=1"
     for count in fleet.gpus:
-        if count < gpus:
-            holds = f"a trial holds {gpus:g} GPUs (run.workers x run.gpus)"
-            yield f"--gpus {count}: {holds}; give at least {math.ceil(gpus)}"
+        for model, held in gpus.items():
+            if count < held:
+                holds = f"a trial of {model} holds {held:g} GPUs (run.workers x run.gpus)"
+                yield f"--gpus {count}: {holds}; give at least {math.ceil(held)}"
 
 
 def _longest_chain(seconds: Sequence[float], trainings: Sequence[int]) -> LongestChain | None:

@@ -39,11 +39,10 @@ def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
 
 
 def write_rates(store: Store, results: Sequence[CellResult]) -> None:
-    """The store knows the rates of these models, if it did not yet."""
-    cells = [result.cell for result in results]
-    names, known = _names(cells), read_rates(store, cells)
+    """The store knows the rates of these models, if no sweep had measured them yet."""
+    names = _names([result.cell for result in results])
     for model, rate in measured(results).items():
-        if model not in known:
+        if store.entry("rates", names[model]) is None:
             store.record("rates", names[model], {"model": model, **rate._asdict()})
 
 

@@ -104,7 +104,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
 
 
 def _who_measures(seconds: float | None) -> str:
-    return "measured by the first sweep on this storage, or --measure" if seconds is None else ""
+    return "measured by the first sweep, or by --measure" if seconds is None else ""
 
 
 def print_outcome(opened: Opened, outcome: Outcome, talk: Console) -> None:
