@@ -95,7 +95,7 @@ def test_prompts_are_counted_with_their_templates(new_experiment: NewExperiment,
         (["--price", "3", "--mtbf", "9"], ["--price: means nothing without --gpus", "--mtbf: means nothing without"]),
         (
             ["--gpus", "2,8", "run.workers=4"],
-            ["--gpus 2: a trial of mini-tiny holds 4 GPUs (run.workers x run.gpus); "],
+            ["--gpus 2: a trial of mini-tiny holds 4 GPUs (run.workers x run.gpus)"],
         ),
         (["--gpus", "2", "run.gpus=0"], ["--gpus: the experiment says run.gpus=0, so its trials use none; set run."]),
     ],

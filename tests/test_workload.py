@@ -18,6 +18,17 @@ CELLS = full_grid(
     setting(4, model="big", steps=20),
 )
 NEEDS = {"toy": Needs(Rate(step=2.0, evaluation=4.0), 1.0, 10), "big": Needs(Rate(step=3.0, evaluation=5.0), 8.0, 100)}
+SIZES = {"S": (0.05, 20, 1), "B": (0.2, 60, 1), "L": (1.0, 240, 1), "H": (2.0, 500, 2), "g": (3.0, 800, 4)}
+MODELS_OF_ALL_SIZES = Simulator(
+    workload(
+        full_grid(
+            [technique(f"technique {number}") for number in range(8)],
+            *(setting(20, model=model, steps=steps) for model in SIZES for steps in (142, 1420)),
+        ),
+        {model: Needs(Rate(step, evaluation), gpus, 0) for model, (step, evaluation, gpus) in SIZES.items()},
+        NOTHING,
+    ).trials
+)
 EXPERTS = sorted({step.expert.key for cell in CELLS for step in cell.walk()})
 SCORES = sorted({c.setting.scores_key(step.deployed) for c in CELLS for step in c.walk()})
 
@@ -47,6 +58,14 @@ def test_a_trial_is_a_trajectory() -> None:
         assert [piece.key for piece in base] == [group[0].setting.scores_key(group[0].setting.base)]
         experts = [stage[0].key for stage in stages if stage[0].read]
         assert experts == [step.expert.key for step in group[0].walk()]
+
+
+@pytest.mark.parametrize("gpus", [8, 32, 64, 100, 1000])
+def test_models_of_all_sizes_are_within_a_tenth_of_the_ideal(gpus: int) -> None:
+    """TIME's full grid over 20 tasks; the ideal is the larger of work / GPUs and the longest chain."""
+    simulator = MODELS_OF_ALL_SIZES
+    ideal = max(simulator.totals.work / gpus, *simulator.chains)
+    assert ideal <= simulator.on(gpus).seconds <= 1.1 * ideal
 
 
 def test_cells_that_are_done_are_no_trials() -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
+from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Stored
 from time_ray.core.schedule import Delays, Schedule, Simulator
 from time_ray.flops import Speed, assumed_rate
@@ -111,8 +112,7 @@ def fleet_plan(
     gpus = {spec.label: trial_gpus(study.experiment.run) for spec in study.experiment.model}
     UserError.unless_none(_unfit(gpus, fleet))
     known = {
-        spec.label: rates.get(spec.label)
-        or KnownRate(assumed_rate(study, spec, speed, gpus[spec.label]), _assumed(study, speed))
+        spec.label: rates.get(spec.label) or _assumed(study, spec, speed, gpus[spec.label])
         for spec in study.experiment.model
     }
     needs = {model: Needs(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
@@ -132,11 +132,11 @@ def fleet_plan(
     )
 
 
-def _assumed(study: Study, speed: Speed) -> str:
-    """Where seconds come from that nobody measured."""
+def _assumed(study: Study, spec: ModelSpec, speed: Speed, gpus: float) -> KnownRate:
+    """The rate that follows from FLOPs."""
     precision = study.experiment.training.precision
     at = f"{speed.training:g} TFLOP/s in {precision} (--tflops), {speed.evaluation:g} in evaluation"
-    return f"assumed from FLOPs at {at}; --measure times it"
+    return KnownRate(assumed_rate(study, spec, speed, gpus), f"assumed from FLOPs at {at}; --measure times it")
 
 
 def _unfit(gpus: Mapping[str, float], fleet: Fleet) -> Iterator[str]:
