@@ -11,10 +11,11 @@ from time_ray.core.grid import Cell
 from time_ray.core.metrics import AccuracyHistory
 from time_ray.core.plan import plan
 from time_ray.core.scoring import Scoring
-from time_ray.rates import Rate, measured, read_rates, trajectory_seconds, work_seconds, write_rates
-from time_ray.results import CellResult, TaskResult, stored
+from time_ray.rates import Rate, measured, read_rates, trial_costs, work_seconds, write_rates
+from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
+from time_ray.trials import Costs
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_plan_takes_as_long_as_its_steps_and_evaluations(store: Store) -> None
     rates = read_rates(store, grid)
     seconds = 2.0 * work["toy"].steps + 4.0 * work["toy"].evaluations
     assert work_seconds(work, rates) == seconds
-    assert sum(trajectory_seconds(grid, rates, stored(store)).values()) == pytest.approx(seconds)
+    assert trial_costs(grid, rates, 32) == {"toy": Costs(2.0, 4.0)}
 
 
 def test_the_first_measurement_stays(store: Store) -> None:

@@ -19,17 +19,17 @@ from PIL import Image
 from time_ray import api
 from time_ray.api import Opened
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.work import work
 from time_ray.core.errors import CellError
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
 from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
-from time_ray.packing import pack
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.tracking.tracker import Tracker
+from time_ray.trials import Costs, trials
 from time_ray.weight_cache import Weights
 
 Make = Callable[..., Path]
@@ -306,15 +306,22 @@ SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average
 
 
 @pytest.mark.parametrize("one_each", [True, False])
-def test_results_do_not_depend_on_the_packing(
-    swept: Swept, new_experiment: Make, tmp_path: Path, one_each: bool
+@pytest.mark.parametrize("one_process", [True, False])
+def test_results_do_not_depend_on_trials(
+    swept: Swept, new_experiment: Make, tmp_path: Path, *, one_each: bool, one_process: bool
 ) -> None:
+    """Nor on whether one process runs all of them, with what earlier ones left in its memory, or each has its own."""
     opened = api.open_experiment(new_experiment(tmp_path, **SMALL))
-    bundles = pack(opened.study.cells, 2, {}, one_each=one_each)
-    assert len(bundles) == (4 if one_each else 2)
-    for bundle in reversed(bundles):  # every bundle in a process of its own, as far as memory goes
-        coordinator = LocalCoordinator()
-        work(bundle, SweepBackend(opened.study, Store(opened.files), coordinator))
+    made = trials(opened.study.cells, {"mini-tiny": Costs(1.0, 1.0)}, one_each=one_each)
+    assert len(made) == (4 if one_each else 2)
+
+    def process() -> SweepBackend:
+        return SweepBackend(opened.study, Store(opened.files), LocalCoordinator())
+
+    backend = process()
+    for trial in reversed(made):
+        backend = backend if one_process else process()
+        work([cell for cell in opened.study.cells if cell.key in trial.cells], backend)
     assert same_as(swept, opened)
 
 

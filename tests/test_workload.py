@@ -7,8 +7,8 @@ from toy_grid import full_grid, setting, technique
 
 from time_ray.core.plan import NOTHING, Stored, plan
 from time_ray.core.schedule import Simulator
-from time_ray.packing import by_trajectory
 from time_ray.rates import Rate
+from time_ray.trials import by_trajectory
 from time_ray.workload import Needs, workload
 
 CELLS = full_grid(

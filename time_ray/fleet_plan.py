@@ -67,7 +67,7 @@ class FleetPlan:
 
     Attributes:
         on: By number of GPUs.
-        trials: Trials, one for each trajectory with something to do.
+        trials: Trials with something to do: trajectories, or cells where `run.pack` says so.
         work_gpu_hours: GPU-hours of training, merging and evaluation alone.
         enough: GPUs beyond which nothing gets faster.
         longest_chain: What the time cannot fall below; None if nothing is to do.
@@ -116,7 +116,7 @@ def fleet_plan(
         for spec in study.experiment.model
     }
     needs = {model: Needs(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
-    todo = workload(study.cells, needs, have)
+    todo = workload(study.cells, needs, have, one_each=study.experiment.run.pack == "cell")
     delays = Delays(FIRST_START, LATER_START, math.inf if fleet.mtbf is None else fleet.mtbf)
     simulator = Simulator(todo.trials, made=todo.stored, delays=delays)
     totals = simulator.totals

@@ -9,15 +9,15 @@ from time_ray.clip.mini import MODELS
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
-from time_ray.core.plan import Plan, Stored, Work, plan
+from time_ray.core.plan import Plan, Work, plan
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
 from time_ray.opened import Opened
-from time_ray.packing import pack
-from time_ray.rates import known_rates, read_rates, trajectory_seconds, work_seconds
+from time_ray.rates import known_rates, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
 from time_ray.study import Study
+from time_ray.trials import by_trajectory
 
 CELLS_LOOKED_AT = 2000  # beyond so many, a plan does not read what each has done before it packs them
 
@@ -136,7 +136,7 @@ def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None
     counts, speed = plan(study.cells, have), Speed.of(study, tflops)
     rates = known_rates(store, study.cells)
     seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
-    trials, at_once = _trials(study, counts, store, have)
+    trials, at_once = _trials(study, counts, store)
     in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
     return PlanReport(
         stream=_stream(study),
@@ -201,7 +201,7 @@ def _steps(study: Study) -> dict[str, dict[str, int]]:
     return steps
 
 
-def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int, int]:
+def _trials(study: Study, counts: Plan, store: Store) -> tuple[int, int]:
     """Trials on this machine, and how many run at once."""
     run = study.experiment.run
     at_once = run.trials or max(1, (os.cpu_count() or 1) // max(1, run.workers * run.threads))
@@ -214,8 +214,7 @@ def _trials(study: Study, counts: Plan, store: Store, have: Stored) -> tuple[int
         if counts.cells < CELLS_LOOKED_AT
         else study.cells
     )
-    seconds = trajectory_seconds(todo, read_rates(store, study.cells), have)
-    return len(pack(todo, at_once, seconds, have, one_each=run.pack == "cell")), at_once
+    return len(todo if run.pack == "cell" else by_trajectory(todo)), at_once
 
 
 def _bytes(experiment: Experiment, counts: Plan) -> int:

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.keys import key_of
-from time_ray.core.plan import Stored, Work, needs
+from time_ray.core.plan import Work
 from time_ray.results import CellResult
 from time_ray.store.store import Entry, Store
+from time_ray.trials import EVALUATION_STEPS, Costs
 
 
 class Rate(NamedTuple):
@@ -81,21 +82,19 @@ def work_seconds(work: Mapping[str, Work], rates: Mapping[str, Rate]) -> float |
     return sum(w.steps * rates[m].step + w.evaluations * rates[m].evaluation for m, w in work.items())
 
 
-def trajectory_seconds(cells: Sequence[Cell], rates: Mapping[str, Rate], stored: Stored) -> dict[str, float]:
-    """Expected cost of each trajectory of the cells, by trajectory key, for models that were measured."""
-    seconds: dict[str, float] = {}
-    seen: set[str] = set()
-    for cell in cells:
-        rate = rates.get(cell.setting.model.label)
-        if rate is None:
-            continue
-        need = needs(cell)
-        costs = {key: steps * rate.step for key, steps in need.experts.items() if key not in stored.weights}
-        costs.update({key: rate.evaluation for key in need.scores if key not in stored.scores})
-        new = {key: cost for key, cost in costs.items() if key not in seen}
-        seen.update(new)
-        seconds[cell.trajectory] = seconds.get(cell.trajectory, 0.0) + sum(new.values())
-    return seconds
+def trial_costs(cells: Sequence[Cell], rates: Mapping[str, Rate], batch_size: int) -> dict[str, Costs]:
+    """What each model of the cells costs, to order trials by: seconds if all were measured, else floating-point
+    operations, and nothing but steps where there is one model.
+    """
+    models = {cell.setting.model.label: cell.setting.model.name for cell in cells}
+    if models.keys() <= rates.keys():
+        return {label: Costs(rates[label].step, rates[label].evaluation) for label in models}
+    if len(models) == 1:
+        return dict.fromkeys(models, Costs(1.0, EVALUATION_STEPS))
+    from time_ray.clip.cost import operations
+
+    steps = {label: operations(name, batch_size).step for label, name in models.items()}
+    return {label: Costs(step, EVALUATION_STEPS * step) for label, step in steps.items()}
 
 
 def _names(cells: Sequence[Cell]) -> dict[str, str]:

@@ -7,8 +7,8 @@ from time_ray.core.grid import Cell
 from time_ray.core.plan import Stored
 from time_ray.core.recipe import Recipe, Trained
 from time_ray.core.schedule import Piece, Trial
-from time_ray.packing import by_trajectory
 from time_ray.rates import Rate
+from time_ray.trials import by_trajectory
 
 
 class Needs(NamedTuple):
@@ -27,10 +27,11 @@ class Workload(NamedTuple):
     stored: frozenset[str]
 
 
-def workload(cells: Sequence[Cell], needs: Mapping[str, Needs], stored: Stored) -> Workload:
-    """What is left to do of the cells, given what each model needs, by its label."""
+def workload(cells: Sequence[Cell], needs: Mapping[str, Needs], stored: Stored, *, one_each: bool = False) -> Workload:
+    """What is left to do of the cells, given what each model needs, by its label; `one_each` as in `trials.trials`."""
+    groups = [[cell] for cell in cells] if one_each else list(by_trajectory(cells).values())
     trials, trainings, found = list[Trial](), list[int](), set[str]()
-    for group in by_trajectory(cells).values():
+    for group in groups:
         need = needs[group[0].setting.model.label]
         stages = [stage for stage in _stages(group, need, stored) if stage]
         experts = {stage[0].key for stage in stages if stage[0].read}

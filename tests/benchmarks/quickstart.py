@@ -19,8 +19,8 @@ from time_ray.events import CellsRunning, Event, ExpertTrained, Status
 from time_ray.results import CellResult
 
 PHASES = {
-    "starting Ray": "drawing data",
-    "starting trials": "Ray start",
+    "starting Ray": "before Ray",
+    "starting trials": "Ray start and drawing data",
     "first cell": "trials: start to first cell",
     "first expert": "trials: first cell to first trained expert",
     "writing MLflow": "trials: rest",

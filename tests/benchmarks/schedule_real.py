@@ -18,16 +18,16 @@ import torch
 
 from time_ray import api
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.work import work
 from time_ray.core.grid import Cell
 from time_ray.core.plan import NOTHING
 from time_ray.core.schedule import Simulator, Trial
 from time_ray.opened import Opened
-from time_ray.packing import by_trajectory
 from time_ray.rates import measured
 from time_ray.results import read_results
 from time_ray.store.store import Store
+from time_ray.trials import by_trajectory
 from time_ray.workload import Needs, workload
 
 

@@ -1,6 +1,7 @@
 """What a sweep does about trials that end without their cells, and about a Ray that is lost."""
 
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from time_ray import api
 from time_ray.cluster import sweep
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_process import RayLostError
-from time_ray.cluster.trial import Job, Scratch
+from time_ray.cluster.trial import Job
+from time_ray.cluster.work import work
 from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
 from time_ray.events import CellsRunning, Status
@@ -27,8 +29,8 @@ class ToyRay:
     def __init__(self, rounds: Callable[..., list[str]]) -> None:
         self.run_round = rounds
 
-    def capacity(self) -> int:
-        return 1
+    def ready(self) -> Ready:
+        return Ready(({"CPU": 1.0},), can_grow=False)
 
     def drain(self) -> None:
         pass
@@ -57,8 +59,8 @@ def on_ray(new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pyt
 def test_cells_that_no_trial_could_run_fail_with_the_reason(on_ray: Callable[..., Any]) -> None:
     rounds: list[int] = []
 
-    def no_worker_starts(bundles: Sequence[Sequence[str]], *_: object) -> list[str]:
-        rounds.append(sum(map(len, bundles)))
+    def no_worker_starts(asked: RunTrials, _: object) -> list[str]:
+        rounds.append(sum(len(trial.cells) for trial in asked.trials))
         return ["no worker started", "no worker started"]
 
     outcome, _, cells = on_ray(no_worker_starts)
@@ -83,11 +85,12 @@ def test_a_ray_that_is_lost_is_started_again_until_it_was_too_often(on_ray: Call
 def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) -> None:
     asked: list[int] = []
 
-    def lost_once(bundles: Sequence[Sequence[str]], job: Job, _: Scratch, take: Callable[..., None]) -> list[str]:
-        asked.append(sum(map(len, bundles)))
+    def lost_once(told: RunTrials, take: Callable[..., None]) -> list[str]:
+        asked.append(sum(len(trial.cells) for trial in told.trials))
         if len(asked) == 1:
-            take(CellsRunning(tuple(bundles[0]), "a trial"))
+            take(CellsRunning(told.trials[0].cells, "a trial"))
             raise RayLostError("Ray's gcs_server ended")
+        job: Job = pickle.loads(told.job)  # noqa: S301 the sweep pickled it
         study, coordinator = job.open_study(), LocalCoordinator()
         work(study.cells, SweepBackend(study, Store(Files(job.storage)), coordinator))
         return []

@@ -20,17 +20,21 @@ from time_ray.cluster.messages import (
     from_line,
     to_line,
 )
+from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
 from time_ray.core.experiment import Run
 from time_ray.events import CellDone, CellFailed, CellsRunning, ExpertTrained, ModelEvaluated, Note, TaskDone
+from time_ray.trials import Trial
 
 JOB = bytes(range(256))  # no text
+TRIAL = Trial(("a", "b"), "mini-tiny", ("expert",), 0.1 + 0.2)
+REQUEST = Request.of(workers=2, CPU=1, GPU=0.25)
 SENT: list[tuple[Any, Any]] = [
     (CONNECT, Connect(Run(workers=2, trials=3, cache_gb=0.1), "ray files")),
-    (COMMANDS, RunTrials((("a", "b"), ("c",)), JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
-    (COMMANDS, RunTrials((), JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, RunTrials((TRIAL,), (REQUEST,), 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
+    (COMMANDS, RunTrials((), (), None, 0, JOB, "coordinator", Scratch("scratch"))),
     (COMMANDS, Drain()),
-    (DRIVER_EVENTS, Ready(4)),
+    (DRIVER_EVENTS, Ready(({"CPU": 2.0, "node:127.0.0.1": 1.0}, {"GPU": 0.5}), can_grow=True)),
     (DRIVER_EVENTS, TrialsEnded(("lost", "out of memory"))),
     (DRIVER_EVENTS, Refused(("RAY_ADDRESS: nothing answers",))),
     (DRIVER_EVENTS, RayLost("Ray's raylet ended")),

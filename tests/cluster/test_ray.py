@@ -34,19 +34,17 @@ def ends(opened: Opened) -> dict[str, Any]:
 
 
 def addresses() -> set[str]:
-    """Where this process and all below it listen, but for training workers: torch.distributed meets on any address."""
+    """Where this process and all below it listen."""
     me = psutil.Process()
     found = set()
     for process in [me, *me.children(recursive=True)]:
         with contextlib.suppress(psutil.Error):
-            if "ray::RayTrainWorker" in " ".join(process.cmdline()):
-                continue
             found |= {c.laddr.ip for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     return found
 
 
 def workers() -> Iterator[int]:
-    """Training workers of this process's Ray cluster that have begun their work."""
+    """Trials of this process's Ray cluster that have begun their work: each is one process."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -56,7 +54,7 @@ def workers() -> Iterator[int]:
             except OSError:
                 continue  # it ended meanwhile
     for pid, (_, title) in parents.items():
-        if "RayTrainWorker" in title and os.getpid() in ancestors(pid, parents):
+        if "ray::ImplicitFunc" in title and os.getpid() in ancestors(pid, parents):
             yield pid
 
 
@@ -75,10 +73,10 @@ def in_process(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -
     return ends(opened)
 
 
-def test_two_bundles_on_ray_and_a_worker_that_is_killed(
+def test_two_trials_on_ray_of_which_one_is_killed(
     in_process: dict[str, Any], new_experiment: Make, tmp_path: Path
 ) -> None:
-    """One of two trials loses its worker by SIGKILL after its first expert; Ray Train starts it again.
+    """One of two trials ends by SIGKILL after its first expert; Ray Tune starts it again.
 
     Meanwhile everything listens on loopback only, and a second sweep of the same experiment is refused.
     """
@@ -131,6 +129,18 @@ def test_neither_a_proxy_nor_a_long_temporary_folder_is_in_the_way(
     opened = api.open_experiment(new_experiment(tmp_path, **SMALL, run={"workers": 1}))
     assert api.sweep(opened).exit_code == 0
     assert ends(opened) == in_process
+
+
+@pytest.mark.nightly
+def test_groups_of_workers_agree_to_rounding(in_process: dict[str, Any], new_experiment: Make, tmp_path: Path) -> None:
+    """Two workers a trial: Ray Train places them, and each sees half of every batch."""
+    opened = api.open_experiment(new_experiment(tmp_path, **SMALL, run={"workers": 2}))
+    assert api.sweep(opened).exit_code == 0
+    together = ends(opened)
+    assert together.keys() == in_process.keys()
+    for key, (_, scores) in together.items():
+        for ours, theirs in zip(scores, in_process[key][1], strict=True):
+            assert ours == pytest.approx(theirs, abs=2.0)  # percent: an image or two
 
 
 @pytest.mark.nightly

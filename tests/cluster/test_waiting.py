@@ -5,8 +5,8 @@ from pathlib import Path
 
 from time_ray import api
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import Leases, LocalCoordinator
+from time_ray.cluster.work import work
 from time_ray.events import CellDone, TrialEvent
 
 

@@ -52,8 +52,8 @@ class SweepBackend:
         self.coordinator = coordinator
         self.device = device
         self.ranks = Ranks()
-        self.holder = uuid.uuid4().hex
-        self._leases = Leases(coordinator, self.holder)
+        self.study = study
+        self.hold_as(uuid.uuid4().hex)
         self._run = study.experiment.run
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
@@ -65,7 +65,12 @@ class SweepBackend:
         folder = _pixels_folder(store.files)
         self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
-        self._failed: dict[str, CellError] = {}  # by expert: what failed once fails again
+        self._failed: dict[str, str] = {}  # by expert: what failed once fails again
+
+    def hold_as(self, holder: str) -> None:
+        """Leases are taken in this name from now on: a trial that is started again takes over its own."""
+        self.holder = holder
+        self._leases = Leases(self.coordinator, holder)
 
     def load(self, base: Base) -> Weights:
         """See Backend."""
@@ -76,11 +81,11 @@ class SweepBackend:
     def train(self, expert: Trained, start: Weights) -> Weights:
         """See Backend."""
         if expert.key in self._failed:
-            raise self._failed[expert.key]
+            raise CellError(self._failed[expert.key])
         try:
             return self._trained(expert, start)
         except CellError as error:
-            self._failed[expert.key] = error
+            self._failed[expert.key] = str(error)  # not the error itself, whose frames hold the optimiser
             raise
 
     def _trained(self, expert: Trained, start: Weights) -> Weights:

@@ -5,9 +5,11 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import Base64Bytes, Discriminator, TypeAdapter
 
+from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
 from time_ray.core.experiment import Run
 from time_ray.events import TrialEvent
+from time_ray.trials import Trial
 
 T = TypeVar("T")
 
@@ -23,9 +25,12 @@ class Connect:
 
 @dataclass(frozen=True)
 class RunTrials:
-    """Run every bundle of cells in a trial of its own."""
+    """Run these trials; the first ones start first."""
 
-    bundles: tuple[tuple[str, ...], ...]  # cell keys
+    trials: tuple[Trial, ...]
+    requests: tuple[Request, ...]  # what each of them holds
+    limit: int | None  # at once
+    max_failures: int  # restarts of a trial whose processes or node were lost
     job: Base64Bytes  # a pickled Job: only workers open it
     coordinator: str  # the name of the coordinator's actor, which is to be made
     scratch: Scratch
@@ -43,7 +48,8 @@ class Drain:
 class Ready:
     """Ray is connected, and trials can be run."""
 
-    capacity: int  # trials at once
+    nodes: tuple[dict[str, float], ...]  # what each holds, by Ray's names
+    can_grow: bool  # what does not fit now may fit later
     kind: Literal["ready"] = field(default="ready", repr=False)
 
 

@@ -5,10 +5,9 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from time_ray.cluster.trial import TrialSettings
+from time_ray.cluster.trial_queue import STARTS_AT_ONCE
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 from time_ray.core.secrets import hidden
@@ -24,6 +23,8 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # what is done is known from the store
+    "TUNE_MAX_PENDING_TRIALS_PG": str(STARTS_AT_ONCE),
     "RAY_worker_maximum_startup_concurrency": "16",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -33,14 +34,6 @@ _ONE_MACHINE = {
 }
 _ESSENTIAL = ("gcs_server", "raylet")  # a private cluster does not go on without these
 _CONNECT_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What the cluster offers a sweep."""
-
-    trial: TrialSettings
-    trials: int  # at once
 
 
 def check_address() -> None:
@@ -67,6 +60,8 @@ def check_address() -> None:
 def connected(run: Run, folder: str) -> Iterator[None]:
     """A Ray cluster is connected while the block runs: the one that RAY_ADDRESS names, else one started for the block.
 
+    Groups of workers need Ray's State API: without it what a group holds might never be given back.
+
     Args:
         run: How the sweep executes.
         folder: Where a cluster that is started keeps its files.
@@ -84,15 +79,17 @@ def connected(run: Run, folder: str) -> Iterator[None]:
     env = {
         "OMP_NUM_THREADS": str(run.threads),
         "OMP_WAIT_POLICY": "PASSIVE",
+        "MALLOC_ARENA_MAX": "2",  # glibc keeps what was freed for each thread apart: 100 MB a process
         COMMIT_VARIABLE: git_commit(),
         **_SETTINGS,
     }
     if address := os.environ.get("RAY_ADDRESS"):
         _join(address, env)
     else:
-        _start_local(env, folder)
+        _start_local(env, folder, dashboard=run.workers > 1)
     try:
-        _check_state_api()
+        if run.workers > 1:
+            _check_state_api()
         yield
     finally:
         ray.shutdown()
@@ -110,7 +107,8 @@ def _join(address: str, env: dict[str, str]) -> None:
         ) from error
 
 
-def _start_local(env: dict[str, str], folder: str) -> None:
+def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> None:
+    """Four processes fewer without the dashboard, which answers for the State API."""
     import ray
 
     port = _free_port()
@@ -120,7 +118,7 @@ def _start_local(env: dict[str, str], folder: str) -> None:
     os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
     ray.init(
         address="local",
-        include_dashboard=True,
+        include_dashboard=dashboard,
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         _node_ip_address="127.0.0.1",
@@ -147,7 +145,7 @@ def _free_port() -> int:
 
 
 def _check_state_api() -> None:
-    """Without the State API a stopped trial would keep its resources for ever."""
+    """Without the State API a group of workers that is stopped would keep its resources for ever."""
     from ray.util.state import list_nodes
 
     try:
@@ -159,32 +157,13 @@ def _check_state_api() -> None:
         raise UserError(msg) from error
 
 
-def capacity(run: Run) -> Capacity:
-    """What a trial occupies on the connected cluster, and how many run at once.
-
-    Raises:
-        UserError: Not even one fits, and the cluster cannot grow.
-
-    """
+def nodes() -> tuple[dict[str, float], ...]:
+    """What every node that is there now holds, whether it is in use or not."""
     import ray
 
-    total = ray.cluster_resources()
-    cpus, cluster_gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
-    gpus = run.gpus if run.gpus is not None else (1.0 if cluster_gpus else 0.0)
-    trial = TrialSettings(run.workers, run.threads, gpus, run.max_failures)
-    fits = [cpus // (trial.workers * trial.threads)]
-    if gpus:
-        fits.append(cluster_gpus // (trial.workers * gpus))
-    trials = int(min(fits))
-    if trials < 1 and not _can_grow():
-        needed = f"{trial.workers * trial.threads} CPUs and {trial.workers * gpus:g} GPUs"
-        msg = (
-            f"run: a trial needs {needed}, the cluster has {cpus:g} and {cluster_gpus:g}; lower run.workers or run.gpus"
-        )
-        raise UserError(msg)
-    return Capacity(trial, run.trials or max(1, trials))
+    return tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
 
 
-def _can_grow() -> bool:
+def can_grow() -> bool:
     """Whether an autoscaler stands behind the cluster, so that what does not fit now may fit later."""
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "KUBERNETES_SERVICE_HOST" in os.environ

@@ -5,12 +5,14 @@ that, Ray's driver is a process of its own: commands come as JSON lines on stdin
 stdout, and the end of stdin ends it, with all it has started.
 """
 
+import math
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, NoReturn, assert_never
 
@@ -32,13 +34,18 @@ from time_ray.cluster.messages import (
     to_line,
 )
 from time_ray.cluster.polling import POLL_SECONDS, polling
-from time_ray.cluster.ray_cluster import Capacity, capacity, connected, lost_part
+from time_ray.cluster.ray_cluster import can_grow, connected, lost_part, nodes
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
-from time_ray.cluster.trial import tune_trial
+from time_ray.cluster.room import Node
+from time_ray.cluster.trial import Placed, trial_number, tune_trial
+from time_ray.cluster.trial_queue import TrialQueue
 from time_ray.core.errors import UserError
+from time_ray.events import CellsRunning, ExpertTrained
 
 if TYPE_CHECKING:
     from time_ray.cluster.coordinator_actor import RemoteCoordinator  # Ray reads its settings when it is imported
+
+NODES_SECONDS = 3.0  # between two looks at the nodes
 
 
 class EventWriter:
@@ -113,9 +120,8 @@ def main() -> None:
         with connected(first.run, first.folder):
             _watch_over_ray(events)
             while True:
-                found = capacity(first.run)
-                events.write(Ready(found.trials))
-                errors = _round(commands.next_round(), found, commands, events)
+                events.write(Ready(nodes(), can_grow()))
+                errors = _round(commands.next_round(), commands, events)
                 events.write(TrialsEnded(tuple(errors)))
     except UserError as error:
         events.write(Refused(error.faults))
@@ -139,53 +145,81 @@ def _lose(events: EventWriter, reason: str) -> NoReturn:
     os._exit(1)
 
 
-def _round(asked: RunTrials, found: Capacity, commands: CommandReader, events: EventWriter) -> list[str]:
-    """Every bundle was given to a trial, and all trials ended; why some of them did so early."""
+def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> list[str]:
+    """All trials ran and ended; why some of them did so early."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
-    actor = CoordinatorActor.options(name=asked.coordinator).remote()
+    # on our own node: no other one's loss takes it away
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = CoordinatorActor.options(name=asked.coordinator, scheduling_strategy=here).remote()
+    queue = TrialQueue(asked.trials, asked.requests, asked.limit)
+    groups = any(request.workers > 1 for request in asked.requests)
     try:
-        with polling(partial(_pass_on, RemoteCoordinator(actor), commands, events)), leaks_given_back():
-            return _tune(asked, found)
+        with (
+            polling(partial(_pass_on, RemoteCoordinator(actor), queue, commands, events)),
+            leaks_given_back() if groups else nullcontext(),
+        ):
+            return _tune(asked, queue, commands)
     finally:
         ray.kill(actor)
 
 
-def _tune(asked: RunTrials, found: Capacity) -> list[str]:
-    """All bundles ran as Tune trials; the last line of every error that ended one."""
+def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader) -> list[str]:
+    """All trials ran on Ray Tune; the last line of every error that ended one."""
     from ray import tune
 
-    trial = tune.with_parameters(
-        tune_trial,
-        job=asked.job,
-        bundles=asked.bundles,
-        settings=found.trial,
-        scratch=asked.scratch,
+    from time_ray.cluster.searcher import TrialSearcher
+
+    placed = [Placed(trial.cells, request) for trial, request in zip(asked.trials, asked.requests, strict=True)]
+    trainable = tune.with_parameters(
+        tune_trial, job=asked.job, trials=placed, scratch=asked.scratch, max_failures=asked.max_failures
     )
-    # a trial itself only waits for its workers; on the head it outlives any worker node
-    trial = tune.with_resources(trial, {"node:__internal_head__": 0.001})
+    held = [trial.held for trial in placed]
     tuner = tune.Tuner(
-        trial,
-        param_space={"bundle": tune.grid_search(list(range(len(asked.bundles))))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=found.trials),
+        tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(held[config["trial"]])])),
+        tune_config=tune.TuneConfig(
+            search_alg=TrialSearcher(queue, _Nodes(), commands.draining.is_set),
+            num_samples=len(placed),
+            reuse_actors=True,  # a process that has run a trial takes the next one at once
+            trial_name_creator=lambda trial: f"trial_{trial.config['trial']:05d}",
+            trial_dirname_creator=lambda trial: f"trial_{trial.config['trial']:05d}",
+        ),
         run_config=tune.RunConfig(
             name="tune",
             **asked.scratch.where(),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=found.trial.max_failures),
+            failure_config=tune.FailureConfig(max_failures=asked.max_failures),
         ),
     )
     ended = tuner.fit()
     return [str(error).strip().splitlines()[-1] for error in ended.errors]
 
 
-def _pass_on(coordinator: "RemoteCoordinator", commands: CommandReader, events: EventWriter) -> None:
+class _Nodes:
+    """What the nodes hold, looked up now and then: they come and go."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Node, ...] = ()
+        self._at = -math.inf
+
+    def __call__(self) -> tuple[Node, ...]:
+        if time.monotonic() - self._at > NODES_SECONDS:
+            self._found, self._at = nodes(), time.monotonic()
+        return self._found
+
+
+def _pass_on(coordinator: "RemoteCoordinator", queue: TrialQueue, commands: CommandReader, events: EventWriter) -> None:
     """The sweep hears what trials told the coordinator, and the coordinator that they shall stop."""
     if commands.draining.is_set():
         coordinator.drain()  # again and again: an actor that was started anew knows nothing
     for event in coordinator.events():
+        if isinstance(event, ExpertTrained):
+            queue.trained(event.expert)
+        elif isinstance(event, CellsRunning):
+            queue.began(trial_number(event.holder))
         events.write(event)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -32,7 +31,6 @@ from time_ray.cluster.messages import (
     from_line,
     to_line,
 )
-from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 from time_ray.core.loopback import past_proxies
@@ -71,27 +69,23 @@ class RayProcess:
         """Ray is being started or joined."""
         self._send(to_line(Connect(run, str(self._folder)), CONNECT))
 
-    def capacity(self) -> int:
-        """How many trials run at once.
+    def ready(self) -> Ready:
+        """Ray is connected: what it holds.
 
         Raises:
-            UserError: Not even one fits, or Ray cannot be used as it was asked for.
+            UserError: Ray cannot be used as it was asked for.
             RayLostError: Ray has ended.
 
         """
         while not isinstance(event := self._next(), Ready):
             continue
-        return event.capacity
+        return event
 
-    def run_round(
-        self, bundles: Sequence[Sequence[str]], job: Job, scratch: Scratch, take: Callable[[TrialEvent], None]
-    ) -> list[str]:
-        """Run every bundle of cells in a trial of its own, until all trials have ended.
+    def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None]) -> list[str]:
+        """Run the trials until all have ended.
 
         Args:
-            bundles: Keys of the cells of each trial.
-            job: What every worker is told.
-            scratch: Where Ray may write.
+            asked: The trials.
             take: Called with what trials tell, as it comes.
 
         Returns:
@@ -101,8 +95,7 @@ class RayProcess:
             RayLostError: Ray has ended; what trials had finished is in the store.
 
         """
-        packed = tuple(tuple(bundle) for bundle in bundles)
-        self._send(to_line(RunTrials(packed, pickle.dumps(job), job.coordinator, scratch), COMMANDS))
+        self._send(to_line(asked, COMMANDS))
         while not isinstance(event := self._next(), TrialsEnded):
             if not isinstance(event, Ready):
                 take(event)

@@ -8,18 +8,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-import torch
-
-from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
-from time_ray.cluster.polling import polling
+from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
+from time_ray.cluster.room import at_once, requested
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
@@ -37,9 +33,8 @@ from time_ray.events import (
     TaskDone,
     TrialEvent,
 )
-from time_ray.packing import pack
 from time_ray.plugins import installed_in, loaded
-from time_ray.rates import read_rates, trajectory_seconds, write_rates
+from time_ray.rates import read_rates, trial_costs, write_rates
 from time_ray.results import CellResult, Outcome, read_results, stored
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
@@ -48,6 +43,7 @@ from time_ray.study import Study, check_weights
 from time_ray.tracking.history import owners
 from time_ray.tracking.mlflow_sync import MlflowSync
 from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
+from time_ray.trials import trials
 
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
 
@@ -112,7 +108,6 @@ class _Sweep:
         self.mlflow = MlflowSync(self.study, self.files)
         stopped_at_once = False
         if not done:
-            prepare(self.study.datasets.all, self._status)
             stopped_at_once = self._interruptible(results)
             results = read_results(self.study.cells, self.store)
         if stopped_at_once:
@@ -148,11 +143,14 @@ class _Sweep:
     def _run_missing(self, results: Sequence[CellResult]) -> None:
         settings = self.study.experiment.run
         if settings.workers == 0:
+            from time_ray.cluster.in_process import run_here  # imports torch, which trials on Ray import themselves
+
+            self._draw()
             coordinator = LocalCoordinator()
-            todo = [result.cell for result in results if not result.done]
             self._drain = coordinator.drain
-            with polling(partial(self._take_all, coordinator)), _torch_threads(settings.threads):
-                work(todo, SweepBackend(self.study, self.store, coordinator))
+            run_here(
+                self.study, self.store, [result.cell for result in results if not result.done], coordinator, self._take
+            )
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:
@@ -172,37 +170,51 @@ class _Sweep:
         cells = [cell for cell in self.study.cells if cell.key not in self.failures]
         return [result.cell for result in read_results(cells, self.store) if not result.done]
 
+    def _draw(self) -> None:
+        """Datasets that are made here lie on the disk."""
+        prepare(self.study.datasets.all, self._status)
+
     def _on_ray(self) -> list[str]:
         """Trials ran every cell that they could; why the last of them ended early, if they did."""
         self._status("starting Ray")
         errors: list[str] = []
         with ray_process(self.study.experiment.run) as (ray, folder):
             self._drain = ray.drain
+            self._draw()  # while Ray starts
             for _ in range(MAX_ROUNDS):
-                capacity = ray.capacity()
+                ready = ray.ready()
                 if not (todo := self._todo()):
                     break
-                errors = self._round(ray, capacity, todo, folder)
+                errors = self._round(ray, ready, todo, folder)
         return errors
 
-    def _round(self, ray: RayProcess, capacity: int, todo: Sequence[Cell], folder: Path) -> list[str]:
+    def _round(self, ray: RayProcess, ready: Ready, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
-        settings = self.study.experiment.run
-        have = stored(self.store)
-        rates = read_rates(self.store, todo)
-        bundles = pack(todo, capacity, trajectory_seconds(todo, rates, have), have, one_each=settings.pack == "cell")
-        self._status(f"starting {len(bundles)} trials, {min(capacity, len(bundles))} at once")
         experiment = self.study.experiment
+        request = requested(experiment.run, ready.nodes, can_grow=ready.can_grow)
+        costs = trial_costs(todo, read_rates(self.store, todo), experiment.training.batch_size)
+        packed = trials(todo, costs, stored(self.store), one_each=experiment.run.pack == "cell")
+        capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, request)))
+        self._status(f"starting {len(packed)} trials, {capacity} at once")
+        coordinator = f"time-ray-coordinator-{uuid.uuid4().hex}"
         job = Job(
             plugins=loaded(experiment.plugins),
             installed=installed_in(experiment),
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
-            coordinator=f"time-ray-coordinator-{uuid.uuid4().hex}",
+            coordinator=coordinator,
         )
-        keys = [[cell.key for cell in bundle] for bundle in bundles]
         with self._scratch(folder) as scratch:
-            errors = ray.run_round(keys, job, scratch, self._take)
+            asked = RunTrials(
+                trials=tuple(packed),
+                requests=(request,) * len(packed),
+                limit=experiment.run.trials,
+                max_failures=experiment.run.max_failures,
+                job=pickle.dumps(job),
+                coordinator=coordinator,
+                scratch=scratch,
+            )
+            errors = ray.run_round(asked, self._take)
         # a trial that was lost with cells in hand has failed those cells, and only those
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()
@@ -227,10 +239,6 @@ class _Sweep:
         for cell in cells:
             if cell.key not in self.failures and not self.drained:
                 self._take(CellFailed(cell.key, why))
-
-    def _take_all(self, coordinator: LocalCoordinator) -> None:
-        for event in coordinator.events():
-            self._take(event)
 
     def _take(self, event: TrialEvent) -> None:
         match event:
@@ -263,17 +271,6 @@ class _Sweep:
 
 def _joined(errors: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(errors)) or "no reason given"
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """The same number of threads as a worker has: it can show in the last bits of a result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _in_main_thread() -> bool:

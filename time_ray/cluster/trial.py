@@ -1,28 +1,24 @@
-"""What Ray Tune runs: one Ray Train job that takes a bundle of cells through the temporal loop.
+"""What Ray Tune runs: one Ray Train job that takes the cells of a trajectory through the temporal loop.
 
-Several processes of a trial only pass on what the workers are told, so this file imports little, and the job
-travels as bytes that the workers alone open.
+Where a trial has several workers, other processes of it only pass on what these are told. So this file imports
+little, and the job travels as bytes that the workers alone open.
 """
 
 import pickle
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from time_ray.cluster.room import Request, Resources
+
 if TYPE_CHECKING:
+    from time_ray.cluster.backend import SweepBackend
     from time_ray.plugins import PluginFile
     from time_ray.study import Study
 
-
-@dataclass(frozen=True)
-class TrialSettings:
-    """What one trial occupies, and how often it may fail."""
-
-    workers: int
-    threads: int  # CPUs of a worker
-    gpus: float  # GPUs of a worker
-    max_failures: int
+GROUP_BYTES = 1.3e9  # the trial's process, Ray Train's controller and its four helpers, measured
 
 
 @dataclass(frozen=True)
@@ -60,48 +56,90 @@ class Scratch:
         return {"storage_path": self.path, "storage_filesystem": Files(self.storage).filesystem}
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A trial, and what it holds while it runs."""
+
+    cells: tuple[str, ...]  # keys
+    request: Request
+
+    @property
+    def held(self) -> Resources:
+        """What Ray Tune reserves for the trial's own process.
+
+        A single worker is that process. A group of workers is placed by Ray Train, and the process only waits for it;
+        it asks for the memory that it takes with its helpers, so that those of many trials are spread over nodes.
+        """
+        return self.request.worker if self.request.workers == 1 else (("memory", GROUP_BYTES),)
+
+
 def tune_trial(
-    config: dict[str, Any], *, job: bytes, bundles: Sequence[Sequence[str]], settings: TrialSettings, scratch: Scratch
+    config: dict[str, Any], *, job: bytes, trials: Sequence[Placed], scratch: Scratch, max_failures: int
 ) -> None:
-    """The Tune trainable: start the bundle's workers with Ray Train and wait for them. `bundles` are cell keys."""
+    """The Tune trainable: the cells' worker, or a group of workers that Ray Train starts, has worked on them.
+
+    A single worker is this process (Ray Train's local mode), which Tune uses again for the next trial, with all that
+    is in its memory.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    trial = trials[config["trial"]]
+    told = {"job": job, "cells": trial.cells, "worker": dict(trial.request.worker), "holder": holder(config["trial"])}
+    if trial.request.workers == 1:
+        TorchTrainer(train_worker, train_loop_config=told, scaling_config=ScalingConfig(num_workers=0)).fit()
+        return
+    gpus = "GPU" in told["worker"]
     TorchTrainer(
         train_worker,
-        train_loop_config={"job": job, "cells": tuple(bundles[config["bundle"]]), "settings": settings},
+        train_loop_config=told,
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=settings.gpus > 0,
-            resources_per_worker={"CPU": settings.threads, **({"GPU": settings.gpus} if settings.gpus else {})},
+            num_workers=trial.request.workers, use_gpu=gpus, resources_per_worker=told["worker"]
         ),
-        torch_config=TorchConfig(backend="nccl" if settings.gpus else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         run_config=RunConfig(
-            name=f"bundle-{config['bundle']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
+            name=f"trial-{config['trial']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
             **scratch.where(),
-            failure_config=FailureConfig(max_failures=settings.max_failures, controller_failure_limit=20),
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=20),
         ),
     ).fit()
 
 
+def holder(number: int) -> str:
+    """The name in which a trial takes leases: the same one again when it is started again."""
+    return f"trial {number}"
+
+
+def trial_number(holder: str) -> int:
+    """The trial of that name."""
+    return int(holder.removeprefix("trial "))
+
+
 def train_worker(config: dict[str, Any]) -> None:
-    """One Ray Train worker: the bundle's cells, on this worker's device."""
+    """A worker of a trial: its cells, on this worker's device."""
+    from time_ray.cluster.work import work
+
+    worker: dict[str, float] = config["worker"]
+    backend = _opened(config["job"], int(worker["CPU"]), gpu="GPU" in worker)
+    backend.hold_as(config["holder"])
+    wanted = set(config["cells"])
+    work([cell for cell in backend.study.cells if cell.key in wanted], backend)
+
+
+@lru_cache(maxsize=1)
+def _opened(job: bytes, threads: int, *, gpu: bool) -> "SweepBackend":
+    """The job's study on this worker's device, kept for the trials that this process gets later."""
     import ray
     import torch
     from ray.train.torch import get_device
 
     from time_ray.cluster.backend import SweepBackend
-    from time_ray.cluster.bundle import work
     from time_ray.cluster.coordinator_actor import RemoteCoordinator
     from time_ray.store.files import Files
     from time_ray.store.store import Store
 
-    job: Job = pickle.loads(config["job"])  # noqa: S301 it comes from our own driver, through Ray
-    settings: TrialSettings = config["settings"]
-    torch.set_num_threads(settings.threads)
-    coordinator = RemoteCoordinator(ray.get_actor(job.coordinator))
-    device = str(get_device()) if settings.gpus else "cpu"
-    study = job.open_study()
-    backend = SweepBackend(study, Store(Files(job.storage)), coordinator, device=device)
-    wanted = set(config["cells"])
-    work([cell for cell in study.cells if cell.key in wanted], backend)
+    told: Job = pickle.loads(job)  # noqa: S301 it comes from our own driver, through Ray
+    torch.set_num_threads(threads)
+    coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
+    device = str(get_device()) if gpu else "cpu"
+    return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)

@@ -66,7 +66,7 @@ class Run(Section):
     recompute: Annotated[bool, Field(description="compute activations again instead of keeping them")] = False
     trials: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as the cluster holds")] = None
     pack: Annotated[
-        Literal["auto", "cell"], Field(description="auto: cells bundled by cost; cell: one cell a trial")
+        Literal["auto", "cell"], Field(description="auto: a trajectory a trial; cell: one cell a trial")
     ] = "auto"
     max_failures: Annotated[int, Field(ge=0, description="restarts of a trial after lost workers or nodes")] = 3
     cache_gb: Annotated[float, Field(gt=0, description="memory for weights in use, per worker")] = 4.0

@@ -1,4 +1,4 @@
-"""A bundle of cells: through the temporal loop in step, each failing alone."""
+"""Cells at work: through the temporal loop, those of a trajectory in step, each failing alone."""
 
 import time
 import traceback
@@ -12,8 +12,8 @@ from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import run
 from time_ray.merging import MergeError
-from time_ray.packing import by_trajectory
 from time_ray.realize import PAUSE_SECONDS
+from time_ray.trials import by_trajectory
 
 Moved = Literal["on", "waiting", "over"]
 

@@ -1,0 +1,53 @@
+"""A sweep without Ray: every cell in this process, one after the other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+
+from time_ray.cluster.backend import SweepBackend
+from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.polling import polling
+from time_ray.cluster.work import work
+from time_ray.core.grid import Cell
+from time_ray.events import TrialEvent
+from time_ray.store.store import Store
+from time_ray.study import Study
+
+
+def run_here(
+    study: Study,
+    store: Store,
+    cells: Sequence[Cell],
+    coordinator: LocalCoordinator,
+    take: Callable[[TrialEvent], None],
+) -> None:
+    """Every cell has run as far as it can.
+
+    Args:
+        study: The study of the cells.
+        store: Where weights and scores are kept.
+        cells: What is to be run.
+        coordinator: By whom it can be stopped.
+        take: Called with every event, from another thread.
+
+    """
+    with polling(partial(_take_all, coordinator, take)), _torch_threads(study.experiment.run.threads):
+        work(cells, SweepBackend(study, store, coordinator))
+
+
+def _take_all(coordinator: LocalCoordinator, take: Callable[[TrialEvent], None]) -> None:
+    for event in coordinator.events():
+        take(event)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """The same number of threads as a worker has: it can show in the last bits of a result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
