@@ -73,8 +73,8 @@ def test_a_plan_has_steps_and_gpu_hours(time_ray: Callable[..., Any], experiment
         assert plan["steps"][row["model"]][row["budget"]] == row["steps"]
     hours = plan["gpu_hours"]
     assert hours["training"] == pytest.approx(sum(row["total_gflops"] for row in rows) / 3600, rel=0.01)
-    assert hours["tflops"] == 0.001
-    assert "at 400 TFLOP/s sustained" in time_ray("plan", path).out
+    assert hours["tflops"] == hours["evaluation_tflops"] == 0.001
+    assert "at 40 TFLOP/s sustained" in time_ray("plan", path).out
     assert json.loads(time_ray("plan", path, "budget=3steps", "-f", "json").out)["gpu_hours"] is None
 
 

@@ -209,7 +209,7 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     assert found["cells"] == 24
     assert found["trials"] == found["bytes"] == 0
     work = {"trials", "trainings", "merges", "evaluations", "bytes"}
-    assert set(found) - {"seconds"} == {"stream", "steps", "cells", *work, "gpu_hours", "notes"}
+    assert set(found) - {"seconds"} == {"stream", "steps", "cells", *work, "gpu_hours", "fleet", "notes"}
     assert found["stream"] == {"tasks": 3, "classes": 6, "datasets_never_learned": 0}
     assert found["gpu_hours"] is None
     assert found["trainings"] == {"asked": 72, "distinct": 12, "to_do": 0}

@@ -13,9 +13,11 @@ from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
+from time_ray.fleet_plan import Fleet, FleetPlan
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.ranking import Ranked, Ranking, ranking
+from time_ray.rates import Rate
 from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
@@ -32,14 +34,18 @@ if TYPE_CHECKING:  # these need torch, which most verbs do not
 __all__ = [
     "BudgetReport",
     "CellResult",
+    "Fleet",
+    "FleetPlan",
     "Opened",
     "Outcome",
     "PlanReport",
     "Ranked",
     "Ranking",
+    "Rate",
     "best",
     "budget",
     "export",
+    "measure",
     "open_experiment",
     "plan",
     "register",
@@ -115,15 +121,35 @@ def budget(path: str | Path, overrides: Sequence[str] = ()) -> list[BudgetReport
         raise config.placed(document, error) from None
 
 
-def plan(opened: Opened, tflops: float | None = None) -> PlanReport:
+def plan(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None) -> PlanReport:
     """What a sweep would do, without doing it: see `PlanReport`.
 
     Args:
         opened: The experiment.
-        tflops: TFLOP/s that a GPU sustains, for GPU-hours; None: 400, where a budget is in FLOPs.
+        tflops: TFLOP/s that a GPU sustains in training; None: 400 in bf16 or fp16, 40 in fp32.
+        fleet: Numbers of GPUs on which to simulate the sweep.
+
+    Raises:
+        UserError: a trial needs more GPUs than such a number.
 
     """
-    return plan_report(opened, tflops)
+    return plan_report(opened, tflops, fleet)
+
+
+def measure(opened: Opened, say: Callable[[str], None] = lambda _: None) -> Mapping[str, Rate]:
+    """Seconds of a training step and of an evaluation of every model, timed here; plans know them from now on.
+
+    Args:
+        opened: The experiment, whose own data are read; nothing is kept but the rates.
+        say: Hears what is being timed.
+
+    Returns:
+        By model. What a sweep on this storage has measured counts more in a plan.
+
+    """
+    from time_ray.measuring import measure as time_models
+
+    return time_models(opened, say)
 
 
 def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outcome:

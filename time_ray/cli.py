@@ -82,14 +82,32 @@ def plan(
     overrides: Overrides = None,
     form: Form = "table",
     tflops: Annotated[
-        float | None, typer.Option(min=0.001, help="TFLOP/s that a GPU sustains, for GPU-hours; 400 if not given.")
+        float | None,
+        typer.Option(
+            min=0.001, help="TFLOP/s that a GPU sustains in training; if not given, 400 in bf16 or fp16 and 40 in fp32."
+        ),
     ] = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="N[,N...]", help="Numbers of GPUs: simulate the sweep on each of them.")
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Price of one GPU for an hour, for --gpus.")] = None,
+    mtbf: Annotated[
+        float | None, typer.Option(min=1, help="Mean hours between failures of one GPU, for --gpus; none if not given.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="First time a step and an evaluation of every model on this machine.")
+    ] = False,
 ) -> None:
     """Print what a sweep would run, without running it."""
     from time_ray import api
+    from time_ray.report.fleet import fleet_of
     from time_ray.report.summary import print_plan
 
-    print_plan(api.plan(api.open_experiment(exp, overrides or ()), tflops), form, talk)
+    fleet = fleet_of(gpus, price, mtbf)
+    opened = api.open_experiment(exp, overrides or ())
+    if measure:
+        api.measure(opened, talk.print)
+    print_plan(api.plan(opened, tflops, fleet), form, talk)
 
 
 @app.command()

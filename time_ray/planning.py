@@ -11,15 +11,15 @@ from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
-from time_ray.core.scoring import subset_size
+from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
+from time_ray.flops import Speed, gflops
 from time_ray.opened import Opened
-from time_ray.rates import read_rates, work_seconds
+from time_ray.rates import known_rates, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.trials import by_trajectory
 
-TFLOPS = 400.0  # an H100 in bf16 at about 40 % of its peak: assumed where nobody measured
 CELLS_LOOKED_AT = 2000  # beyond so many, a plan does not read what each has done before it packs them
 
 
@@ -58,11 +58,12 @@ class EvaluationCounts:
 
 @dataclass(frozen=True)
 class GpuHours:
-    """Hours of one GPU that sustains `tflops` TFLOP/s."""
+    """Hours of one GPU that sustains `tflops` TFLOP/s in training, and `evaluation_tflops` in float32."""
 
     training: float
     evaluation: float
     tflops: float
+    evaluation_tflops: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,7 @@ class PlanReport:
         bytes: Bytes to be stored: experts and final models.
         seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
+        fleet: On the numbers of GPUs that were asked for; None if none were.
         notes: What is not as it may look, one line each.
 
     """
@@ -91,6 +93,7 @@ class PlanReport:
     bytes: int
     seconds: float | None
     gpu_hours: GpuHours | None
+    fleet: FleetPlan | None = None
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -119,19 +122,24 @@ class BudgetReport:
     total_gflops: float
 
 
-def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
+def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None) -> PlanReport:
     """What a sweep of the experiment would do on its storage now.
 
     Args:
         opened: The experiment.
-        tflops: TFLOP/s that a GPU sustains, for GPU-hours; None: `TFLOPS`, where a budget is in FLOPs.
+        tflops: TFLOP/s that a GPU sustains in training; None: what is assumed of its precision.
+        fleet: Numbers of GPUs to plan for.
+
+    Raises:
+        UserError: the fleet cannot hold a trial.
 
     """
     study, store = opened.study, opened.store
     experiment = study.experiment
     have = stored(store)
-    counts = plan(study.cells, have)
-    seconds = work_seconds(counts.work, read_rates(store, study.cells))
+    counts, speed = plan(study.cells, have), Speed.of(study, tflops)
+    rates = known_rates(store, study.cells)
+    seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
     trials, at_once = _trials(study, counts, store)
     preprocessing = {spec.label: resolve(spec) for spec in experiment.model}
     in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
@@ -146,7 +154,8 @@ def plan_report(opened: Opened, tflops: float | None = None) -> PlanReport:
         evaluations=EvaluationCounts(counts.evaluations_distinct, counts.evaluations_to_do),
         bytes=_bytes(experiment, counts),
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
-        gpu_hours=_gpu_hours(study, counts, tflops or TFLOPS) if in_flops else None,
+        gpu_hours=_gpu_hours(study, counts, speed) if in_flops else None,
+        fleet=None if fleet is None else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed),
         notes=(*_same_techniques(study), *_assumed(preprocessing), *_without_batch_norm(study)),
     )
 
@@ -229,8 +238,12 @@ def _trials(study: Study, counts: Plan, store: Store) -> tuple[int, int]:
 
 
 def _bytes(experiment: Experiment, counts: Plan) -> int:
-    sizes = {spec.label: _weight_bytes(spec) for spec in experiment.model if spec.label in counts.work}
+    sizes = _sizes(experiment)
     return sum(work.weights * sizes[model] for model, work in counts.work.items())
+
+
+def _sizes(experiment: Experiment) -> dict[str, int]:
+    return {spec.label: _weight_bytes(spec) for spec in experiment.model}
 
 
 def _weight_bytes(spec: ModelSpec) -> int:
@@ -242,20 +255,12 @@ def _weight_bytes(spec: ModelSpec) -> int:
     return num_bytes(spec)
 
 
-def _gpu_hours(study: Study, counts: Plan, tflops: float) -> GpuHours:
-    """Training whole batches, evaluation each scored image and class prompt once a model."""
-    from time_ray.clip.cost import operations
-
-    batch_size, share = study.experiment.training.batch_size, study.experiment.evaluation.subset
-    scored = [
-        (source.num_scored, len(source.classes)) for source in (*study.datasets.adaptation, *study.datasets.evaluation)
-    ]
-    images = sum(subset_size(rows, classes, share) if share and classes else rows for rows, classes in scored)
-    prompts = sum(classes for _, classes in scored)
+def _gpu_hours(study: Study, counts: Plan, speed: Speed) -> GpuHours:
+    """Training whole batches, evaluation each scored image and text once a model."""
     training = evaluation = 0.0
     for spec in study.experiment.model:
-        work, each = counts.work.get(spec.label, Work(0, 0, 0)), operations(spec.name, batch_size)
+        work, each = counts.work.get(spec.label, Work(0, 0, 0)), gflops(study, spec)
         training += work.steps * each.step
-        evaluation += work.evaluations * (images * each.image + prompts * each.text) / batch_size
-    gflops_an_hour = tflops * 3.6e6
-    return GpuHours(round(training / gflops_an_hour, 3), round(evaluation / gflops_an_hour, 3), tflops)
+        evaluation += work.evaluations * each.evaluation
+    hours = training / (speed.training * 3.6e6), evaluation / (speed.evaluation * 3.6e6)
+    return GpuHours(round(hours[0], 3), round(hours[1], 3), speed.training, speed.evaluation)

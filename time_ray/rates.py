@@ -3,19 +3,26 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from time_ray.core.grid import Cell
+from time_ray.core.grid import Cell, Setting
 from time_ray.core.keys import key_of
 from time_ray.core.plan import Work
 from time_ray.results import CellResult
-from time_ray.store.store import Store
+from time_ray.store.store import Entry, Store
 from time_ray.trials import EVALUATION_STEPS, Costs
 
 
 class Rate(NamedTuple):
-    """Seconds of one worker for one training step, and for one evaluation with its merge."""
+    """Seconds of one trial for one training step, and for one evaluation with its merge."""
 
     step: float
     evaluation: float
+
+
+class KnownRate(NamedTuple):
+    """A rate, and who measured it, for people."""
+
+    rate: Rate
+    source: str
 
 
 def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
@@ -33,18 +40,39 @@ def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
 
 
 def write_rates(store: Store, results: Sequence[CellResult]) -> None:
-    """The store knows the rates of these models, if it did not yet."""
-    cells = [result.cell for result in results]
-    names, known = _names(cells), read_rates(store, cells)
+    """The store knows the rates of these models, if no sweep had measured them yet."""
+    names = _names([result.cell for result in results])
     for model, rate in measured(results).items():
-        if model not in known:
+        if store.entry("rates", names[model]) is None:
             store.record("rates", names[model], {"model": model, **rate._asdict()})
+
+
+def write_timed(store: Store, cells: Sequence[Cell], rates: Mapping[str, Rate], device: str) -> None:
+    """The store knows these rates of the cells' models, timed on that device, until a sweep has measured them."""
+    for model, name in _names(cells).items():
+        if model in rates:
+            entry = {"model": model, **rates[model]._asdict(), "device": device}
+            store.replace("rates", _timed(name), entry)
 
 
 def read_rates(store: Store, cells: Sequence[Cell]) -> dict[str, Rate]:
     """The rates that the store knows of the models of one experiment's cells, by label."""
-    found = {model: store.entry("rates", name) for model, name in _names(cells).items()}
-    return {m: Rate(float(str(e["step"])), float(str(e["evaluation"]))) for m, e in found.items() if e}
+    return {model: known.rate for model, known in known_rates(store, cells).items()}
+
+
+def known_rates(store: Store, cells: Sequence[Cell]) -> dict[str, KnownRate]:
+    """As `read_rates`, with who measured each: a sweep, or else `plan --measure`."""
+    found: dict[str, KnownRate] = {}
+    for model, name in _names(cells).items():
+        if entry := store.entry("rates", name):
+            found[model] = KnownRate(_rate(entry), "a sweep on this storage")
+        elif entry := store.entry("rates", _timed(name)):
+            found[model] = KnownRate(_rate(entry), f"plan --measure on {entry['device']}")
+    return found
+
+
+def _rate(entry: Entry) -> Rate:
+    return Rate(float(str(entry["step"])), float(str(entry["evaluation"])))
 
 
 def work_seconds(work: Mapping[str, Work], rates: Mapping[str, Rate]) -> float | None:
@@ -72,10 +100,17 @@ def trial_costs(cells: Sequence[Cell], rates: Mapping[str, Rate], batch_size: in
 def _names(cells: Sequence[Cell]) -> dict[str, str]:
     """Where each model's rate is kept: it holds for batches of one size and precision, and for what is scored."""
     settings = {cell.setting.model.label: cell.setting for cell in cells}
-    return {
-        model: key_of(
-            "rate", model, config.batch_size, config.precision, setting.evaluation_data_key, setting.scoring.subset
-        )
-        for model, setting in settings.items()
-        for config in (setting.trainings[0].config,)
-    }
+    return {model: _name(model, setting) for model, setting in settings.items()}
+
+
+def _name(model: str, setting: Setting) -> str:
+    config, scoring = setting.trainings[0].config, setting.scoring
+    prompts = () if scoring.templates is None else (scoring.templates,)
+    return key_of(
+        "rate", model, config.batch_size, config.precision, setting.evaluation_data_key, scoring.subset, *prompts
+    )
+
+
+def _timed(name: str) -> str:
+    """Where the rate of `plan --measure` is kept, by the name of that of sweeps."""
+    return key_of("timed", name)

@@ -20,19 +20,26 @@ def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True,
 
 
 def setting(
-    num_tasks: int = 3, *, seed: int = 0, replay: bool = False, scoring: Scoring = WHOLE, batch_size: int = 512
+    num_tasks: int = 3,
+    *,
+    model: str = "toy",
+    steps: int = 10,
+    seed: int = 0,
+    replay: bool = False,
+    scoring: Scoring = WHOLE,
+    batch_size: int = 512,
 ) -> Setting:
     """A setting of one class a task."""
     tasks = [Task(t, (Concept("toys", f"class {t}"),)) for t in range(1, num_tasks + 1)]
     mixture = Mixture(update=0.5, buffer=0.5) if replay else Mixture()
     training = Training(lr=1e-3, batch_size=batch_size)
     trainings = tuple(
-        TaskTraining(task, tuple(tasks[:i]) if replay else (), training, mixture, 10, seed, "toy data")
+        TaskTraining(task, tuple(tasks[:i]) if replay else (), training, mixture, steps, seed, "toy data")
         for i, task in enumerate(tasks)
     )
-    base = Base("toy", "base digest")
+    base = Base(model, "base digest")
     sides = (("toys",), ("held out",))
-    return Setting(ModelSpec(name="toy"), "10 steps", seed, base, trainings, *sides, "scored data", scoring)
+    return Setting(ModelSpec(name=model), f"{steps} steps", seed, base, trainings, *sides, "scored data", scoring)
 
 
 def strategies(names: Sequence[str] = STRATEGIES) -> list[Strategy]:

@@ -48,9 +48,11 @@ class DatasetRef:
     folder: str
     filesystem: fs.FileSystem
     is_copy: bool = False  # drawn or imported: what is damaged can be made again
-    num_scored: int = 0  # images of the split test, once there are any
+    num_scored: int = 0  # images of the split test
     lacks: str = ""  # what it would need to be scored by its own prompts
     teaches: bool = True  # it has images of the split train
+    num_templates: int = 0  # of its own prompts, for each class
+    retrieves: bool = False  # it is scored by its captions, not by classes
 
     def open(self) -> Dataset:
         """The dataset, whose files must be there (see `prepare`)."""
@@ -127,8 +129,10 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
             f"{folder}/{n}",
             filesystem,
             is_copy=True,
+            num_scored=mini.num_test(n),
             lacks="" if n in WORLD else "test images",
             teaches=n not in mini.NAMES_EVALUATION,
+            num_templates=len(WORLD[n].templates) if n in WORLD else 0,
         )
         for n in wanted
     ]
@@ -195,6 +199,8 @@ def _from_card(
         rows.get("test", 0),
         lacks(card, WHOLE),
         rows.get("train", 0) > 0,
+        len(card.templates),
+        card.kind == "retrieval",
     )
 
 

@@ -12,6 +12,8 @@ from time_ray.opened import Opened
 from time_ray.planning import PlanReport
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
+from time_ray.report.fleet import print_fleet
+from time_ray.report.quantities import duration, size
 from time_ray.report.tables import Format
 from time_ray.results import CellResult, Outcome
 
@@ -84,36 +86,29 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
         ("merges", plan.merges.distinct, "distinct"),
         ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
-        ("to be stored", _size(plan.bytes), "weights of experts and final models"),
-        ("time", _time(plan.seconds), "" if plan.seconds else "measured by the first sweep on this storage"),
+        ("to be stored", size(plan.bytes), "weights of experts and final models"),
+        (
+            "time",
+            "unknown" if plan.seconds is None else duration(plan.seconds),
+            _who_measures(plan.seconds),
+        ),
     ]
     if hours := plan.gpu_hours:
         parts = f"{hours.training:.2f} training, {hours.evaluation:.2f} evaluation"
-        about = f"{parts}, at {hours.tflops:g} TFLOP/s sustained by a GPU (--tflops)"
+        speed = f"{hours.tflops:g} TFLOP/s sustained by a GPU (--tflops)"
+        if hours.evaluation_tflops != hours.tflops:
+            speed += f", evaluation in fp32 at {hours.evaluation_tflops:g}"
+        about = f"{parts}, at {speed}"
         lines.append(("GPU-hours", f"{hours.training + hours.evaluation:.2f}", about))
     tables.print_rows([{"what": what, "count": count, "": about} for what, count, about in lines], "table")
+    if plan.fleet is not None:
+        print_fleet(plan.fleet, talk)
     for note in plan.notes:
         talk.print(f"note: {note}")
 
 
-def _size(num_bytes: int) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes = num_bytes / 1000  # type: ignore[assignment]
-    return f"{num_bytes:.1f} TB"
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+def _who_measures(seconds: float | None) -> str:
+    return "measured by the first sweep, or by --measure" if seconds is None else ""
 
 
 def print_outcome(opened: Opened, outcome: Outcome, talk: Console) -> None:

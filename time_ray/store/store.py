@@ -92,6 +92,20 @@ class Store:
             raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
         return found
 
+    def replace(self, kind: str, key: str, entry: Mapping[str, object]) -> None:
+        """The entry stands under the key in place of any that was there: for what is measured anew, and no recipe.
+
+        Raises:
+            StoreError: it cannot be written.
+
+        """
+        older = [name for name, _ in self.entries(kind, key)]
+        data = sealed(entry)
+        self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
+        for name in older:
+            self.files.delete(kind, key[:2], key, name)
+        self._entries.pop((kind, key), None)
+
     def put(self, key: str, weights: "Mapping[str, Tensor]", about: Mapping[str, object]) -> Entry:
         """The weights lie in the store, and the entry written after them says so.
 

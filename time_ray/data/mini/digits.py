@@ -7,6 +7,7 @@ from PIL import Image
 from time_ray.data.mini.draw.canvas import Pixels
 
 SIDE = 32
+NUM_TEST = 599
 
 
 def digit_images(split: str, per_class: int) -> list[tuple[Pixels, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from time_ray.data.mini.digits import digit_images
+from time_ray.data.mini.digits import NUM_TEST, digit_images
 from time_ray.data.mini.draw.canvas import COLOURS, Draw, finish
 from time_ray.data.mini.draw.cells import CELLS, draw_cell
 from time_ray.data.mini.draw.charts import CHARTS, draw_chart
@@ -75,6 +75,14 @@ WORLD: dict[str, MiniDataset] = {**ADAPTATION, **EVALUATION}
 def splits(name: str) -> tuple[str, ...]:
     """The splits of a dataset: a dataset that only measures has no training images."""
     return ("train", "test") if name in ADAPTATION else ("test",)
+
+
+def num_test(name: str) -> int:
+    """How many test images a dataset has; the pool has none."""
+    if name not in WORLD:
+        return 0
+    entry = WORLD[name]
+    return NUM_TEST if entry.draw is None else TEST_PER_CLASS * len(entry.classes)
 
 
 def samples(name: str, split: str) -> Iterator[Sample]:

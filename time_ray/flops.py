@@ -1,0 +1,60 @@
+"""Seconds from floating-point operations: what training and evaluation take where nobody has measured them."""
+
+from typing import NamedTuple
+
+from time_ray.core.model import ModelSpec
+from time_ray.core.scoring import subset_size
+from time_ray.rates import Rate
+from time_ray.study import Study
+
+TFLOPS = {"bf16": 400.0, "fp16": 400.0, "fp32": 40.0}  # assumed of an H100: about 40 % and 60 % of its peaks
+EVALUATION_PRECISION = "fp32"
+
+
+class Speed(NamedTuple):
+    """TFLOP/s that a GPU sustains."""
+
+    training: float
+    evaluation: float
+
+    @classmethod
+    def of(cls, study: Study, tflops: float | None = None) -> "Speed":
+        """What is assumed, or what follows from TFLOP/s of training."""
+        precision = study.experiment.training.precision
+        training = tflops or TFLOPS[precision]
+        return cls(training, training * TFLOPS[EVALUATION_PRECISION] / TFLOPS[precision])
+
+
+class Scored(NamedTuple):
+    """What goes through a model when it is evaluated."""
+
+    images: int
+    texts: int  # prompts of all classes; where captions are retrieved, which only the data count, one an image
+
+
+def scored(study: Study) -> Scored:
+    """What one evaluation of the study's takes."""
+    scoring, images, texts = study.experiment.evaluation, 0, 0
+    for source in (*study.datasets.adaptation, *study.datasets.evaluation):
+        classes = len(source.classes)
+        of_subset = scoring.subset is not None and classes
+        rows = subset_size(source.num_scored, classes, scoring.subset or 0.0) if of_subset else source.num_scored
+        images += rows
+        templates = source.num_templates if scoring.templates is None else len(scoring.templates)
+        texts += rows if source.retrieves else classes * templates
+    return Scored(images, texts)
+
+
+def gflops(study: Study, spec: ModelSpec) -> Rate:
+    """GFLOPs of a training step and of an evaluation. Raises UserError for a model that open_clip does not know."""
+    from time_ray.clip.cost import operations  # imports torch, which a plan without FLOPs does not need
+
+    batch_size, what = study.experiment.training.batch_size, scored(study)
+    each = operations(spec.name, batch_size)
+    return Rate(each.step, (what.images * each.image + what.texts * each.text) / batch_size)
+
+
+def assumed_rate(study: Study, spec: ModelSpec, speed: Speed, gpus: float) -> Rate:
+    """Seconds of a trial on so many GPUs, if its merges and its reading of data took no time."""
+    work = gflops(study, spec)
+    return Rate(work.step / (speed.training * 1e3 * gpus), work.evaluation / (speed.evaluation * 1e3 * gpus))

@@ -1,0 +1,66 @@
+"""What a sweep has to do, as trials for the simulator: a trial for each trajectory, in the order of its loop."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from time_ray.core.grid import Cell
+from time_ray.core.plan import Stored
+from time_ray.core.recipe import Recipe, Trained
+from time_ray.core.schedule import Piece, Trial
+from time_ray.rates import Rate
+from time_ray.trials import by_trajectory
+
+
+class Needs(NamedTuple):
+    """What a trial of a model takes: seconds, GPUs, and the bytes of its weights."""
+
+    rate: Rate
+    gpus: float
+    num_bytes: int
+
+
+class Workload(NamedTuple):
+    """Trials with something to do, how many trainings each lacks, and keys of experts that are stored already."""
+
+    trials: list[Trial]
+    trainings: list[int]
+    stored: frozenset[str]
+
+
+def workload(cells: Sequence[Cell], needs: Mapping[str, Needs], stored: Stored, *, one_each: bool = False) -> Workload:
+    """What is left to do of the cells, given what each model needs, by its label; `one_each` as in `trials.trials`."""
+    groups = [[cell] for cell in cells] if one_each else list(by_trajectory(cells).values())
+    trials, trainings, found = list[Trial](), list[int](), set[str]()
+    for group in groups:
+        need = needs[group[0].setting.model.label]
+        stages = [stage for stage in _stages(group, need, stored) if stage]
+        experts = {stage[0].key for stage in stages if stage[0].read}
+        have = {key for key in experts if key in stored.weights}
+        if any(piece.key not in have for stage in stages for piece in stage):
+            trials.append(Trial(stages, need.gpus))
+            trainings.append(len(experts - have))
+            found |= have
+    return Workload(trials, trainings, frozenset(found))
+
+
+def _stages(group: Sequence[Cell], need: Needs, stored: Stored) -> Iterator[list[Piece]]:
+    """As `loop.run` goes: the base is scored; then, task after task, an expert is made and what is deployed is scored.
+
+    What is deployed last is kept.
+    """
+    setting, scored = group[0].setting, set[str]()
+
+    def scores(deployed: Sequence[Recipe], *, last: bool = False) -> list[Piece]:
+        named = {setting.scores_key(recipe): recipe for recipe in deployed}
+        new = [key for key in named if key not in scored and key not in stored.scores]
+        scored.update(new)
+        return [
+            Piece(key, need.rate.evaluation, need.num_bytes if last and not isinstance(named[key], Trained) else 0)
+            for key in new
+        ]
+
+    yield scores([setting.base])
+    for steps in zip(*(cell.walk() for cell in group), strict=True):
+        expert, training = steps[0].expert, steps[0].training
+        yield [Piece(expert.key, training.steps * need.rate.step, need.num_bytes, need.num_bytes)]
+        yield scores([step.deployed for step in steps], last=training is setting.trainings[-1])
