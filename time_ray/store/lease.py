@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyarrow.fs import FileInfo
@@ -42,8 +43,8 @@ class Holder(NamedTuple):
 
 
 @contextmanager
-def lease(files: Files, name: str) -> Iterator[None]:
-    """Hold the lease of a sweep, or of CLEANING, while the block runs.
+def lease(files: Files, name: str) -> Iterator[str]:
+    """Hold the lease of a sweep, or of CLEANING, while the block runs; gives the name of its file.
 
     UserError if a live process holds it, or the other kind.
     """
@@ -62,7 +63,7 @@ def lease(files: Files, name: str) -> Iterator[None]:
     thread = threading.Thread(target=_keep, args=(files, name, mine, me, stop), daemon=True)
     thread.start()
     try:
-        yield
+        yield mine
     finally:
         stop.set()
         thread.join()
@@ -131,10 +132,19 @@ def _read(files: Files, file: FileInfo) -> Holder | None:
 def _is_gone(holder: dict[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
         return False
+    pid = int(holder["pid"])
     try:
-        os.kill(int(holder["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass  # it lives, as somebody else's
-    return False
+    return _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether the process has ended, and only its parent has not asked how: the first of a container may never do."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:  # it went meanwhile, or this system has no such files
+        return False
