@@ -20,7 +20,9 @@ from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
 from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
+from time_ray.store.lease import Holder
 from time_ray.store.recipe_index import RecipeIndex
+from time_ray.store.stop_request import How, request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
 from time_ray.store.why import Difference, first_difference
@@ -45,6 +47,7 @@ __all__ = [
     "register",
     "show",
     "status",
+    "stop",
     "storage",
     "store_gc",
     "store_list",
@@ -53,6 +56,7 @@ __all__ = [
     "store_why",
     "stream",
     "sweep",
+    "sweep_named",
     "sync",
 ]
 
@@ -142,6 +146,33 @@ def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outco
 def status(opened: Opened) -> list[CellResult]:
     """Every cell with the rows it has so far."""
     return read_results(opened.study.cells, opened.store)
+
+
+def sweep_named(where: str, overrides: Sequence[str] = ()) -> tuple[str, Files]:
+    """The name of a sweep and the storage that it runs on: an experiment file's, or the given name on TIME_RAY_STORAGE.
+
+    Raises:
+        UserError: there is no such file, or it has faults; overrides are given to a name.
+
+    """
+    if where.endswith((".yaml", ".yml")):
+        experiment, _ = config.load(where, overrides)
+        return experiment.name, Files(experiment.storage or default_root())
+    if overrides:
+        raise UserError(f"{where}: {overrides[0]} changes an experiment file, and this is a name; give the file")
+    return where, Files(default_root())
+
+
+def stop(name: str, files: Files, how: How = "finish") -> Holder | None:
+    """The sweep of this name is asked to stop, by its storage; this is who runs it, None if nobody does.
+
+    Args:
+        name: The sweep's.
+        files: The storage that it runs on; see `sweep_named`.
+        how: `finish` lets cells finish the task they are at, `now` breaks them off. Nothing that is stored is lost.
+
+    """
+    return request_stop(files, name, how)
 
 
 def best(opened: Opened, by: str = "gm") -> Ranking:

@@ -28,6 +28,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
 ]
+Sweep = Annotated[
+    str,
+    typer.Argument(metavar="SWEEP", help="Experiment file (YAML), or a sweep's name on TIME_RAY_STORAGE."),
+]
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
 Rank = Annotated[
     str,
