@@ -11,7 +11,7 @@ import typer
 from time_ray import __version__
 from time_ray.commands import data, lists, store
 from time_ray.commands.explain import explained, summed_up
-from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, talk, technique_names
+from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, Sweep, talk, technique_names
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
@@ -120,12 +120,37 @@ def stream(
 
 
 @app.command()
-def status(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+def status(
+    exp: Exp,
+    overrides: Overrides = None,
+    form: Form = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the sweep ends, on any machine.")] = False,
+) -> None:
     """Print how far every cell is, and its scores so far."""
     from time_ray import api
     from time_ray.report.summary import print_status
+    from time_ray.report.watch import watched
 
-    print_status(api.status(api.open_experiment(exp, overrides or ())), form)
+    opened = api.open_experiment(exp, overrides or ())
+    results = watched(opened, talk) if watch else api.status(opened)
+    print_status(results, form)
+    if watch:
+        raise typer.Exit(0 if all(result.done for result in results) else 1)
+
+
+@app.command()
+def stop(
+    sweep: Sweep,
+    overrides: Overrides = None,
+    now: Annotated[bool, typer.Option("--now", help="Break off what is running.")] = False,
+) -> None:
+    """Have a running sweep finish what it is at and stop, by its storage: from any machine that reaches it."""
+    from time_ray import api
+    from time_ray.report.running import asked, not_running
+
+    name, files = api.sweep_named(sweep, overrides or ())
+    holder = api.stop(name, files, "now" if now else "finish")
+    talk.print(not_running(name, files) if holder is None else asked(holder, now=now))
 
 
 @app.command()
