@@ -28,7 +28,8 @@ from time_ray.store.verify_store import Checked, verify
 from time_ray.store.why import Difference, first_difference
 from time_ray.study import StudyError, allot, find_datasets
 
-if TYPE_CHECKING:  # these need torch, which most verbs do not
+if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
+    from time_ray.cluster.jobs import Jobs
     from time_ray.stream_orders import Built
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "best",
     "budget",
     "export",
+    "jobs",
     "open_experiment",
     "plan",
     "register",
@@ -55,6 +57,7 @@ __all__ = [
     "store_verify",
     "store_why",
     "stream",
+    "submit",
     "sweep",
     "sweep_named",
     "sync",
@@ -141,6 +144,40 @@ def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outco
     from time_ray.cluster.sweep import sweep as run_sweep
 
     return run_sweep(opened.study, opened.files, watch or (lambda _: None))
+
+
+def jobs(address: str) -> "Jobs":
+    """The Ray jobs of a cluster, by the address of its dashboard: http://HEAD:8265.
+
+    Raises:
+        UserError: no Ray of our version answers there, or it does not let us in.
+
+    """
+    from time_ray.cluster.jobs import Jobs
+
+    return Jobs(address)
+
+
+def submit(
+    path: str | Path, overrides: Sequence[str] = (), *, to: "Jobs", env: Sequence[str] = (), pinned: bool = False
+) -> str:
+    """The sweep of an experiment file is a Ray job; this is its id, for `to.follow`.
+
+    Args:
+        path: The experiment file; neither its data nor its storage need be on this machine.
+        overrides: Changes to the file.
+        to: Whose job it becomes; see `jobs`.
+        env: Names of variables of this process that the job needs, such as those with credentials.
+        pinned: The cluster installs, for this job, the versions of all dependencies that are here.
+
+    Raises:
+        UserError: the experiment has faults, or cannot run elsewhere; or the sweep runs there already.
+
+    """
+    from time_ray.cluster.jobs import variables
+    from time_ray.cluster.shipped import shipped
+
+    return to.submit(shipped(path, overrides), variables(env), pinned=pinned)
 
 
 def status(opened: Opened) -> list[CellResult]:

@@ -11,7 +11,19 @@ import typer
 from time_ray import __version__
 from time_ray.commands import data, lists, store
 from time_ray.commands.explain import explained, summed_up
-from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, Sweep, talk, technique_names
+from time_ray.commands.options import (
+    ADDRESS_HELP,
+    ADDRESS_VARIABLE,
+    Address,
+    Exp,
+    Form,
+    Overrides,
+    Plugins,
+    Rank,
+    Sweep,
+    talk,
+    technique_names,
+)
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
@@ -139,18 +151,48 @@ def status(
 
 
 @app.command()
+def submit(
+    exp: Exp,
+    address: Annotated[str, typer.Option("--address", metavar="URL", help=ADDRESS_HELP, envvar=ADDRESS_VARIABLE)],
+    overrides: Overrides = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME", help="A variable of this shell that the job needs, as for credentials."),
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Have the cluster install the versions that are here.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
+    retry: Annotated[int, typer.Option(min=0, metavar="N", help="Submit again if its driver is lost.")] = 0,
+) -> None:
+    """Run a sweep on a Ray cluster, as a job of it. Ctrl-C leaves it alone; the same command again resumes."""
+    from time_ray.commands.jobs import submitted
+
+    raise typer.Exit(submitted(exp, overrides or (), address, env or (), talk, pin=pin, wait=wait, retry=retry))
+
+
+@app.command()
+def logs(
+    sweep: Sweep,
+    overrides: Overrides = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the sweep ends.")] = True,
+) -> None:
+    """Print what a submitted sweep says, from any machine that reaches the cluster."""
+    from time_ray.commands.jobs import print_logs
+
+    print_logs(sweep, overrides or (), address, follow=follow)
+
+
+@app.command()
 def stop(
     sweep: Sweep,
     overrides: Overrides = None,
     now: Annotated[bool, typer.Option("--now", help="Break off what is running.")] = False,
+    address: Address = None,
 ) -> None:
-    """Have a running sweep finish what it is at and stop, by its storage: from any machine that reaches it."""
-    from time_ray import api
-    from time_ray.report.running import asked, not_running
+    """Have a running sweep finish what it is at and stop, from any machine that reaches its storage or cluster."""
+    from time_ray.commands.jobs import print_stopped
 
-    name, files = api.sweep_named(sweep, overrides or ())
-    holder = api.stop(name, files, "now" if now else "finish")
-    talk.print(not_running(name, files) if holder is None else asked(holder, now=now))
+    print_stopped(sweep, overrides or (), address, talk, now=now)
 
 
 @app.command()

@@ -20,9 +20,11 @@ from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.polling import polling
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
+from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
+from time_ray.core.ray_job import ray_job
 from time_ray.data.sources import prepare
 from time_ray.events import (
     CellDone,
@@ -77,6 +79,8 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     if study.experiment.run.workers:
         check_address()
         folder_root()
+    if ray_job(os.environ):
+        storage_everywhere(study.experiment)
     files.check_writable()
     with lease(files, study.experiment.name) as held:
         outcome = _Sweep(study, files, watch, held).run()

@@ -32,6 +32,9 @@ Sweep = Annotated[
     str,
     typer.Argument(metavar="SWEEP", help="Experiment file (YAML), or a sweep's name on TIME_RAY_STORAGE."),
 ]
+ADDRESS_HELP = "Of the dashboard of a Ray cluster, as in http://HEAD:8265."
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own
+Address = Annotated[str | None, typer.Option("--address", metavar="URL", help=ADDRESS_HELP)]
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
 Rank = Annotated[
     str,

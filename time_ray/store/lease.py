@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.ray_job import ray_job
 from time_ray.store.files import Files
 from time_ray.store.sealed import sealed, unsealed
 
@@ -39,7 +40,8 @@ class Holder(NamedTuple):
     def __str__(self) -> str:
         what = "the storage is being cleaned" if self.name == CLEANING else f"sweep '{self.name}' is being run"
         since = time.strftime("%H:%M:%S", time.localtime(float(self.fields["since"])))
-        return f"{what} by process {self.fields['pid']} on {self.fields['host']}, since {since}"
+        job = f" as Ray job {self.fields['job']}" if "job" in self.fields else ""
+        return f"{what} by process {self.fields['pid']} on {self.fields['host']}{job}, since {since}"
 
 
 @contextmanager
@@ -50,6 +52,8 @@ def lease(files: Files, name: str) -> Iterator[str]:
     """
     mine = f"{uuid.uuid4().hex}.json"
     me: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "holds": False}
+    if job := ray_job(os.environ):
+        me["job"] = job
     _beat(files, name, mine, me)
     while rivals := _rivals(files, name, mine):
         first = next((rival for rival in rivals if _is_before(rival, mine, me)), None)
