@@ -44,6 +44,7 @@ __all__ = [
     "budget",
     "export",
     "jobs",
+    "manifest",
     "open_experiment",
     "plan",
     "register",
@@ -178,6 +179,24 @@ def submit(
     from time_ray.cluster.shipped import shipped
 
     return to.submit(shipped(path, overrides), variables(env), pinned=pinned)
+
+
+def manifest(path: str | Path, overrides: Sequence[str] = (), image: str = "") -> str:
+    """YAML of a KubeRay job that runs the sweep on a cluster of its own, of the sizes that the experiment asks for.
+
+    Args:
+        path: The experiment file.
+        overrides: Changes to the file.
+        image: A container image with time_ray in it; empty: `time-ray` in the version of this package.
+
+    Raises:
+        UserError: the experiment has faults, cannot run elsewhere, or does not say what a worker needs.
+
+    """
+    from time_ray.cluster.kuberay import MOUNT, kuberay
+    from time_ray.cluster.shipped import shipped
+
+    return kuberay(shipped(path, overrides, MOUNT), image)
 
 
 def status(opened: Opened) -> list[CellResult]:

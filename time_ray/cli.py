@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from time_ray import __version__
-from time_ray.commands import data, lists, store
+from time_ray.commands import data, lists, manifest, store
 from time_ray.commands.explain import explained, summed_up
 from time_ray.commands.options import (
     ADDRESS_HELP,
@@ -38,6 +38,7 @@ app = typer.Typer(
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")
+app.add_typer(manifest.app, name="manifest")
 
 
 def _version(value: bool) -> None:

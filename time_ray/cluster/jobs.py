@@ -263,7 +263,8 @@ def _check_version(address: str) -> None:
     except (ValueError, KeyError, TypeError, http.client.HTTPException):
         raise UserError(f"--address: what answers at {address} is no Ray dashboard; {_RIGHT_ONE}") from None
     except OSError as error:
-        raise UserError(f"--address: nothing answers at {address} ({error}); {_RIGHT_ONE}") from None
+        why = getattr(error, "reason", error)
+        raise UserError(f"--address: nothing answers at {address} ({why}); {_RIGHT_ONE}") from None
     ours = version("ray")
     if theirs != ours:
         raise UserError(

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from time_ray import config
+from time_ray.clip.weights import known_name
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import DataSection, Experiment
 from time_ray.data.sources import MINI
@@ -25,25 +26,36 @@ _OTHER_FOLDER = re.compile(r"^(?:[\w+.-]+://|/)")  # a URI or an absolute path: 
 class Shipped:
     """What a machine needs to run an experiment, beside time_ray, its data and its storage."""
 
-    name: str
+    experiment: Experiment
     storage: str = field(repr=False)  # apart from the experiment: it may hold what is nobody else's business
-    files: dict[str, str]  # texts by path below the folder that the command starts in
+    files: dict[str, str]  # texts by path below the folder
+    folder: str  # where they shall lie; empty: where the command starts
+
+    @property
+    def name(self) -> str:
+        """The sweep's."""
+        return self.experiment.name
 
     @property
     def command(self) -> str:
-        """The command that runs it in that folder."""
-        return f"python -m time_ray sweep {self.name}.yaml"
+        """The command that runs it."""
+        return f"python -m time_ray sweep {self.folder}{self.name}.yaml"
 
 
-def shipped(path: str | Path, overrides: Sequence[str] = ()) -> Shipped:
+def shipped(path: str | Path, overrides: Sequence[str] = (), folder: str = "") -> Shipped:
     """The experiment with its overrides as files for another machine.
+
+    Args:
+        path: The experiment file.
+        overrides: Changes to it.
+        folder: Where the files shall lie, with a slash at its end; empty: where the command starts.
 
     Raises:
         UserError: The experiment has faults, or names by a relative path what does not travel.
 
     """
     experiment, document = config.load(path, overrides)
-    faults = [document.fault(place, text) for place, text in _left_here(experiment)]
+    faults = [document.fault(place, text) for place, text in [*_unknown(experiment), *_left_here(experiment)]]
     try:
         storage = storage_everywhere(experiment)
     except UserError as error:
@@ -58,9 +70,9 @@ def shipped(path: str | Path, overrides: Sequence[str] = ()) -> Shipped:
         files[where] = plugin.source
     if experiment.stream.file is not None:
         files["stream.json"] = _text(experiment.stream.file)
-        written["stream"]["file"] = "stream.json"
+        written["stream"]["file"] = f"{folder}stream.json"
     files[f"{experiment.name}.yaml"] = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
-    return Shipped(experiment.name, storage, files)
+    return Shipped(experiment, storage, files, folder)
 
 
 def storage_everywhere(experiment: Experiment) -> str:
@@ -72,6 +84,15 @@ def storage_everywhere(experiment: Experiment) -> str:
         f"storage: '{storage}' would lie in a Ray job's own folder, which Ray removes with the job; "
         "set storage: or TIME_RAY_STORAGE to s3://BUCKET/PATH, or to the absolute path of a folder that all nodes share"
     )
+
+
+def _unknown(experiment: Experiment) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Names of models that nobody knows, each with its place: on the cluster they would be told minutes later."""
+    for index, model in enumerate(experiment.model):
+        try:
+            known_name(model.name)
+        except UserError as error:
+            yield from ((("model", index), fault) for fault in error.faults)
 
 
 def _left_here(experiment: Experiment) -> Iterator[tuple[tuple[str | int, ...], str]]:

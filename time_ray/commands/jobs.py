@@ -1,6 +1,7 @@
 """Sweeps as Ray jobs, as people see them: submitted and followed, their logs, and how they are stopped."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -10,7 +11,7 @@ from rich.console import Console
 from time_ray import api
 from time_ray.core.errors import ClusterError, UserError
 from time_ray.report.running import asked, not_running
-from time_ray.store.lease import holders
+from time_ray.store.lease import STALE_SECONDS, holders
 
 if TYPE_CHECKING:
     from time_ray.cluster.jobs import Jobs
@@ -38,7 +39,7 @@ def submitted(
     if retry and not wait:
         raise UserError("--retry: a driver that is lost is seen by who follows it; leave out --no-wait")
     jobs = api.jobs(address)
-    while True:
+    for again in range(retry, -1, -1):
         job = api.submit(exp, overrides, to=jobs, env=env, pinned=pin)
         print(job, flush=True)
         name = job.removeprefix("time-ray-").rpartition("-")[0]
@@ -55,11 +56,13 @@ def submitted(
             return INTERRUPTED
         if code is not None:
             return code
-        if not retry:
-            talk.print(f"job {job} was lost; nothing that is stored is, the same command resumes")
-            return 1
-        retry -= 1
-        talk.print(f"job {job} was lost; submitting it again, {retry} tries are left after this one")
+        if again:
+            talk.print(
+                f"job {job} was lost; submitting it again in {STALE_SECONDS:.0f} s, when it holds its storage no more"
+            )
+            time.sleep(STALE_SECONDS)
+    talk.print(f"job {job} was lost, and nothing that is stored; the same command resumes")
+    return 1
 
 
 def _followed(jobs: "Jobs", job: str, talk: Console) -> int | None:
