@@ -257,6 +257,7 @@ def _check_version(address: str) -> None:
         with urllib.request.urlopen(f"{address}/api/version", timeout=CONNECT_SECONDS) as answer:  # noqa: S310 it is http
             theirs = json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403):
             raise UserError(_unauthenticated(address, error.reason)) from None
         raise UserError(f"--address: {address} answers '{error}', and is no Ray dashboard; {_RIGHT_ONE}") from None
