@@ -1,13 +1,13 @@
 """A Ray cluster of one node, as `ray start --head` makes it: on loopback only, on ports and in a folder of its own."""
 
 import contextlib
-import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,7 +77,11 @@ def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     while True:
         assert process.poll() is None, "ray start has ended"
         assert time.monotonic() < until, "the dashboard does not answer"
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api/version", timeout=5) as answer:  # noqa: S310
-            json.load(answer)
-            return
-        time.sleep(0.5)
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=5).close()  # noqa: S310
+        except urllib.error.HTTPError as refused:  # who asks for a token is there
+            refused.close()
+        except OSError:
+            time.sleep(0.5)
+            continue
+        return

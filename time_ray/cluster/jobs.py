@@ -253,8 +253,11 @@ def _client(address: str) -> "JobSubmissionClient":
 
 def _check_version(address: str) -> None:
     """A Ray of our version answers at the address within seconds. UserError otherwise."""
+    from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled  # as its client
+
+    request = urllib.request.Request(f"{address}/api/version", headers=get_auth_headers_if_auth_enabled({}))  # noqa: S310 it is http
     try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=CONNECT_SECONDS) as answer:  # noqa: S310 it is http
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:  # noqa: S310 it is http
             theirs = json.load(answer)["ray_version"]
     except urllib.error.HTTPError as error:
         error.close()
