@@ -1,9 +1,12 @@
 """A tiny sweep on the mini world, in this process: results, MLflow, resuming, failing, exporting."""
 
 import json
+import os
 import shutil
 import signal
+import socket
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +30,7 @@ from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
 from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.store.files import Files
+from time_ray.store.stop_request import POLL_SECONDS
 from time_ray.store.store import Store
 from time_ray.tracking.tracker import Tracker
 from time_ray.trials import Costs, trials
@@ -428,6 +432,32 @@ def test_ctrl_c_finishes_what_is_running(swept: Swept, new_experiment: Make, tmp
     assert len(opened.store.keys("weights")) > 0
     done = time_ray("sweep", path)
     assert done.status == 0
+    assert same_as(swept, opened)
+
+
+@pytest.mark.parametrize("how", ["finish", "now"])
+def test_a_sweep_stops_when_its_storage_says_so(
+    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, how: str
+) -> None:
+    path = new_experiment(tmp_path, **SMALL)
+    opened = api.open_experiment(path)
+    said: list[str] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, ExpertTrained) and not said:
+            said.append(time_ray("stop", path, *(["--now"] if how == "now" else [])).err)
+            time.sleep(1.5 * POLL_SECONDS)
+
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = api.sweep(opened, stop)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert f"asked process {os.getpid()} on {socket.gethostname()}" in said[0]
+    assert (outcome.interrupted, outcome.exit_code, outcome.failures) == (True, 130, {})
+    assert not list((tmp_path / "runs").glob("stops/**/*.*"))
+    again = time_ray("stop", path)
+    assert (again.status, again.out) == (0, "")
+    assert again.err == f"sweep 'tiny' is not running on {tmp_path / 'runs'}\n"
+    assert time_ray("sweep", path).status == 0
     assert same_as(swept, opened)
 
 

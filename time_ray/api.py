@@ -22,13 +22,16 @@ from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
 from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
+from time_ray.store.lease import Holder
 from time_ray.store.recipe_index import RecipeIndex
+from time_ray.store.stop_request import How, request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
 from time_ray.store.why import Difference, first_difference
 from time_ray.study import StudyError, allot, find_datasets
 
-if TYPE_CHECKING:  # these need torch, which most verbs do not
+if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
+    from time_ray.cluster.jobs import Jobs
     from time_ray.stream_orders import Built
 
 __all__ = [
@@ -45,12 +48,15 @@ __all__ = [
     "best",
     "budget",
     "export",
+    "jobs",
+    "manifest",
     "measure",
     "open_experiment",
     "plan",
     "register",
     "show",
     "status",
+    "stop",
     "storage",
     "store_gc",
     "store_list",
@@ -58,7 +64,9 @@ __all__ = [
     "store_verify",
     "store_why",
     "stream",
+    "submit",
     "sweep",
+    "sweep_named",
     "sync",
 ]
 
@@ -165,9 +173,88 @@ def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outco
     return run_sweep(opened.study, opened.files, watch or (lambda _: None))
 
 
+def jobs(address: str) -> "Jobs":
+    """The Ray jobs of a cluster, by the address of its dashboard: http://HEAD:8265.
+
+    Raises:
+        UserError: no Ray of our version answers there, or it does not let us in.
+
+    """
+    from time_ray.cluster.jobs import Jobs
+
+    return Jobs(address)
+
+
+def submit(
+    path: str | Path, overrides: Sequence[str] = (), *, to: "Jobs", env: Sequence[str] = (), pinned: bool = False
+) -> str:
+    """The sweep of an experiment file is a Ray job; this is its id, for `to.follow`.
+
+    Args:
+        path: The experiment file; neither its data nor its storage need be on this machine.
+        overrides: Changes to the file.
+        to: Whose job it becomes; see `jobs`.
+        env: Names of variables of this process that the job needs, such as those with credentials.
+        pinned: The cluster installs, for this job, the versions of all dependencies that are here.
+
+    Raises:
+        UserError: the experiment has faults, or cannot run elsewhere; or the sweep runs there already.
+
+    """
+    from time_ray.cluster.jobs import variables
+    from time_ray.cluster.shipped import shipped
+
+    return to.submit(shipped(path, overrides), variables(env), pinned=pinned)
+
+
+def manifest(path: str | Path, overrides: Sequence[str] = (), image: str = "") -> str:
+    """YAML of a KubeRay job that runs the sweep on a cluster of its own, of the sizes that the experiment asks for.
+
+    Args:
+        path: The experiment file.
+        overrides: Changes to the file.
+        image: A container image with time_ray in it; empty: `time-ray` in the version of this package.
+
+    Raises:
+        UserError: the experiment has faults, cannot run elsewhere, or does not say what a worker needs.
+
+    """
+    from time_ray.cluster.kuberay import MOUNT, kuberay
+    from time_ray.cluster.shipped import shipped
+
+    return kuberay(shipped(path, overrides, MOUNT), image)
+
+
 def status(opened: Opened) -> list[CellResult]:
     """Every cell with the rows it has so far."""
     return read_results(opened.study.cells, opened.store)
+
+
+def sweep_named(where: str, overrides: Sequence[str] = ()) -> tuple[str, Files]:
+    """The name of a sweep and the storage that it runs on: an experiment file's, or the given name on TIME_RAY_STORAGE.
+
+    Raises:
+        UserError: there is no such file, or it has faults; overrides are given to a name.
+
+    """
+    if where.endswith((".yaml", ".yml")):
+        experiment, _ = config.load(where, overrides)
+        return experiment.name, Files(experiment.storage or default_root())
+    if overrides:
+        raise UserError(f"{where}: {overrides[0]} changes an experiment file, and this is a name; give the file")
+    return where, Files(default_root())
+
+
+def stop(name: str, files: Files, how: How = "finish") -> Holder | None:
+    """The sweep of this name is asked to stop, by its storage; this is who runs it, None if nobody does.
+
+    Args:
+        name: The sweep's.
+        files: The storage that it runs on; see `sweep_named`.
+        how: `finish` lets cells finish the task they are at, `now` breaks them off. Nothing that is stored is lost.
+
+    """
+    return request_stop(files, name, how)
 
 
 def best(opened: Opened, by: str = "gm") -> Ranking:

@@ -9,9 +9,21 @@ from typing import Annotated
 import typer
 
 from time_ray import __version__
-from time_ray.commands import data, lists, store
+from time_ray.commands import data, lists, manifest, store
 from time_ray.commands.explain import explained, summed_up
-from time_ray.commands.options import Exp, Form, Overrides, Plugins, Rank, talk, technique_names
+from time_ray.commands.options import (
+    ADDRESS_HELP,
+    ADDRESS_VARIABLE,
+    Address,
+    Exp,
+    Form,
+    Overrides,
+    Plugins,
+    Rank,
+    Sweep,
+    talk,
+    technique_names,
+)
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
@@ -26,6 +38,7 @@ app = typer.Typer(
 app.add_typer(lists.app, name="list")
 app.add_typer(data.app, name="data")
 app.add_typer(store.app, name="store")
+app.add_typer(manifest.app, name="manifest")
 
 
 def _version(value: bool) -> None:
@@ -138,12 +151,67 @@ def stream(
 
 
 @app.command()
-def status(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
+def status(
+    exp: Exp,
+    overrides: Overrides = None,
+    form: Form = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the sweep ends, on any machine.")] = False,
+) -> None:
     """Print how far every cell is, and its scores so far."""
     from time_ray import api
     from time_ray.report.summary import print_status
+    from time_ray.report.watch import watched
 
-    print_status(api.status(api.open_experiment(exp, overrides or ())), form)
+    opened = api.open_experiment(exp, overrides or ())
+    results = watched(opened, talk) if watch else api.status(opened)
+    print_status(results, form)
+    if watch:
+        raise typer.Exit(0 if all(result.done for result in results) else 1)
+
+
+@app.command()
+def submit(
+    exp: Exp,
+    address: Annotated[str, typer.Option("--address", metavar="URL", help=ADDRESS_HELP, envvar=ADDRESS_VARIABLE)],
+    overrides: Overrides = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option("--env", metavar="NAME", help="A variable of this shell that the job needs, as for credentials."),
+    ] = None,
+    pin: Annotated[bool, typer.Option("--pin", help="Have the cluster install the versions that are here.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
+    retry: Annotated[int, typer.Option(min=0, metavar="N", help="Submit again if its driver is lost.")] = 0,
+) -> None:
+    """Run a sweep on a Ray cluster, as a job of it. Ctrl-C leaves it alone; the same command again resumes."""
+    from time_ray.commands.jobs import submitted
+
+    raise typer.Exit(submitted(exp, overrides or (), address, env or (), talk, pin=pin, wait=wait, retry=retry))
+
+
+@app.command()
+def logs(
+    sweep: Sweep,
+    overrides: Overrides = None,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until the sweep ends.")] = True,
+) -> None:
+    """Print what a submitted sweep says, from any machine that reaches the cluster."""
+    from time_ray.commands.jobs import print_logs
+
+    print_logs(sweep, overrides or (), address, follow=follow)
+
+
+@app.command()
+def stop(
+    sweep: Sweep,
+    overrides: Overrides = None,
+    now: Annotated[bool, typer.Option("--now", help="Break off what is running.")] = False,
+    address: Address = None,
+) -> None:
+    """Have a running sweep finish what it is at and stop, from any machine that reaches its storage or cluster."""
+    from time_ray.commands.jobs import print_stopped
+
+    print_stopped(sweep, overrides or (), address, talk, now=now)
 
 
 @app.command()

@@ -106,7 +106,7 @@ class _Timed:
                 batch_size=training.config.batch_size,
                 steps=steps,
                 seed=training.seed,
-                image_size=self.clip.image_size,
+                resizing=self.clip.preprocessing.resizing,
                 augment=training.config.augment,
                 world_size=max(1, run.workers),
                 loaders=run.loaders,
@@ -135,7 +135,9 @@ class _Timed:
         datasets = [*self.data.adaptation, *self.data.evaluation]
         dataset = max(datasets, key=lambda dataset: len(dataset.split("test")))
         rows = np.arange(min(BATCH, len(dataset.split("test"))), dtype=np.int64)
-        images = Decoded(dataset.split("test"), clip.image_size, threads=max(1, self.study.experiment.run.loaders))
+        images = Decoded(
+            dataset.split("test"), clip.preprocessing.resizing, threads=max(1, self.study.experiment.run.loaders)
+        )
         with tempfile.TemporaryDirectory() as folder:
             read = self._reader(images, dataset, rows, Path(folder))
             decoding = _seconds(read, self.device)
@@ -144,9 +146,12 @@ class _Timed:
 
     def _reader(self, images: Decoded, dataset: Dataset, rows: np.ndarray, folder: Path) -> Callable[[], np.ndarray]:
         """Reads the images as an evaluation does: what is too large for memory is kept on a local disk."""
-        if fits_in_memory(len(dataset.split("test")), self.clip.image_size):
+        if fits_in_memory(len(dataset.split("test")), self.clip.preprocessing.size):
             return lambda: images.block(rows)
-        cache, block = ImageCache(folder), ImageBlock(dataset.card.digest, "test", self.clip.image_size, rows)
+        cache, block = (
+            ImageCache(folder),
+            ImageBlock(dataset.card.digest, "test", self.clip.preprocessing.resizing, rows),
+        )
         return lambda: cache.get(block, images.block)
 
     def _prompts(self, clip: Clip) -> float:

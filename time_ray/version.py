@@ -5,14 +5,17 @@ import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
+from time_ray import __version__
+
 COMMIT_VARIABLE = "TIME_RAY_GIT_COMMIT"  # set by the driver for its workers, which run elsewhere
-PACKAGES = ("time_ray", "torch", "open_clip_torch", "ray", "mlflow", "pyarrow", "safetensors")
+PACKAGES = ("torch", "open_clip_torch", "ray", "mlflow", "pyarrow", "safetensors")
 
 
 @cache
 def provenance() -> dict[str, str]:
     """Package versions and git commit, for recipes and tags."""
-    return {**{name: version(name) for name in PACKAGES if _is_installed(name)}, "git_commit": git_commit()}
+    packages = {name: version(name) for name in PACKAGES if _is_installed(name)}
+    return {"time_ray": __version__, **packages, "git_commit": git_commit()}  # our code may have come with a Ray job
 
 
 def _is_installed(name: str) -> bool:

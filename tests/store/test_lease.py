@@ -64,6 +64,15 @@ def test_the_dead_hold_nothing(files: Files) -> None:
         assert len(files.list("leases", NAME)) == 1
 
 
+def test_a_zombie_holds_nothing(files: Files) -> None:
+    """It has ended, but its parent has not asked how: the first process of a container may never do."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        left_behind(files, pid=process.pid)
+        with lease(files, NAME):
+            assert len(files.list("leases", NAME)) == 1
+
+
 def test_a_lease_of_another_machine_holds_while_it_beats(files: Files) -> None:
     left_behind(files, host="elsewhere", pid=1)
     with pytest.raises(UserError, match="process 1 on elsewhere"), lease(files, NAME):

@@ -15,6 +15,7 @@ from time_ray.store.gc import collect
 from time_ray.store.inventory import YOUNG_SECONDS, Inventory, Reachable, rows
 from time_ray.store.lease import lease
 from time_ray.store.sealed import sealed
+from time_ray.store.stop_request import request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import verify
 
@@ -148,6 +149,15 @@ def test_a_young_entry_keeps_its_old_payload(store: Store, tmp_path: Path, old: 
 def test_nothing_is_removed_while_a_sweep_runs(store: Store) -> None:
     with lease(store.files, "tiny"), pytest.raises(UserError, match="sweep 'tiny' is being run by process"):
         list(collect(store.files, None, young=True))
+
+
+def test_a_stop_request_goes_with_its_sweep(store: Store, tmp_path: Path, old: Callable[[], None]) -> None:
+    with lease(store.files, "tiny"):
+        assert request_stop(store.files, "tiny", "finish") is not None
+        old()
+        os.utime(only(tmp_path, "leases/tiny/*"))
+        assert not [item for item in collect(store.files, None, dry=True) if item.path.startswith("stops/")]
+    assert [item.why for item in collect(store.files, None) if item.path.startswith("stops/tiny/")] == ["stale"]
 
 
 def test_the_lease_of_a_dead_sweep_goes(store: Store, tmp_path: Path, old: Callable[[], None]) -> None:

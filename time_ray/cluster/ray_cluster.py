@@ -98,6 +98,8 @@ def connected(run: Run, folder: str) -> Iterator[None]:
 def _join(address: str, env: dict[str, str]) -> None:
     import ray
 
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # within a Ray job: variables that it has, too, are ours to set
+
     try:
         ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:

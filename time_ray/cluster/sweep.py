@@ -16,9 +16,11 @@ from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
 from time_ray.cluster.room import at_once, requested
+from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
+from time_ray.core.ray_job import ray_job
 from time_ray.data.sources import prepare
 from time_ray.events import (
     CellDone,
@@ -38,6 +40,7 @@ from time_ray.rates import read_rates, trial_costs, write_rates
 from time_ray.results import CellResult, Outcome, read_results, stored
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
+from time_ray.store.stop_request import How, stop_requests
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
 from time_ray.tracking.history import owners
@@ -72,9 +75,11 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     if study.experiment.run.workers:
         check_address()
         folder_root()
+    if ray_job(os.environ):
+        storage_everywhere(study.experiment)
     files.check_writable()
-    with lease(files, study.experiment.name):
-        outcome = _Sweep(study, files, watch).run()
+    with lease(files, study.experiment.name) as held:
+        outcome = _Sweep(study, files, watch, held).run()
     outcome.seconds = time.monotonic() - started
     return outcome
 
@@ -82,8 +87,9 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
 class _Sweep:
     """One sweep while it runs."""
 
-    def __init__(self, study: Study, files: Files, watch: Watch) -> None:
+    def __init__(self, study: Study, files: Files, watch: Watch, held: str) -> None:
         self.study = study
+        self.held = held  # our lease
         self.files = files
         self.store = Store(files)
         self.watch = watch
@@ -122,23 +128,44 @@ class _Sweep:
         return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mlflow.lag)
 
     def _interruptible(self, results: Sequence[CellResult]) -> bool:
-        """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True."""
-        before = signal.signal(signal.SIGINT, self._interrupted) if _in_main_thread() else None
+        """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True.
+
+        A stop request on the storage does the same, and SIGTERM is as Ctrl-C twice.
+        """
+        handlers = {signal.SIGINT: self._interrupted, signal.SIGTERM: self._terminated} if _in_main_thread() else {}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            self._run_missing(results)
+            with stop_requests(self.files, self.study.experiment.name, self.held, self._asked_to_stop):
+                self._run_missing(results)
         except KeyboardInterrupt:
             return True
         finally:
-            if before is not None:
-                signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         return False
 
     def _interrupted(self, *_: object) -> None:
         if self.drained:
             raise KeyboardInterrupt
+        self._finish("finishing what is running; Ctrl-C again stops at once")
+
+    def _terminated(self, *_: object) -> None:
+        self.drained = True
+        raise KeyboardInterrupt
+
+    def _asked_to_stop(self, how: How) -> None:
+        """Outside of the main thread nothing can be broken off, so that `now` is as `finish` there."""
+        if how == "now" and signal.getsignal(signal.SIGTERM) == self._terminated:
+            main = threading.main_thread().ident
+            assert main is not None  # noqa: S101 it runs
+            signal.pthread_kill(main, signal.SIGTERM)  # it may be waiting for Ray just now
+        elif not self.drained:
+            self._finish("asked to stop; finishing what is running")
+
+    def _finish(self, status: str) -> None:
         self.drained = True
         threading.Thread(target=self._drain, name="drain").start()  # this one may be writing to Ray just now
-        self._status("finishing what is running; Ctrl-C again stops at once")
+        self._status(status)
 
     def _run_missing(self, results: Sequence[CellResult]) -> None:
         settings = self.study.experiment.run
@@ -148,6 +175,8 @@ class _Sweep:
             self._draw()
             coordinator = LocalCoordinator()
             self._drain = coordinator.drain
+            if self.drained:  # meanwhile
+                coordinator.drain()
             run_here(
                 self.study, self.store, [result.cell for result in results if not result.done], coordinator, self._take
             )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from json import JSONDecodeError
 
-from time_ray.core.errors import CellError, StoreError, UserError
+from time_ray.core.errors import CellError, ClusterError, StoreError, UserError
 from time_ray.merging.errors import MergeError
 
 MANY = 20  # lines of one kind are all shown
@@ -57,7 +57,7 @@ def explained(error: Exception) -> tuple[list[str], int]:
     """The lines that a person reads, and the exit status: 2 where the input is at fault, else 1."""
     if isinstance(error, (UserError, MergeError)):
         return list(error.faults), 2
-    if isinstance(error, (StoreError, CellError)):
+    if isinstance(error, (StoreError, CellError, ClusterError)):
         return str(error).splitlines(), 1
     if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
         return [f"{_where(error)}{_OF_THE_PATH[error.errno]}"], 2

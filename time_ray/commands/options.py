@@ -28,6 +28,13 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the file, as in seed=[0,1,2] or training.lr=1e-4."),
 ]
+Sweep = Annotated[
+    str,
+    typer.Argument(metavar="SWEEP", help="Experiment file (YAML), or a sweep's name on TIME_RAY_STORAGE."),
+]
+ADDRESS_HELP = "Of the dashboard of a Ray cluster, as in http://HEAD:8265."
+ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"  # Ray's own
+Address = Annotated[str | None, typer.Option("--address", metavar="URL", help=ADDRESS_HELP)]
 Form = Annotated[Format, typer.Option("-f", "--format", help="How stdout is written.")]
 Rank = Annotated[
     str,

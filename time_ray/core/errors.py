@@ -44,5 +44,9 @@ class CellError(Exception):
     """One cell cannot go on (a NaN loss, a broken image): it fails alone, the others continue."""
 
 
+class ClusterError(Exception):
+    """The cluster lost something, or refuses it just now; what is stored stays, and the same command goes on."""
+
+
 class StoreError(Exception):
     """The storage cannot be read or written just now; the same command resumes once it can."""

@@ -12,9 +12,10 @@ from pyarrow.fs import FileInfo
 from time_ray.store.files import DAMAGED, PROBE, Files
 from time_ray.store.lease import LEASES, is_stale
 from time_ray.store.sealed import unsealed
+from time_ray.store.stop_request import STOPS
 from time_ray.store.store import PAYLOADS, PROGRESS, Entry, checkpoint, is_whole
 
-NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, DAMAGED, "data", "pixels")
+NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, STOPS, DAMAGED, "data", "pixels")
 OTHER = "other"
 YOUNG_SECONDS = 3600.0
 THREADS = 16  # reading many small files of an object store is waiting
@@ -104,7 +105,10 @@ class Inventory:
                         yield file, "superseded" if place else "out of reach"
         yield from ((f, "unreferenced") for f in self.found.get(PAYLOADS, ()) if relative(self.files, f) not in kept)
         yield from self._unneeded_checkpoints(reachable)
-        yield from ((file, "stale") for file in self.found.get(LEASES, ()) if is_stale(self.files, file))
+        live = {file.path for file in self.found.get(LEASES, ()) if not is_stale(self.files, file)}
+        yield from ((file, "stale") for file in self.found.get(LEASES, ()) if file.path not in live)
+        leases = {path.rpartition("/")[2].removesuffix(".json") for path in live}
+        yield from ((f, "stale") for f in self.found.get(STOPS, ()) if f.base_name.partition(".")[0] not in leases)
         yield from ((file, "damaged") for file in self.found.get(DAMAGED, ()))
         yield from ((f, "damaged") for f in self.found.get("data", ()) if f.base_name.startswith("damaged-"))
         yield from ((f, "probe") for f in self.found.get(OTHER, ()) if f.base_name.startswith(PROBE))

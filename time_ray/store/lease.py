@@ -12,11 +12,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError, UserError
+from time_ray.core.ray_job import ray_job
 from time_ray.store.files import Files
 from time_ray.store.sealed import sealed, unsealed
 
@@ -38,17 +40,20 @@ class Holder(NamedTuple):
     def __str__(self) -> str:
         what = "the storage is being cleaned" if self.name == CLEANING else f"sweep '{self.name}' is being run"
         since = time.strftime("%H:%M:%S", time.localtime(float(self.fields["since"])))
-        return f"{what} by process {self.fields['pid']} on {self.fields['host']}, since {since}"
+        job = f" as Ray job {self.fields['job']}" if "job" in self.fields else ""
+        return f"{what} by process {self.fields['pid']} on {self.fields['host']}{job}, since {since}"
 
 
 @contextmanager
-def lease(files: Files, name: str) -> Iterator[None]:
-    """Hold the lease of a sweep, or of CLEANING, while the block runs.
+def lease(files: Files, name: str) -> Iterator[str]:
+    """Hold the lease of a sweep, or of CLEANING, while the block runs; gives the name of its file.
 
     UserError if a live process holds it, or the other kind.
     """
     mine = f"{uuid.uuid4().hex}.json"
     me: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "holds": False}
+    if job := ray_job(os.environ):
+        me["job"] = job
     _beat(files, name, mine, me)
     while rivals := _rivals(files, name, mine):
         first = next((rival for rival in rivals if _is_before(rival, mine, me)), None)
@@ -62,7 +67,7 @@ def lease(files: Files, name: str) -> Iterator[None]:
     thread = threading.Thread(target=_keep, args=(files, name, mine, me, stop), daemon=True)
     thread.start()
     try:
-        yield
+        yield mine
     finally:
         stop.set()
         thread.join()
@@ -131,10 +136,19 @@ def _read(files: Files, file: FileInfo) -> Holder | None:
 def _is_gone(holder: dict[str, Any]) -> bool:
     if holder["host"] != socket.gethostname():
         return False
+    pid = int(holder["pid"])
     try:
-        os.kill(int(holder["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass  # it lives, as somebody else's
-    return False
+    return _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether the process has ended, and only its parent has not asked how: the first of a container may never do."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:  # it went meanwhile, or this system has no such files
+        return False
