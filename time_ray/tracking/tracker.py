@@ -110,7 +110,7 @@ class Tracker:
         self.store = Store(files)
         self.uri = tracking_uri(files)
         self._owners = owners(study, self.store)
-        self._client = _client(self.uri)
+        self._client = open_client(self.uri)
         is_beside = database_file(self.uri) is not None and files.is_local
         artifacts = folder_uri(files.path("mlartifacts", study.experiment.name)) if is_beside else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
@@ -361,14 +361,14 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
 def experiment_id(uri: str, name: str) -> str | None:
     """The id of an experiment, if it has been tracked. StoreError if MLflow does not answer."""
     with answering(uri):
-        found = _client(uri).get_experiment_by_name(name)
+        found = open_client(uri).get_experiment_by_name(name)
     return str(found.experiment_id) if found else None
 
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
     """What MLflow or its database refuses while the block runs is a StoreError of one line."""
-    _settle()
+    settle()
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -382,15 +382,15 @@ def answering(uri: str) -> Iterator[None]:
         raise StoreError(f"MLflow at {hidden(uri)}: {hidden(why)}; {how}") from error
 
 
-def _settle() -> None:
+def settle() -> None:
     """The environment holds what MLflow reads of it, some of it when it is imported."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.update(past_proxies(os.environ))
 
 
-def _client(uri: str) -> Any:
-    _settle()
+def open_client(uri: str) -> Any:
+    settle()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
