@@ -31,6 +31,7 @@ from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.history import owners, sweep_key
+from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage
 from time_ray.tracking.names import LENGTH, metric_key, within
 from time_ray.tracking.uris import database_file, database_uri, folder_uri
 
@@ -111,8 +112,9 @@ class Tracker:
         self.uri = tracking_uri(files)
         self._owners = owners(study, self.store)
         self._client = open_client(self.uri)
+        follow_storage(self.uri, files)
         is_beside = database_file(self.uri) is not None and files.is_local
-        artifacts = folder_uri(files.path("mlartifacts", study.experiment.name)) if is_beside else None
+        artifacts = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
         self._sweeps = self._find("sweep", SWEEP_TAG)
         self._cells = self._find("cell", CELL_TAG)
@@ -390,6 +392,7 @@ def settle() -> None:
 
 
 def open_client(uri: str) -> Any:
+    """A client of MLflow; an SQLite file has its schema by then, and takes several writers."""
     settle()
     from mlflow import MlflowClient
 
