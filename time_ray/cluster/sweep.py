@@ -17,6 +17,7 @@ import torch
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.bundle import work
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.doctor import brief
 from time_ray.cluster.polling import polling
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
@@ -108,6 +109,7 @@ class _Sweep:
             return Outcome(results)
         if not done:
             check_weights(self.study)
+            brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files)
         stopped_at_once = False
