@@ -1,6 +1,8 @@
 """Whether MLflow is willing: servers that answer and refuse all the same are told apart, each with its remedy."""
 
+import json
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,21 +16,32 @@ from time_ray.store.files import Files
 from time_ray.tracking.willing import mlflow_findings
 
 Serve = Callable[[int, str], str]
+ServeEach = Callable[[dict[str, tuple[int, str]]], str]
 NOT_FOUND = "<!doctype html><title>404 Not Found</title>"
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(serve_each: ServeEach) -> Serve:
     """Starts a server that gives every request the same answer, and names its address."""
+    return lambda status, text: serve_each(defaultdict(lambda: (status, text)))
+
+
+@pytest.fixture
+def serve_each() -> Iterator[ServeEach]:
+    """Starts a server that gives each kind of request its answer: by the last part of its path."""
     servers = []
 
-    def start(status: int, text: str) -> str:
+    def start(answers: dict[str, tuple[int, str]]) -> str:
         class Answering(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                status, text = answers[self.path.partition("?")[0].rpartition("/")[2]]
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            def do_POST(self) -> None:
+                self.do_GET()
 
             def log_message(self, *args: Any) -> None: ...
 
@@ -45,7 +58,7 @@ def serve() -> Iterator[Serve]:
 
 def found(root: Path, uri: str, monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return mlflow_findings(Files(str(root)), seconds=2.0)
+    return mlflow_findings(Files(str(root)), seconds=5.0)
 
 
 REFUSALS = [
@@ -75,6 +88,22 @@ def test_a_server_that_refuses(
     assert fault in finding.fault
     assert remedy in finding.remedy
     assert "pa55word" not in str(finding)
+
+
+def test_a_user_who_may_only_read(tmp_path: Path, serve_each: ServeEach, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the experiment that the sweep is to write to tells."""
+    tag = {"key": "mlflow.sharedViewState.cells", "value": "{}"}
+    mine = {"experiment": {"experiment_id": "7", "name": "mine", "tags": [tag]}}
+    answers = {"search": (200, "{}"), "get-by-name": (200, json.dumps(mine)), "set-experiment-tag": (403, "no")}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve_each(answers))
+    assert mlflow_findings(Files(str(tmp_path))) == []
+    (finding,) = mlflow_findings(Files(str(tmp_path)), "mine")
+    assert finding.fault == "lets this user read the experiment 'mine', but not write it (403)"
+    assert "EDIT" in finding.remedy
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve_each({**answers, "set-experiment-tag": (200, "{}")}))
+    assert mlflow_findings(Files(str(tmp_path)), "mine") == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", serve_each({**answers, "get-by-name": (404, "{}")}))
+    assert mlflow_findings(Files(str(tmp_path)), "mine") == []
 
 
 def test_a_user_who_is_not_known_is_named(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def diagnose(files: Files, study: Study | None = None, address: str | None = Non
 
     """
     with ThreadPoolExecutor(3) as pool, _token(files) as (file, token, failed):
-        mlflow = pool.submit(mlflow_findings, files)
+        mlflow = pool.submit(mlflow_findings, files, study.experiment.name if study else None)
         nodes = pool.submit(_ask, _question(files, study, address, file, token, NODE_SECONDS)) if address else None
         here = _here(files, study, failed)
         answers = nodes.result() if nodes else Answers()
@@ -54,7 +54,7 @@ def brief(study: Study, files: Files, watch: Callable[[Note], None]) -> None:
         UserError: A node has not the driver's storage, so that its trials could not find their data.
 
     """
-    findings = _mlflow_briefly(files)
+    findings = _mlflow_briefly(files, study.experiment.name)
     address = os.environ.get("RAY_ADDRESS")
     if address and study.experiment.run.workers:
         with _token(files) as (file, token, failed):
@@ -67,13 +67,13 @@ def brief(study: Study, files: Files, watch: Callable[[Note], None]) -> None:
     UserError.unless_none(str(finding) for finding in findings if finding.check == "storage")
 
 
-def _mlflow_briefly(files: Files) -> list[Finding]:
+def _mlflow_briefly(files: Files, experiment: str) -> list[Finding]:
     """Servers alone: what a file beside the storage lacks shows itself."""
     if not tracking_uri(files).startswith(("http://", "https://")):
         return []
     return [
         Finding(found.check, f"MLflow at {found.where}", found.fault, f"{found.remedy}; the sweep goes on without it")
-        for found in mlflow_findings(files, BRIEF_MLFLOW_SECONDS)
+        for found in mlflow_findings(files, experiment, BRIEF_MLFLOW_SECONDS)
     ]
 
 

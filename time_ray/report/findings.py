@@ -11,8 +11,11 @@ from time_ray.report.tables import Format
 
 
 def print_findings(found: Sequence[Finding], form: Format, talk: Console) -> int:
-    """A row for each fault is on stdout; 1 if there is one, else 0."""
-    if found or form != "table":
+    """Each fault is on stdout, as a line or a row; 1 if there is one, else 0."""
+    if form == "table":
+        for finding in found:
+            print(finding)
+    else:
         columns = ("check", "where", "fault", "remedy")
         tables.print_rows([asdict(finding) for finding in found], form, columns=columns)
     talk.print(f"{len(found)} found" if found else "nothing is wrong")

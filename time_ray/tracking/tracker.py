@@ -43,6 +43,7 @@ TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
 DIGEST_TAG = "time_ray.digest"
 ALIAS = "best-in-time"
 VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 BATCH = 1000  # metrics that MLflow takes at once
 
 # our own retries find again what is there before they write; MLflow's would write blindly
@@ -50,6 +51,7 @@ _SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
 }
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -417,7 +419,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
         raise UserError(msg)
     if found is not None:
         return str(found.experiment_id)
-    tags = {f"mlflow.sharedViewState.{VIEW}": json.dumps(_cells_view())}
+    tags = {VIEW_TAG: json.dumps(_cells_view())}
     try:
         return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
     except MlflowException:

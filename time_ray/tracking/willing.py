@@ -10,12 +10,12 @@ from time_ray.core.errors import StoreError, UserError
 from time_ray.core.finding import Finding
 from time_ray.core.secrets import hidden
 from time_ray.store.files import Files
-from time_ray.tracking.tracker import answering, open_client, settle, tracking_uri
+from time_ray.tracking.tracker import VIEW_TAG, answering, open_client, settle, tracking_uri
 from time_ray.tracking.uris import database_file
 
 CHECK = "MLflow"
 SECONDS = 10.0
-_SEARCH = "/api/2.0/mlflow/experiments/search"  # unlike /health, what is asked here is refused where a sweep would be
+_API = "/api/2.0/mlflow/experiments"  # unlike /health, what is asked here is refused where a sweep would be
 _REBINDING = "DNS rebinding"  # MLflow's words where it was not told of the host name that it is called by
 _SHOWN = 120
 
@@ -28,11 +28,12 @@ class Answer:
     text: str
 
 
-def mlflow_findings(files: Files, seconds: float = SECONDS) -> list[Finding]:
+def mlflow_findings(files: Files, experiment: str | None = None, seconds: float = SECONDS) -> list[Finding]:
     """What is wrong with where results are tracked; nothing for a database that is yet to be made.
 
     Args:
         files: The storage, beside which an SQLite file lies by default.
+        experiment: The name of one that is to be written; None: none in particular.
         seconds: How long a server may take to answer.
 
     """
@@ -41,7 +42,10 @@ def mlflow_findings(files: Files, seconds: float = SECONDS) -> list[Finding]:
     except UserError as error:
         return [Finding(CHECK, "MLflow", *_parts(error.faults[0]))]
     if uri.startswith(("http://", "https://")):
-        return [Finding(CHECK, hidden(uri), *found) for found in refusals(uri, _asked(uri, seconds))]
+        found = list(refusals(uri, _asked(uri, seconds, "GET", "search", params={"max_results": 1})))
+        if not found and experiment:
+            found = list(_unwritable(uri, experiment, seconds))
+        return [Finding(CHECK, hidden(uri), *each) for each in found]
     file = database_file(uri)
     if file is not None and not file.exists():
         return []
@@ -101,7 +105,23 @@ def _silence(why: str) -> tuple[str, str]:
     return f"cannot be reached ({_short(why)})", "see that it runs, and correct MLFLOW_TRACKING_URI"
 
 
-def _asked(uri: str, seconds: float) -> Answer:
+def _unwritable(uri: str, experiment: str, seconds: float) -> Iterator[tuple[str, str]]:
+    """Why an experiment that is there cannot be written: what it says already is written again, and changes nothing."""
+    answer = _asked(uri, seconds, "GET", "get-by-name", params={"experiment_name": experiment})
+    if answer.status != 200:
+        return  # there is none yet
+    found = loads(answer.text)["experiment"]
+    tags = [tag for tag in found.get("tags", ()) if tag["key"] == VIEW_TAG]
+    for tag in tags:
+        answer = _asked(
+            uri, seconds, "POST", "set-experiment-tag", json={**tag, "experiment_id": found["experiment_id"]}
+        )
+        if answer.status == 403:
+            fault = f"lets this user read the experiment '{experiment}', but not write it (403)"
+            yield fault, "have its owner give the permission EDIT, or name the experiment otherwise"
+
+
+def _asked(uri: str, seconds: float, method: str, what: str, **parameters: object) -> Answer:
     """What the server says to a question of a sweep, asked as MLflow would: with its users, tokens and certificates."""
     settle()
     from mlflow.exceptions import MlflowException
@@ -112,12 +132,12 @@ def _asked(uri: str, seconds: float) -> Answer:
     try:
         response = http_request(
             get_default_host_creds(uri),
-            _SEARCH,
-            "GET",
-            params={"max_results": 1},
+            f"{_API}/{what}",
+            method,
             max_retries=0,
             timeout=seconds,
             raise_on_status=False,
+            **parameters,
         )
     except (MlflowException, RequestException) as error:
         return Answer(0, str(error))
