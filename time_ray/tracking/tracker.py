@@ -74,10 +74,14 @@ def _check(uri: str) -> None:
         whole = bool(rest) and (not scheme.startswith("http") or (parts.hostname and parts.port != 0))
     except ValueError:
         whole = False
-    if scheme == "databricks" or (whole and scheme.partition("+")[0] in ("http", "https", *_DATABASES)):
+    if scheme == "databricks" or (whole and (scheme in ("http", "https") or _is_database(uri))):
         return
     where = "http://HOST:PORT of an MLflow server, or a database as in sqlite:////absolute/path.db"
     raise UserError(f"MLFLOW_TRACKING_URI: '{hidden(uri)}' is no address of MLflow; write {where}")
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition("://")[0].partition("+")[0] in _DATABASES
 
 
 def is_tracked(study: Study, files: Files) -> bool:
@@ -115,7 +119,7 @@ class Tracker:
         self._owners = owners(study, self.store)
         self._client = open_client(self.uri)
         follow_storage(self.uri, files)
-        is_beside = database_file(self.uri) is not None and files.is_local
+        is_beside = _is_database(self.uri) and files.is_local  # MLflow's own choice is ./mlruns, wherever we are
         artifacts = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
         self._sweeps = self._find("sweep", SWEEP_TAG)

@@ -17,7 +17,7 @@ CHECK = "MLflow"
 SECONDS = 10.0
 _API = "/api/2.0/mlflow/experiments"  # unlike /health, what is asked here is refused where a sweep would be
 _REBINDING = "DNS rebinding"  # MLflow's words where it was not told of the host name that it is called by
-_SHOWN = 120
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
