@@ -208,7 +208,7 @@ def test_a_proxy_before_hosts_of_ones_own_network(past: str, caught: str | None)
 
 
 def test_names_do_not_matter_on_one_machine() -> None:
-    assert list(examine(replace(DRIVER, address="127.0.1.1"), replace(DEMANDS, num_nodes=1))) == []
+    assert list(examine(replace(NODE, address="127.0.1.1"), replace(DEMANDS, num_nodes=1))) == []
 
 
 def test_every_check_has_a_planted_fault() -> None:

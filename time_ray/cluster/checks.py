@@ -164,13 +164,13 @@ def open_files(machine: Machine, demands: Demands) -> Faults:
 
 def host_name(machine: Machine, demands: Demands) -> Faults:
     """Where workers of several machines meet, each machine's name leads to it and not to itself."""
-    if demands.num_nodes < 2:
+    if demands.num_nodes < 2 or machine.is_here:
         return
     remedy = "give its name and address in the DNS, or in /etc/hosts of all machines"
     if machine.address is None:
-        yield f"its own name {machine.name} does not resolve", remedy
+        yield "its own host name does not resolve", remedy
     elif machine.address == "::1" or machine.address.startswith("127."):
-        yield f"its own name {machine.name} resolves to {machine.address}, where no other machine is", remedy
+        yield f"its own host name resolves to {machine.address}, where no other machine is", remedy
 
 
 def proxy(machine: Machine, demands: Demands) -> Faults:
