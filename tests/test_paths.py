@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from sqlalchemy import make_url
 
-from time_ray.tracking.tracker import _client
+from time_ray.tracking.tracker import open_client
 from time_ray.tracking.uris import database_file, database_uri, folder_uri
 
 EVERY = "".join(sorted(set(string.printable) - set("/\x0b\x0c\r\n\t"))) + " %41 é日"
@@ -40,7 +40,7 @@ def test_mlflow_stays_in_its_folder(odd: str, drawn: Path, tmp_path: Path) -> No
     root = tmp_path / f"a{odd}b"
     root.mkdir()
     shutil.copy(drawn / "mlflow.db", root)
-    client = _client(database_uri(f"{root}/mlflow.db"))
+    client = open_client(database_uri(f"{root}/mlflow.db"))
     experiment = client.create_experiment("odd", artifact_location=folder_uri(f"{root}/mlartifacts/odd"))
     run = client.create_run(experiment)
     client.log_text(run.info.run_id, "text", "a.txt")

@@ -1,5 +1,6 @@
 """The verbs of time_ray, for Python and for the command line alike."""
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
+from time_ray.core.finding import Finding
 from time_ray.core.plan import needs
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
@@ -37,6 +39,7 @@ if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
 __all__ = [
     "BudgetReport",
     "CellResult",
+    "Finding",
     "Fleet",
     "FleetPlan",
     "Opened",
@@ -47,6 +50,7 @@ __all__ = [
     "Rate",
     "best",
     "budget",
+    "doctor",
     "export",
     "jobs",
     "manifest",
@@ -309,6 +313,24 @@ def export(opened: Opened, cell: str, folder: str | Path) -> Path:
     """
     result = best(opened).winner if cell == "best" else pick_cell(status(opened), cell)
     return export_cell(opened, result, Path(folder))
+
+
+def doctor(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, address: str | None = None
+) -> list[Finding]:
+    """What is wrong with what a sweep would run on: nothing, or faults with their remedies. No sweep is started.
+
+    Args:
+        path: An experiment file, for its storage and the files that it names; None: the default storage.
+        overrides: Changes to it.
+        address: Of a Ray cluster, whose nodes are all looked at; None: RAY_ADDRESS, or this machine alone.
+
+    """
+    from time_ray.cluster.doctor import diagnose
+
+    opened = open_experiment(path, overrides) if path else None
+    files = opened.files if opened else Files(default_root())
+    return diagnose(files, opened.study if opened else None, address or os.environ.get("RAY_ADDRESS"))
 
 
 def storage(where: str | Path) -> Files:

@@ -289,6 +289,26 @@ def ui(
 
 
 @app.command()
+def doctor(
+    exp: Annotated[
+        Path | None, typer.Argument(metavar="[EXP]", help="Experiment file, for its storage and what it names.")
+    ] = None,
+    overrides: Overrides = None,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster, whose nodes are all looked at; RAY_ADDRESS.")
+    ] = None,
+    form: Form = "table",
+) -> None:
+    """Look for what would stop or spoil a sweep: packages, storage, MLflow, limits, and the nodes of a cluster."""
+    from time_ray import api
+    from time_ray.report.findings import print_findings
+
+    with talk.status("looking"):
+        found = api.doctor(exp, overrides or (), address=address)
+    raise typer.Exit(print_findings(found, form, talk))
+
+
+@app.command()
 def merge(
     experts: Annotated[
         list[Path], typer.Argument(metavar="EXPERT...", help="Experts, oldest first: files or folders.")

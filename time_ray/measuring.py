@@ -146,7 +146,7 @@ class _Timed:
 
     def _reader(self, images: Decoded, dataset: Dataset, rows: np.ndarray, folder: Path) -> Callable[[], np.ndarray]:
         """Reads the images as an evaluation does: what is too large for memory is kept on a local disk."""
-        if fits_in_memory(len(dataset.split("test")), self.clip.preprocessing.size):
+        if fits_in_memory(len(dataset.split("test")), self.clip.preprocessing.resizing.size):
             return lambda: images.block(rows)
         cache, block = (
             ImageCache(folder),

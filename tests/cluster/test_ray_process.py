@@ -95,7 +95,7 @@ def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path, last_words: bytes)
 def test_what_speaks_with_ray_goes_past_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert "127.0.0.1" in ray_process._environment()["no_proxy"].split(",")
+    assert "127.0.0.1" in ray_process.environment()["no_proxy"].split(",")
 
 
 def test_a_short_folder_is_found_where_temporary_files_have_a_long_path(
@@ -110,7 +110,7 @@ def test_a_short_folder_is_found_where_temporary_files_have_a_long_path(
         session.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(session / "plasma_store"))
-        assert ray_process._environment()["TMPDIR"] == str(folder.parent)
+        assert ray_process.environment()["TMPDIR"] == str(folder.parent)
     assert not list(long.iterdir())
 
 

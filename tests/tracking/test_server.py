@@ -16,6 +16,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+import requests
 from test_tracker import tracked
 
 from time_ray import api
@@ -26,27 +27,35 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 Make = Callable[..., Path]
 KILLS = 5
 START_SECONDS = 120
+PASSWORD = "long-enough-1234"  # noqa: S105 of servers that live for a test
 
 
 class Server:
     """An MLflow server with a database of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self.folder = folder
+        self.options = options
+        self.environment = environment
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """It answers."""
         words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         words += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
+        words += ["--artifacts-destination", str(self.folder / "artifacts"), *self.options]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                words, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, env=dict(os.environ)
+                words,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -100,3 +109,59 @@ def test_a_server_that_is_down_and_killed_and_comes_back(
     assert tracked(server.uri) == before
     assert api.sync(opened) is None
     assert tracked(server.uri) == before
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, drawn: Path) -> Iterator[Server]:
+    """A server that knows one host name, and users by their passwords."""
+    folder = tmp_path / "guarded"
+    folder.mkdir()
+    shutil.copy(drawn / "mlflow.db", folder)
+    settings = {"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "any"}
+    made = Server(folder, "--app-name", "basic-auth", "--allowed-hosts", "localhost:*", **settings)
+    made.start()
+    yield made
+    made.kill()
+
+
+def test_a_server_with_users_and_a_host_check(
+    guarded: Server,
+    new_experiment: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What the doctor says of it comes true: it takes nothing until all is in order, and then everything."""
+    path = new_experiment(tmp_path, init="ft", deploy=["ft", "all"], technique="average")
+    opened = api.open_experiment(path)
+    assert api.sweep(opened).exit_code == 0
+    before = tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")
+    monkeypatch.setattr(mlflow_sync, "LAST_TRIES", 1)
+
+    def found(uri: str) -> str:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        (finding,) = api.doctor(path)
+        assert api.sync(opened) is not None
+        return finding.fault
+
+    here = f"127.0.0.1:{guarded.port}"
+    assert found(f"http://{here}") == f"refuses the host name {here}, which it was not told of (403, DNS rebinding)"
+    uri = f"http://localhost:{guarded.port}"
+    assert found(uri) == "asks for a user (401)"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another")
+    assert found(uri) == "does not know the user admin by this password (401)"
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert found(f"{uri}/elsewhere") == "has no MLflow at this path (404)"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert api.doctor(path) == []
+    assert api.sync(opened) is None
+    assert capsys.readouterr().out == ""  # stdout is data
+    assert tracked(uri) == before
+
+    user = {"username": "reader", "password": PASSWORD}
+    posted = requests.post(f"{uri}/api/2.0/mlflow/users/create", json=user, auth=("admin", PASSWORD), timeout=60)
+    assert posted.status_code == 200
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "reader")
+    (finding,) = api.doctor(path)
+    assert finding.fault == "lets this user read the experiment 'tiny', but not write it (403)"

@@ -173,8 +173,8 @@ WRITES = [
 def test_a_lost_answer_doubles_nothing(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
 ) -> None:
-    unlucky = Unlucky(tracker._client(empty), method, late=late)
-    monkeypatch.setattr(tracker, "_client", lambda _: unlucky)
+    unlucky = Unlucky(tracker.open_client(empty), method, late=late)
+    monkeypatch.setattr(tracker, "open_client", lambda _: unlucky)
     assert api.sync(swept.opened) is None
     assert unlucky.lost == 1
     assert not unlucky.delayed

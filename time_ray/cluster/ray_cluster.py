@@ -36,14 +36,14 @@ _ESSENTIAL = ("gcs_server", "raylet")  # a private cluster does not go on withou
 _CONNECT_SECONDS = 10.0
 
 
-def check_address() -> None:
-    """RAY_ADDRESS, if set, names a cluster in a form that Ray understands, and something answers there.
+def check_address(address: str | None = None) -> None:
+    """The address, or else RAY_ADDRESS if set, is one that Ray understands, and something answers there.
 
     Raises:
         UserError: It does not.
 
     """
-    address = os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS")
     if not address or address == "auto":
         return
     found = re.fullmatch(r"(?:ray://)?(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", address)

@@ -61,7 +61,7 @@ class RayProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if os.environ.get("TIME_RAY_DEBUG") else errors,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
             )
 
@@ -232,7 +232,7 @@ def _remove(lock: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, with a path to this package, wherever it was imported from, and past any proxy on this machine."""
     package = str(Path(time_ray.__file__).parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]

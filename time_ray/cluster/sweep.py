@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import assert_never
 
 from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.doctor import brief
 from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
@@ -110,6 +111,7 @@ class _Sweep:
             return Outcome(results)
         if not done:
             check_weights(self.study)
+            brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files)
         stopped_at_once = False

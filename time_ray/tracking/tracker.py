@@ -32,6 +32,7 @@ from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.history import owners, sweep_key
+from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage
 from time_ray.tracking.names import LENGTH, metric_key, within
 from time_ray.tracking.uris import database_file, database_uri, folder_uri
 
@@ -43,6 +44,7 @@ TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
 DIGEST_TAG = "time_ray.digest"
 ALIAS = "best-in-time"
 VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 BATCH = 1000  # metrics that MLflow takes at once
 
 # our own retries find again what is there before they write; MLflow's would write blindly
@@ -50,6 +52,7 @@ _SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
 }
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -72,10 +75,14 @@ def _check(uri: str) -> None:
         whole = bool(rest) and (not scheme.startswith("http") or (parts.hostname and parts.port != 0))
     except ValueError:
         whole = False
-    if scheme == "databricks" or (whole and scheme.partition("+")[0] in ("http", "https", *_DATABASES)):
+    if scheme == "databricks" or (whole and (scheme in ("http", "https") or _is_database(uri))):
         return
     where = "http://HOST:PORT of an MLflow server, or a database as in sqlite:////absolute/path.db"
     raise UserError(f"MLFLOW_TRACKING_URI: '{hidden(uri)}' is no address of MLflow; write {where}")
+
+
+def _is_database(uri: str) -> bool:
+    return uri.partition("://")[0].partition("+")[0] in _DATABASES
 
 
 def is_tracked(study: Study, files: Files) -> bool:
@@ -111,9 +118,10 @@ class Tracker:
         self.store = Store(files)
         self.uri = tracking_uri(files)
         self._owners = owners(study, self.store)
-        self._client = _client(self.uri)
-        is_beside = database_file(self.uri) is not None and files.is_local
-        artifacts = folder_uri(files.path("mlartifacts", study.experiment.name)) if is_beside else None
+        self._client = open_client(self.uri)
+        follow_storage(self.uri, files)
+        is_beside = _is_database(self.uri) and files.is_local  # MLflow's own choice is ./mlruns, wherever we are
+        artifacts = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
         self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
         self._sweeps = self._find("sweep", SWEEP_TAG)
         self._cells = self._find("cell", CELL_TAG)
@@ -367,14 +375,14 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
 def experiment_id(uri: str, name: str) -> str | None:
     """The id of an experiment, if it has been tracked. StoreError if MLflow does not answer."""
     with answering(uri):
-        found = _client(uri).get_experiment_by_name(name)
+        found = open_client(uri).get_experiment_by_name(name)
     return str(found.experiment_id) if found else None
 
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
     """What MLflow or its database refuses while the block runs is a StoreError of one line."""
-    _settle()
+    settle()
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -388,15 +396,16 @@ def answering(uri: str) -> Iterator[None]:
         raise StoreError(f"MLflow at {hidden(uri)}: {hidden(why)}; {how}") from error
 
 
-def _settle() -> None:
+def settle() -> None:
     """The environment holds what MLflow reads of it, some of it when it is imported."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     os.environ.update(past_proxies(os.environ))
 
 
-def _client(uri: str) -> Any:
-    _settle()
+def open_client(uri: str) -> Any:
+    """A client of MLflow; an SQLite file has its schema by then, and takes several writers."""
+    settle()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
@@ -420,7 +429,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
         raise UserError(msg)
     if found is not None:
         return str(found.experiment_id)
-    tags = {f"mlflow.sharedViewState.{VIEW}": json.dumps(_cells_view())}
+    tags = {VIEW_TAG: json.dumps(_cells_view())}
     try:
         return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
     except MlflowException:

@@ -11,20 +11,24 @@ from rich.console import Console
 from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files, default_root
-from time_ray.tracking.tracker import VIEW, experiment_id, tracking_uri
+from time_ray.tracking.moved_storage import follow_storage
+from time_ray.tracking.tracker import VIEW, answering, experiment_id, tracking_uri
 from time_ray.tracking.uris import database_file
 
 
 def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> None:
     """Become the MLflow server on loopback; return if results are tracked elsewhere. UserError if the port is taken."""
     experiment = config.load(exp, overrides)[0] if exp else None
-    uri = tracking_uri(Files((experiment.storage if experiment else None) or default_root()))
+    files = Files((experiment.storage if experiment else None) or default_root())
+    uri = tracking_uri(files)
     remote = uri.startswith(("http://", "https://"))
     file = database_file(uri)
     if file is not None and not file.exists():
         raise UserError(f"{file}: no results here yet; run a sweep first, or name its experiment")
     if not remote:
         _check_free(port)
+        with answering(uri):
+            follow_storage(uri, files)
     address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
     page = _page(uri, experiment.name if experiment else None)
     talk.print(f"MLflow UI: {address}/{page}{'' if remote else ' (Ctrl-C ends it)'}")
