@@ -17,8 +17,8 @@ from time_ray.core.keys import key_of
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Base, Merged, Recipe, Running, Trained
 from time_ray.loop import Accuracy, DeployedModel, run
-from time_ray.packing import by_trajectory
 from time_ray.realize import realize
+from time_ray.trials import by_trajectory
 from time_ray.weight_cache import Weights
 
 
