@@ -6,9 +6,9 @@ import shutil
 import signal
 import socket
 import sqlite3
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from PIL import Image
 
 from time_ray import api
 from time_ray.api import Opened
+from time_ray.cluster import sweep as sweep_module
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.work import work
@@ -30,7 +31,7 @@ from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
 from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.store.files import Files
-from time_ray.store.stop_request import POLL_SECONDS
+from time_ray.store.stop_request import stop_requests
 from time_ray.store.store import Store
 from time_ray.tracking.tracker import Tracker
 from time_ray.trials import Costs, trials
@@ -155,7 +156,8 @@ def test_mlflow_has_a_parent_and_a_child_for_every_cell(swept: Swept, tracked: T
     for run in tracked.children:
         assert run.info.status == "FINISHED"
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.params == {**cells[run.data.tags["time_ray.cell"]].axes, "tasks": "3"}
+        params = {name: value for name, value in run.data.params.items() if not name.startswith("preprocess.")}
+        assert params == {**cells[run.data.tags["time_ray.cell"]].axes, "tasks": "3"}
     artifacts = {file.path for file in tracked.client.list_artifacts(parent.info.run_id)}
     assert artifacts == {"experiment.yaml", "versions.json"}
 
@@ -213,7 +215,16 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     assert found["cells"] == 24
     assert found["trials"] == found["bytes"] == 0
     work = {"trials", "trainings", "merges", "evaluations", "bytes"}
-    assert set(found) - {"seconds"} == {"stream", "steps", "cells", *work, "gpu_hours", "fleet", "notes"}
+    assert set(found) - {"seconds"} == {
+        "stream",
+        "steps",
+        "cells",
+        "preprocessing",
+        *work,
+        "gpu_hours",
+        "fleet",
+        "notes",
+    }
     assert found["stream"] == {"tasks": 3, "classes": 6, "datasets_never_learned": 0}
     assert found["gpu_hours"] is None
     assert found["trainings"] == {"asked": 72, "distinct": 12, "to_do": 0}
@@ -437,8 +448,9 @@ def test_ctrl_c_finishes_what_is_running(swept: Swept, new_experiment: Make, tmp
 
 @pytest.mark.parametrize("how", ["finish", "now"])
 def test_a_sweep_stops_when_its_storage_says_so(
-    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, how: str
+    swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    monkeypatch.setattr(sweep_module, "stop_requests", partial(stop_requests, seconds=0.02))
     path = new_experiment(tmp_path, **SMALL)
     opened = api.open_experiment(path)
     said: list[str] = []
@@ -446,7 +458,6 @@ def test_a_sweep_stops_when_its_storage_says_so(
     def stop(event: Event) -> None:
         if isinstance(event, ExpertTrained) and not said:
             said.append(time_ray("stop", path, *(["--now"] if how == "now" else [])).err)
-            time.sleep(1.5 * POLL_SECONDS)
 
     before = signal.getsignal(signal.SIGTERM)
     outcome = api.sweep(opened, stop)

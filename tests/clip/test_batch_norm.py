@@ -100,6 +100,7 @@ def as_worker(rank: int, world_size: int, folder: Path) -> None:
         distributed.destroy_process_group()
 
 
+@pytest.mark.nightly
 def test_workers_agree_with_one(tmp_path: Path):
     for name in NAMES:
         torch.save(start(model(name, tmp_path)), tmp_path / f"{name}.pt")

@@ -54,6 +54,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.shutdown()
 
 
+@pytest.mark.nightly
 def test_what_is_planted_on_one_node_is_found_there(
     cluster: Cluster, time_ray: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,7 @@ def held(path: Path, process: "subprocess.Popen[str] | None" = None) -> dict[str
     raise AssertionError("the sweep has not begun")
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_a_sweep_is_submitted_and_stopped_and_goes_on(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from time_ray import api
@@ -19,6 +20,7 @@ SMALL = {"init": ["ft", "ema"], "deploy": ["all"], "technique": "average", "budg
 SWEEP = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep"]
 
 
+@pytest.mark.nightly
 def test_a_sweep_is_watched_to_its_end_from_its_storage_alone(
     new_experiment: Callable[..., Path], tmp_path: Path, time_ray: Callable[..., Any]
 ) -> None:

@@ -366,6 +366,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+@pytest.mark.nightly
 def test_no_cell_waits_for_a_server_that_does_not_answer(
     new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, time_ray: Callable[..., Any]
 ) -> None:

@@ -29,6 +29,12 @@ class Job:
     storage: str
     coordinator: str  # the coordinator actor's name
 
+    @staticmethod
+    def read(pickled: bytes) -> "Job":
+        """The job that the sweep's own driver has sent through Ray."""
+        job: Job = pickle.loads(pickled)  # noqa: S301
+        return job
+
     def open_study(self) -> "Study":
         """The study, with the plugins that it needs loaded. Raises UserError where this machine lacks one."""
         from time_ray.plugins import load_job_plugins

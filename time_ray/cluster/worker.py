@@ -1,10 +1,8 @@
 """A worker of a trial: the cells it is told, on its device. What it has opened it keeps for the next trial."""
 
-import pickle
 import traceback
 from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import ray
 import torch
@@ -13,14 +11,12 @@ from torch import distributed as dist
 
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator_actor import RemoteCoordinator
+from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
 from time_ray.events import CellFailed
 from time_ray.store.files import Files
 from time_ray.store.store import Store
-
-if TYPE_CHECKING:
-    from time_ray.cluster.trial import Job
 
 
 def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mapping[str, float]) -> None:
@@ -37,7 +33,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
             when the workers are started again.
 
     """
-    told: Job = pickle.loads(job)  # noqa: S301 it comes from our own driver, through Ray
+    told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     wanted = set(cells) - coordinator.failed()
     if not wanted:
@@ -59,7 +55,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
 @lru_cache(maxsize=1)
 def _backend(job: bytes, threads: int, *, gpu: bool) -> SweepBackend:
     """The backend of the job's study on this worker's device."""
-    told: Job = pickle.loads(job)  # noqa: S301 see above
+    told = Job.read(job)
     torch.set_num_threads(threads)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
