@@ -247,6 +247,7 @@ def by_place(base, experts, *, tensor, drop: float = 0.5):
     assert time_ray("check-technique", "magmx").status == 2
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.timeout(240)
 def test_plugins_reach_workers_as_text(

@@ -1,11 +1,13 @@
 """A tiny sweep on the mini world, in this process: results, MLflow, resuming, failing, exporting."""
 
+import gc
 import json
 import os
 import shutil
 import signal
 import socket
 import sqlite3
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -402,6 +404,16 @@ def test_results_do_not_depend_on_trials(
         backend = backend if one_process else process()
         work([cell for cell in opened.study.cells if cell.key in trial.cells], backend)
     assert same_as(swept, opened)
+
+
+def test_a_process_lets_go_of_the_models_of_earlier_trials(new_experiment: Make, tmp_path: Path) -> None:
+    opened = api.open_experiment(new_experiment(tmp_path, model=["mini-tiny", "mini-base"]))
+    backend = SweepBackend(opened.study, opened.store, LocalCoordinator())
+    tiny, base = opened.study.settings
+    held = [weakref.ref(next(iter(backend.load(setting.base).values()))) for setting in (tiny, base)]
+    backend.keep_only([base])
+    gc.collect()
+    assert [tensor() is None for tensor in held] == [True, False]
 
 
 @pytest.mark.parametrize("write", [1, 4, 7, 10])

@@ -32,7 +32,12 @@ STEP = {
 }
 
 
-@pytest.mark.parametrize("name", PROFILE)
+LARGE = ("ViT-H-14", "ViT-bigG-14")  # seconds each
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly if name in LARGE else ()) for name in PROFILE]
+)
 def test_sizes_are_those_of_open_clips_profile(name: str) -> None:
     counted, done = size(name), operations(name, 512)
     assert [count / 1e6 for count in counted] == pytest.approx(PROFILE[name][:3], abs=0.0051)

@@ -160,6 +160,7 @@ def test_half_precision_stays_near_float32(clip: Clip, weights: Weights, precisi
     assert {tensor.dtype for tensor in expert.values()} == {torch.float32}
 
 
+@pytest.mark.nightly
 def test_training_needs_no_ray_and_no_mlflow():
     heavy = "{'ray', 'mlflow', 'pyarrow', 'sklearn', 'matplotlib'}"
     code = f"import sys, time_ray.clip.train; print({heavy} & set(sys.modules))"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import distributed
 from torch.multiprocessing import spawn
@@ -25,6 +26,7 @@ def work(rank: int, path: Path, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.nightly
 def test_workers_train_a_damaged_expert_together(new_experiment: Callable[..., Path], tmp_path: Path) -> None:
     training = {"batch_size": 8, "augment": "none", "eps": 1e-3}  # a large eps: rounding moves no step far
     path = new_experiment(tmp_path, init="ft", deploy="all", technique="average", training=training)

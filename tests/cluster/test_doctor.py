@@ -175,6 +175,7 @@ def test_a_line_a_fault(time_ray: Callable[..., Any], monkeypatch: pytest.Monkey
     )
 
 
+@pytest.mark.nightly
 def test_torch_is_imported_for_real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is installed works; a torchvision whose operators another torch has, or a torch that crashes, does not."""
     monkeypatch.undo()

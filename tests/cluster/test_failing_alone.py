@@ -112,6 +112,7 @@ def test_a_worker_that_fails_alone_says_why_and_ends(experiment: Path, tmp_path:
     assert all(error.startswith(reason) for error in failed.values())
 
 
+@pytest.mark.nightly
 def test_workers_that_fail_alike_go_on_together(experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ends"
     found = ends(experiment, folder, "an evaluation", [0, 1], lambda: len(list(folder.glob("*.json"))) == 2)

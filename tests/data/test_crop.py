@@ -59,6 +59,7 @@ def crops() -> list[str]:
     return [torch.backends.cpu.get_cpu_capability(), hashlib.sha256(b"".join(found)).hexdigest()]
 
 
+@pytest.mark.nightly
 def test_a_crop_has_the_same_bits_on_a_processor_without_vectors():
     code = "import test_crop; print(*test_crop.crops())"
     plain = os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -49,6 +49,7 @@ def sample(points: Sequence[Point], count: int) -> list[Point]:
     return [points[i * len(points) // count] for i in range(count)]
 
 
+@pytest.mark.nightly
 def test_a_kill_at_any_of_thirty_boundaries_changes_nothing(small: Small, tmp_path: Path) -> None:
     for number, point in enumerate(sample(small.points, 30)):
         assert killed(small, tmp_path / str(number), point)

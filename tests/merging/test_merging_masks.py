@@ -24,6 +24,7 @@ def test_the_generator_is_frozen():
     assert draws(("0", "1", "w"), 0, 4).tolist() == [-1577756295, 650952189, 585880297, -866038639]
 
 
+@pytest.mark.nightly
 def test_a_process_cannot_change_a_mask():
     seen = set()
     for seed in ("0", "31337"):

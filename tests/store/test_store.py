@@ -224,6 +224,7 @@ def _write(uri: str, number: int, start: object, told: object) -> None:
     told.put(found)  # type: ignore[attr-defined]
 
 
+@pytest.mark.nightly
 def test_many_processes_write_the_same_keys(store: Store, tmp_path: Path) -> None:
     """Whoever was first, afterwards everybody reads the same whole weights; nothing is torn, lost or set aside."""
     spawn = multiprocessing.get_context("forkserver")

@@ -74,6 +74,13 @@ class SweepBackend:
         self.holder = holder
         self._leases = Leases(self.coordinator, holder)
 
+    def keep_only(self, settings: Iterable[Setting]) -> None:
+        """Models of other settings are let go: a process that lives for a whole sweep meets all of them."""
+        bases = {setting.base.key for setting in settings}
+        specs = {self._models[key] for key in bases}
+        self._bases = {key: weights for key, weights in self._bases.items() if key in bases}
+        self._clips = {spec: clip for spec, clip in self._clips.items() if spec in specs}
+
     def load(self, base: Base) -> Weights:
         """See Backend."""
         if base.key not in self._bases:

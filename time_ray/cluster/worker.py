@@ -49,7 +49,9 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
             raise  # other workers wait for this one
         return
     backend.hold_as(holder)
-    work([cell for cell in backend.study.cells if cell.key in wanted], backend)
+    ours = [cell for cell in backend.study.cells if cell.key in wanted]
+    backend.keep_only(cell.setting for cell in ours)
+    work(ours, backend)
 
 
 @lru_cache(maxsize=1)
