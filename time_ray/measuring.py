@@ -8,8 +8,7 @@ they do not change how long anything takes.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 from time_ray import merging
 from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip, create
+from time_ray.clip.threads import torch_threads
 from time_ray.clip.train import train
 from time_ray.core.grid import Setting
 from time_ray.core.plan import NOTHING
@@ -56,7 +56,7 @@ def measure(opened: Opened, say: Callable[[str], None]) -> dict[str, Rate]:
     study = opened.study
     prepare(study.datasets.all, say)
     data, device, rates = study.datasets.open(), _device(study), dict[str, Rate]()
-    with _threads(study.experiment.run.threads):
+    with torch_threads(study.experiment.run.threads):
         for setting in {setting.model.label: setting for setting in study.settings}.values():
             say(f"timing {setting.model.label} on {_name(device)}")
             rates[setting.model.label] = _Timed(study, setting, data, device).rate()
@@ -222,13 +222,3 @@ def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"a CPU of {os.uname().nodename}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,11 +1,9 @@
 """A sweep without Ray: every cell in this process, one after the other."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
-
+from time_ray.clip.threads import torch_threads
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.polling import polling
@@ -33,21 +31,10 @@ def run_here(
         take: Called with every event, from another thread.
 
     """
-    with polling(partial(_take_all, coordinator, take)), _torch_threads(study.experiment.run.threads):
+    with polling(partial(_take_all, coordinator, take)), torch_threads(study.experiment.run.threads):
         work(cells, SweepBackend(study, store, coordinator))
 
 
 def _take_all(coordinator: LocalCoordinator, take: Callable[[TrialEvent], None]) -> None:
     for event in coordinator.events():
         take(event)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """The same number of threads as a worker has: it can show in the last bits of a result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
