@@ -73,7 +73,7 @@ class PlanReport:
     Attributes:
         steps: Steps of a task, by model and budget.
         preprocessing: What every model's images go through, its activation, and who says so.
-        trials: Ray Tune trials on this machine; 0 if nothing is left to do.
+        trials: Ray Tune trials; 0 if nothing is left to do.
         bytes: Bytes to be stored: experts and final models.
         seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
@@ -222,7 +222,7 @@ def _steps(study: Study) -> dict[str, dict[str, int]]:
 
 
 def _trials(study: Study, counts: Plan, store: Store) -> tuple[int, int]:
-    """Trials on this machine, and how many run at once."""
+    """Trials, and how many run at once on this machine."""
     run = study.experiment.run
     at_once = run.trials or max(1, (os.cpu_count() or 1) // max(1, run.workers * run.threads))
     if not counts.cells_to_do:

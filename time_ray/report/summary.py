@@ -82,7 +82,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
             ("images", f"{found.preprocessing.resizing.size} px", f"{model}: {found}")
             for model, found in plan.preprocessing.items()
         ),
-        ("cells", plan.cells, f"in {plan.trials} trials on this machine"),
+        ("cells", plan.cells, f"in {plan.trials} trials"),
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
         ("merges", plan.merges.distinct, "distinct"),
         ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
