@@ -168,6 +168,13 @@ CONFIGURATION = [
     ),
     ({"run": {"workers": -1}}, "workers", "run.workers: input should be greater than or equal to 0, not -1"),
     ({"run": "fast"}, "run", "run: a section with keys workers, gpus"),
+    (
+        {"run": {"workers": 0, "gpus": 1}},
+        "gpus",
+        "run.gpus: 1 GPUs, but run.workers=0 trains in this process on the CPU",
+    ),
+    ({"run": {"workers": 1, "gpus": 2}}, "gpus", "run.gpus: a worker uses one GPU, not 2; set run.gpus=1 and"),
+    ({"run": {"workers": 2, "gpus": 0.5}}, "gpus", "run.gpus: 2 workers cannot share a GPU (0.5 each); set run.gpus=1"),
     ({"name": "my sweep"}, "name", "name: string should match pattern"),
     (
         {"init": [{"name": "ema", "weight": -0.5}]},

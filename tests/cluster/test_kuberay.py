@@ -61,7 +61,7 @@ def test_the_job_runs_the_experiment_that_the_config_map_holds(
     [
         ({"gpus": 0}, {"cpu": "2", "memory": "9Gi"}, 1),
         ({"gpus": 0.5, "trials": 5}, {"cpu": "4", "memory": "17Gi", "nvidia.com/gpu": "1"}, 3),
-        ({"gpus": 2, "workers": 4, "trials": 2}, {"cpu": "2", "memory": "9Gi", "nvidia.com/gpu": "2"}, 8),
+        ({"gpus": 1, "workers": 4, "trials": 2}, {"cpu": "2", "memory": "9Gi", "nvidia.com/gpu": "1"}, 8),
     ],
 )
 def test_pods_have_what_their_workers_need(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
@@ -74,6 +74,22 @@ class Run(Section):
     checkpoint_share: Annotated[
         float, Field(ge=0, lt=1, description="share of the time that step checkpoints may take; 0: none")
     ] = 0.02
+
+    @field_validator("gpus")
+    @classmethod
+    def _are_used(cls, gpus: float | None, info: ValidationInfo) -> float | None:
+        """A worker trains on one GPU, or on a share of one; NCCL has no two workers share one."""
+        workers = info.data.get("workers", 1)
+        if gpus and not workers:
+            msg = f"{gpus:g} GPUs, but run.workers=0 trains in this process on the CPU; give run.workers 1 or more"
+            raise ValueError(msg)
+        if gpus is not None and gpus > 1:
+            msg = f"a worker uses one GPU, not {gpus:g}; set run.gpus=1 and as many run.workers"
+            raise ValueError(msg)
+        if gpus and gpus < 1 and workers > 1:
+            msg = f"{workers} workers cannot share a GPU ({gpus:g} each); set run.gpus=1, or run.workers=1"
+            raise ValueError(msg)
+        return gpus
 
 
 def _listed(value: object) -> object:
