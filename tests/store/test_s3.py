@@ -78,7 +78,10 @@ def test_a_second_sweep_is_refused(store: Store) -> None:
     assert store.files.list("leases", recursive=True) == []
 
 
-@pytest.mark.parametrize("status", ["500 InternalError", "503 SlowDown", "502 BadGateway"])
+@pytest.mark.parametrize(
+    "status",
+    ["503 SlowDown", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("500 InternalError", "502 BadGateway"))],
+)
 def test_passing_errors_are_not_noticed(
     store: Store, s3: S3Server, status: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
