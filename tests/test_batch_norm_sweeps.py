@@ -148,6 +148,7 @@ def on_data(grid: Swept) -> Swept:
     return reestimated(grid)
 
 
+@pytest.mark.nightly
 def test_estimating_trains_nothing_and_changes_statistics_alone(grid: Swept, on_data: Swept) -> None:
     assert on_data.outcome.exit_code == 0, on_data.outcome.failures
     assert on_data.trained == 0

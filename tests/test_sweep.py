@@ -514,6 +514,7 @@ def test_a_failing_cell_fails_alone(
     assert same_as(swept, api.open_experiment(path, overrides))
 
 
+@pytest.mark.nightly
 def test_results_wait_for_mlflow(
     swept: Swept, new_experiment: Make, tmp_path: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

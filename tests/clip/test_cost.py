@@ -32,7 +32,7 @@ STEP = {
 }
 
 
-LARGE = ("ViT-g-14", "ViT-H-14", "ViT-bigG-14")  # seconds each
+LARGE = ("ViT-L-14", "ViT-g-14", "ViT-H-14", "ViT-bigG-14")  # seconds each
 
 
 @pytest.mark.parametrize(
