@@ -26,7 +26,7 @@ from time_ray.core.grid import Setting
 from time_ray.core.plan import NOTHING
 from time_ray.core.recipe import Merged, Running
 from time_ray.core.training import Training
-from time_ray.data.batches import batches
+from time_ray.data.batches import training_batches
 from time_ray.data.dataset import Data, Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
 from time_ray.data.images import Decoded, fits_in_memory
@@ -35,7 +35,7 @@ from time_ray.flops import scored
 from time_ray.opened import Opened
 from time_ray.rates import Rate, write_timed
 from time_ray.study import Study
-from time_ray.workload import Needs, workload
+from time_ray.workload import TrialNeeds, workload
 
 WARM_UP_STEPS = 3
 MOST_STEPS, SECONDS = 40, 5.0  # of a timed training, whichever comes first
@@ -97,17 +97,11 @@ class _Timed:
         expert = train(
             self.clip,
             start,
-            partial(
-                batches,
-                training.task,
-                training.earlier,
+            training_batches(
+                training,
                 self.data,
-                training.mixture,
-                batch_size=training.config.batch_size,
-                steps=steps,
-                seed=training.seed,
                 resizing=self.clip.preprocessing.resizing,
-                augment=training.config.augment,
+                steps=steps,
                 world_size=max(1, run.workers),
                 loaders=run.loaders,
             ),
@@ -164,7 +158,7 @@ class _Timed:
 
     def _in_a_pass(self) -> float:
         """Models that a trial evaluates together, on average."""
-        nothing = Needs(Rate(0.0, 0.0), 1.0, 1)
+        nothing = TrialNeeds(Rate(0.0, 0.0), 1.0, 1)
         trials = workload(self.cells, {self.setting.model.label: nothing}, NOTHING).trials
         passes = [len(stage) for trial in trials for stage in trial.stages if not stage[0].read]
         return sum(passes) / len(passes)

@@ -18,6 +18,7 @@ from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.ranks import AloneError
 from time_ray.cluster.work import work
 from time_ray.core.errors import CellError
+from time_ray.data import batches as data_batches
 from time_ray.data.sources import prepare
 from time_ray.events import CellFailed
 
@@ -45,7 +46,7 @@ def in_the_second_step(stream: Callable[..., Any]) -> Callable[..., Any]:
 
 
 PLACES: dict[str, Callable[[SweepBackend], None]] = {
-    "a batch": lambda _: setattr(backend, "batches", in_the_second_step(backend.batches)),
+    "a batch": lambda _: setattr(data_batches, "batches", in_the_second_step(data_batches.batches)),
     "a step": lambda _: setattr(backend, "train", out_of_memory),
     "an evaluation": lambda _: setattr(backend, "evaluate", broken),
     "a merge": lambda ours: setattr(ours, "merge", out_of_memory),

@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from time_ray.core.grid import Setting
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, Merged, Recipe, Reestimated, Running, TaskTraining, Trained, describe
 from time_ray.data.batch import Batch
-from time_ray.data.batches import batches
+from time_ray.data.batches import training_batches
 from time_ray.data.image_cache import ImageCache
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
@@ -118,18 +117,12 @@ class SweepBackend:
         return weights
 
     def _batches(self, training: TaskTraining, clip: models.Clip, steps: int) -> Callable[[int], Iterator[Batch]]:
-        """The slices of a training's batches that are this worker's, from a step on, as far as `steps`."""
-        return partial(
-            batches,
-            training.task,
-            training.earlier,
+        """The slices of a training's batches that are this worker's."""
+        return training_batches(
+            training,
             self._data,
-            training.mixture,
-            batch_size=training.config.batch_size,
-            steps=steps,
-            seed=training.seed,
             resizing=clip.preprocessing.resizing,
-            augment=training.config.augment,
+            steps=steps,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
             loaders=self._run.loaders,

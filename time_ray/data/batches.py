@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from time_ray.core.errors import UserError
 from time_ray.core.mixture import Mixture
 from time_ray.core.preprocessing import Resizing
+from time_ray.core.recipe import TaskTraining
 from time_ray.core.stream import Concept, Task
 from time_ray.data.batch import Batch
 from time_ray.data.crop import CROP_DRAWS, crop
@@ -96,6 +97,34 @@ def batches(
         return _pending_batch(samples[mine], draws[mine], resizing, augment)
 
     return prefetched(prepare, range(start_step, steps), loaders)
+
+
+def training_batches(
+    training: TaskTraining,
+    data: Data,
+    *,
+    resizing: Resizing,
+    steps: int,
+    rank: int = 0,
+    world_size: int = 1,
+    loaders: int = 0,
+) -> Callable[[int], Iterator[Batch]]:
+    """The batches of a training as its recipe says, from a step on, as far as `steps`; the rest as for `batches`."""
+    return partial(
+        batches,
+        training.task,
+        training.earlier,
+        data,
+        training.mixture,
+        batch_size=training.config.batch_size,
+        steps=steps,
+        seed=training.seed,
+        resizing=resizing,
+        augment=training.config.augment,
+        rank=rank,
+        world_size=world_size,
+        loaders=loaders,
+    )
 
 
 class _RowSet(NamedTuple):
