@@ -12,7 +12,7 @@ from typing import TypeAlias
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from time_ray.cluster.machine import SHARED_MEMORY, Machine
+from time_ray.cluster.machine import PROXIES, SHARED_MEMORY, Machine
 from time_ray.core.finding import Finding
 from time_ray.core.loopback import HOSTS as LOOPBACK
 
@@ -21,7 +21,6 @@ LEAST_SHARED_MEMORY = 1 << 30  # Ray keeps its objects there, and falls back to 
 LEAST_FREE = 2 << 30
 LEAST_OPEN_FILES = 4096  # Ray's own advice
 MOST_SKEW_SECONDS = 5.0
-_PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 Faults: TypeAlias = Iterator[tuple[str, str]]  # what is wrong, and what to do
 
@@ -176,7 +175,7 @@ def host_name(machine: Machine, demands: Demands) -> Faults:
 def proxy(machine: Machine, demands: Demands) -> Faults:
     """No proxy stands between the driver and what it speaks with."""
     environment = machine.environment
-    named = next((name for name in _PROXIES if environment.get(name)), None)
+    named = next((name for name in PROXIES if environment.get(name)), None)
     if named is None or not machine.is_here:
         return
     past = environment.get("no_proxy") or environment.get("NO_PROXY") or ""

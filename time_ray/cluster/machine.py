@@ -34,10 +34,8 @@ PACKAGES = (
     "pydantic",
     "pyyaml",
 )
-ENVIRONMENT = (
-    *("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
-    *("RAY_AUTH_MODE",),
-)
+PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+ENVIRONMENT = (*PROXIES, "no_proxy", "NO_PROXY", "RAY_AUTH_MODE")
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 only its size is asked for
 IMPORT_SECONDS = 60
 _IMPORT = """
