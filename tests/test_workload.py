@@ -9,7 +9,7 @@ from time_ray.core.plan import NOTHING, Stored, plan
 from time_ray.core.schedule import Simulator
 from time_ray.rates import Rate
 from time_ray.trials import by_trajectory
-from time_ray.workload import Needs, workload
+from time_ray.workload import TrialNeeds, workload
 
 CELLS = full_grid(
     [technique(), technique("sum", weighted=False, alone=False)],
@@ -17,7 +17,10 @@ CELLS = full_grid(
     setting(4, seed=1),
     setting(4, model="big", steps=20),
 )
-NEEDS = {"toy": Needs(Rate(step=2.0, evaluation=4.0), 1.0, 10), "big": Needs(Rate(step=3.0, evaluation=5.0), 8.0, 100)}
+NEEDS = {
+    "toy": TrialNeeds(Rate(step=2.0, evaluation=4.0), 1.0, 10),
+    "big": TrialNeeds(Rate(step=3.0, evaluation=5.0), 8.0, 100),
+}
 SIZES = {"S": (0.05, 20, 1), "B": (0.2, 60, 1), "L": (1.0, 240, 1), "H": (2.0, 500, 2), "g": (3.0, 800, 4)}
 MODELS_OF_ALL_SIZES = Simulator(
     workload(
@@ -25,7 +28,7 @@ MODELS_OF_ALL_SIZES = Simulator(
             [technique(f"technique {number}") for number in range(8)],
             *(setting(20, model=model, steps=steps) for model in SIZES for steps in (142, 1420)),
         ),
-        {model: Needs(Rate(step, evaluation), gpus, 0) for model, (step, evaluation, gpus) in SIZES.items()},
+        {model: TrialNeeds(Rate(step, evaluation), gpus, 0) for model, (step, evaluation, gpus) in SIZES.items()},
         NOTHING,
     ).trials
 )

@@ -12,7 +12,7 @@ from time_ray.core.schedule import Delays, Schedule, Simulator
 from time_ray.flops import Speed, assumed_rate
 from time_ray.rates import KnownRate
 from time_ray.study import Study
-from time_ray.workload import Needs, workload
+from time_ray.workload import TrialNeeds, workload
 
 FIRST_START, LATER_START = 15.0, 1.0  # seconds until a trial is at work, of a new process and of one that is reused
 
@@ -115,7 +115,7 @@ def fleet_plan(
         spec.label: rates.get(spec.label) or _assumed(study, spec, speed, gpus[spec.label])
         for spec in study.experiment.model
     }
-    needs = {model: Needs(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
+    needs = {model: TrialNeeds(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
     todo = workload(study.cells, needs, have, one_each=study.experiment.run.pack == "cell")
     delays = Delays(FIRST_START, LATER_START, math.inf if fleet.mtbf is None else fleet.mtbf)
     simulator = Simulator(todo.trials, made=todo.stored, delays=delays)

@@ -18,7 +18,7 @@ from time_ray.rates import known_rates, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
 from time_ray.study import Study
-from time_ray.trials import by_trajectory
+from time_ray.trials import of_a_trial
 
 CELLS_LOOKED_AT = 2000  # beyond so many, a plan does not read what each has done before it packs them
 
@@ -234,7 +234,7 @@ def _trials(study: Study, counts: Plan, store: Store) -> tuple[int, int]:
         if counts.cells < CELLS_LOOKED_AT
         else study.cells
     )
-    return len(todo if run.pack == "cell" else by_trajectory(todo)), at_once
+    return len(of_a_trial(todo, one_each=run.pack == "cell")), at_once
 
 
 def _bytes(experiment: Experiment, counts: Plan) -> int:

@@ -42,8 +42,13 @@ def trials(
         one_each: Every cell is a trial of its own, else cells of one trajectory are.
 
     """
-    groups = [[cell] for cell in cells] if one_each else list(by_trajectory(cells).values())
+    groups = of_a_trial(cells, one_each=one_each)
     return sorted((_trial(group, costs, stored) for group in groups), key=lambda trial: -trial.cost)
+
+
+def of_a_trial(cells: Sequence[Cell], *, one_each: bool) -> list[list[Cell]]:
+    """The cells of each trial: those of a trajectory, or `one_each`."""
+    return [[cell] for cell in cells] if one_each else list(by_trajectory(cells).values())
 
 
 def by_trajectory(cells: Sequence[Cell]) -> dict[str, list[Cell]]:

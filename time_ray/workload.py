@@ -6,12 +6,12 @@ from typing import NamedTuple
 from time_ray.core.grid import Cell
 from time_ray.core.plan import Stored
 from time_ray.core.recipe import Recipe, Trained
-from time_ray.core.schedule import Piece, Trial
+from time_ray.core.schedule import Piece, SimulatedTrial
 from time_ray.rates import Rate
-from time_ray.trials import by_trajectory
+from time_ray.trials import of_a_trial
 
 
-class Needs(NamedTuple):
+class TrialNeeds(NamedTuple):
     """What a trial of a model takes: seconds, GPUs, and the bytes of its weights."""
 
     rate: Rate
@@ -22,28 +22,29 @@ class Needs(NamedTuple):
 class Workload(NamedTuple):
     """Trials with something to do, how many trainings each lacks, and keys of experts that are stored already."""
 
-    trials: list[Trial]
+    trials: list[SimulatedTrial]
     trainings: list[int]
     stored: frozenset[str]
 
 
-def workload(cells: Sequence[Cell], needs: Mapping[str, Needs], stored: Stored, *, one_each: bool = False) -> Workload:
-    """What is left to do of the cells, given what each model needs, by its label; `one_each` as in `trials.trials`."""
-    groups = [[cell] for cell in cells] if one_each else list(by_trajectory(cells).values())
-    trials, trainings, found = list[Trial](), list[int](), set[str]()
-    for group in groups:
+def workload(
+    cells: Sequence[Cell], needs: Mapping[str, TrialNeeds], stored: Stored, *, one_each: bool = False
+) -> Workload:
+    """What is left to do of the cells, given what each model needs, by its label; `one_each` as in `of_a_trial`."""
+    trials, trainings, found = list[SimulatedTrial](), list[int](), set[str]()
+    for group in of_a_trial(cells, one_each=one_each):
         need = needs[group[0].setting.model.label]
         stages = [stage for stage in _stages(group, need, stored) if stage]
         experts = {stage[0].key for stage in stages if stage[0].read}
         have = {key for key in experts if key in stored.weights}
         if any(piece.key not in have for stage in stages for piece in stage):
-            trials.append(Trial(stages, need.gpus))
+            trials.append(SimulatedTrial(stages, need.gpus))
             trainings.append(len(experts - have))
             found |= have
     return Workload(trials, trainings, frozenset(found))
 
 
-def _stages(group: Sequence[Cell], need: Needs, stored: Stored) -> Iterator[list[Piece]]:
+def _stages(group: Sequence[Cell], need: TrialNeeds, stored: Stored) -> Iterator[list[Piece]]:
     """As `loop.run` goes: the base is scored; then, task after task, an expert is made and what is deployed is scored.
 
     What is deployed last is kept.

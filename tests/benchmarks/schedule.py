@@ -18,7 +18,7 @@ from time_ray.core.grid import Cell
 from time_ray.core.plan import NOTHING, plan
 from time_ray.core.schedule import Delays, Simulator
 from time_ray.rates import Rate
-from time_ray.workload import Needs, workload
+from time_ray.workload import TrialNeeds, workload
 
 DELAYS = Delays(15.0, 1.0)
 TECHNIQUES = [technique(f"technique {number}") for number in range(8)]
@@ -26,7 +26,7 @@ TECHNIQUES = [technique(f"technique {number}") for number in range(8)]
 MODELS = {"S": (0.05, 20, 1), "B": (0.2, 60, 1), "L": (1.0, 240, 1), "H": (2.0, 500, 2), "g": (3.0, 800, 4)}
 
 
-def mixed() -> tuple[list[Cell], dict[str, Needs]]:
+def mixed() -> tuple[list[Cell], dict[str, TrialNeeds]]:
     """Models of all sizes, budgets from a tenth to the whole."""
     settings = [
         setting(20, model=name, seed=seed, steps=steps)
@@ -34,17 +34,17 @@ def mixed() -> tuple[list[Cell], dict[str, Needs]]:
         for steps in (142, 284, 426, 568, 710, 1065, 1420)
         for seed in range(3)
     ]
-    needs = {name: Needs(Rate(step, evaluation), gpus, 10**9) for name, (step, evaluation, gpus) in MODELS.items()}
+    needs = {name: TrialNeeds(Rate(step, evaluation), gpus, 10**9) for name, (step, evaluation, gpus) in MODELS.items()}
     return list(full_grid(TECHNIQUES, *settings)), needs
 
 
-def uniform() -> tuple[list[Cell], dict[str, Needs]]:
+def uniform() -> tuple[list[Cell], dict[str, TrialNeeds]]:
     """Trajectories that all take nearly the same."""
     settings = [setting(20, seed=seed, steps=1420) for seed in range(105)]
-    return list(full_grid(TECHNIQUES, *settings)), {"toy": Needs(Rate(0.2, 60), 1, 10**9)}
+    return list(full_grid(TECHNIQUES, *settings)), {"toy": TrialNeeds(Rate(0.2, 60), 1, 10**9)}
 
 
-def report(name: str, cells: list[Cell], needs: dict[str, Needs], gpus: Sequence[int]) -> None:
+def report(name: str, cells: list[Cell], needs: dict[str, TrialNeeds], gpus: Sequence[int]) -> None:
     marks = [time.perf_counter()]
     plan(cells)
     marks.append(time.perf_counter())

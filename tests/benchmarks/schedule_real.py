@@ -22,13 +22,13 @@ from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.work import work
 from time_ray.core.grid import Cell
 from time_ray.core.plan import NOTHING
-from time_ray.core.schedule import Simulator, Trial
+from time_ray.core.schedule import SimulatedTrial, Simulator
 from time_ray.opened import Opened
 from time_ray.rates import measured
 from time_ray.results import read_results
 from time_ray.store.store import Store
 from time_ray.trials import by_trajectory
-from time_ray.workload import Needs, workload
+from time_ray.workload import TrialNeeds, workload
 
 
 def run(opened: Opened, order: list[list[Cell]], slots: int) -> float:
@@ -56,7 +56,7 @@ def run(opened: Opened, order: list[list[Cell]], slots: int) -> float:
     return time.perf_counter() - began
 
 
-def own_costs(opened: Opened, trials: list[Trial]) -> list[Trial]:
+def own_costs(opened: Opened, trials: list[SimulatedTrial]) -> list[SimulatedTrial]:
     """The trials with the seconds that the store has of every piece."""
 
     def spent(key: str) -> float:
@@ -82,7 +82,7 @@ def main() -> None:
         opened = api.open_experiment(given.words[0], [*given.words[1:], "run.workers=0"])
         before = api.measure(opened)
         groups = list(by_trajectory(opened.study.cells).values())
-        needs = {model: Needs(rate, 1.0, 0) for model, rate in before.items()}
+        needs = {model: TrialNeeds(rate, 1.0, 0) for model, rate in before.items()}
         foreseen = Simulator(workload(opened.study.cells, needs, NOTHING).trials)
         order = sorted(range(len(groups)), key=lambda number: -foreseen.chains[number])
         actual = run(opened, [groups[number] for number in order], given.slots)

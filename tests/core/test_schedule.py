@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from time_ray.core.schedule import Delays, Piece, Simulator, Trial
+from time_ray.core.schedule import Delays, Piece, SimulatedTrial, Simulator
 
 SHORT = st.integers(1, 20)
 
 
-def chain(name: str, *seconds: float, first: str | None = None, gpus: float = 1.0) -> Trial:
+def chain(name: str, *seconds: float, first: str | None = None, gpus: float = 1.0) -> SimulatedTrial:
     """Stages of one piece each; the first may be one that other trials need, too."""
     keys = [first or f"{name}0", *(f"{name}{number}" for number in range(1, len(seconds)))]
-    return Trial([[Piece(key, took, written=10, read=10)] for key, took in zip(keys, seconds, strict=True)], gpus)
+    return SimulatedTrial(
+        [[Piece(key, took, written=10, read=10)] for key, took in zip(keys, seconds, strict=True)], gpus
+    )
 
 
 def test_a_small_case_by_hand() -> None:
@@ -42,7 +44,7 @@ def test_the_longest_chain_starts_first() -> None:
 def test_what_others_are_making_of_a_stage_is_waited_for_after_the_rest_of_it() -> None:
     """Both score two models, one of them together: the longer chain takes that one, the other its own, then waits."""
     shared, own = Piece("shared", 5), Piece("own", 3)
-    trials = [Trial([[shared, Piece("a", 4)]], 1), Trial([[shared, own], [Piece("next", 1)]], 1)]
+    trials = [SimulatedTrial([[shared, Piece("a", 4)]], 1), SimulatedTrial([[shared, own], [Piece("next", 1)]], 1)]
     simulator = Simulator(trials)
     found = simulator.on(2)
     # both chains are 9 s: the first of equals has `shared`, the second makes `own` till 3, waits till 9, ends at 10
@@ -87,7 +89,7 @@ def test_nothing_to_do() -> None:
 
 
 @st.composite
-def grids(draw: st.DrawFn) -> list[Trial]:
+def grids(draw: st.DrawFn) -> list[SimulatedTrial]:
     """Settings of several trajectories of equal length, which share their first expert and the base's scores."""
     trials = []
     for setting in range(draw(st.integers(1, 6))):
@@ -101,12 +103,12 @@ def grids(draw: st.DrawFn) -> list[Trial]:
                 for task in range(tasks)
             ]
             stages = [stage for pair in zip(([e] for e in experts), scores, strict=True) for stage in pair if stage]
-            trials.append(Trial([[base], *stages], 1))
+            trials.append(SimulatedTrial([[base], *stages], 1))
     return trials
 
 
 @given(grids(), st.integers(1, 40))
-def test_no_schedule_beats_the_ideal_or_is_worse_than_its_bound(trials: list[Trial], gpus: int) -> None:
+def test_no_schedule_beats_the_ideal_or_is_worse_than_its_bound(trials: list[SimulatedTrial], gpus: int) -> None:
     """Graham's bound of list scheduling: work / GPUs + the longest chain, if waiting counts as work."""
     simulator = Simulator(trials)
     found, work, longest = simulator.on(gpus), simulator.totals.work, max(simulator.chains)
@@ -118,7 +120,7 @@ def test_no_schedule_beats_the_ideal_or_is_worse_than_its_bound(trials: list[Tri
 
 @given(grids(), st.integers(1, 3))
 def test_many_trials_for_each_gpu_or_enough_gpus_are_within_a_tenth_of_the_ideal(
-    trials: list[Trial], gpus: int
+    trials: list[SimulatedTrial], gpus: int
 ) -> None:
     simulator = Simulator(trials)
     longest = max(simulator.chains)
@@ -130,7 +132,7 @@ def test_many_trials_for_each_gpu_or_enough_gpus_are_within_a_tenth_of_the_ideal
 
 
 @given(grids())
-def test_more_gpus_than_enough_change_nothing_and_one_less_does(trials: list[Trial]) -> None:
+def test_more_gpus_than_enough_change_nothing_and_one_less_does(trials: list[SimulatedTrial]) -> None:
     simulator = Simulator(trials)
     enough = simulator.enough()
     best = simulator.on(enough).seconds
@@ -141,7 +143,7 @@ def test_more_gpus_than_enough_change_nothing_and_one_less_does(trials: list[Tri
 
 
 @given(grids(), st.integers(1, 10))
-def test_stages_that_are_joined_take_as_long_as_apart(trials: list[Trial], gpus: int) -> None:
+def test_stages_that_are_joined_take_as_long_as_apart(trials: list[SimulatedTrial], gpus: int) -> None:
     """Joining is for speed: a schedule in which every piece may be shared is the same."""
     joined, apart = Simulator(trials), Simulator(trials)
     apart._shared = frozenset(piece.key for trial in trials for stage in trial.stages for piece in stage)

@@ -23,7 +23,7 @@ class Piece(NamedTuple):
     read: int = 0  # bytes that a trial reads which finds it made
 
 
-class Trial(NamedTuple):
+class SimulatedTrial(NamedTuple):
     """A chain of stages, one after another; the pieces of a stage are made together. No piece is in it twice."""
 
     stages: Sequence[Sequence[Piece]]
@@ -92,7 +92,9 @@ class Simulator:
 
     """
 
-    def __init__(self, trials: Sequence[Trial], *, made: Collection[str] = (), delays: Delays = NO_DELAYS) -> None:
+    def __init__(
+        self, trials: Sequence[SimulatedTrial], *, made: Collection[str] = (), delays: Delays = NO_DELAYS
+    ) -> None:
         self.trials = trials
         self.made = frozenset(made)
         self.delays = delays
@@ -135,10 +137,10 @@ class Simulator:
                 too_few = middle
         return found
 
-    def _missing(self, trial: Trial) -> Iterator[Piece]:
+    def _missing(self, trial: SimulatedTrial) -> Iterator[Piece]:
         return (piece for stage in trial.stages for piece in stage if piece.key not in self.made)
 
-    def _joined(self, trial: Trial) -> Iterator[_Stage]:
+    def _joined(self, trial: SimulatedTrial) -> Iterator[_Stage]:
         """The trial's stages; neighbours without shared pieces are one, as nobody cares what of them is made when."""
         alone = 0.0
         for stage in trial.stages:
