@@ -27,7 +27,7 @@ def export_cell(opened: Opened, result: CellResult, folder: Path) -> Path:
 
     """
     entry = result.weights
-    data = opened.store.payload(result.final_key, entry) if entry else None
+    data = opened.store.payload("weights", result.final_key, entry) if entry else None
     if entry is None or data is None:
         raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.words}")
     folder.mkdir(parents=True, exist_ok=True)

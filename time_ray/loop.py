@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeAlias
 
 from time_ray.core.grid import Cell, Setting
+from time_ray.core.outcomes import Evaluation
 from time_ray.core.recipe import Recipe
 from time_ray.realize import WeightBackend, obtain, realize
 from time_ray.weight_cache import Weights
@@ -18,14 +19,14 @@ Accuracy: TypeAlias = Mapping[str, float]  # percent, by dataset
 class Backend(WeightBackend, Protocol):
     """What the loop acts on: where weights are made and kept, and their scores, too."""
 
-    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
-        """Accuracy of each model on every dataset of the setting; as many in one pass over the images as fit."""
+    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Evaluation]:
+        """Each model measured on every dataset of the setting; as many in one pass over the images as fit."""
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """The scores of these weights from the store, or None."""
 
-    def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
-        """The scores are in the store."""
+    def record(self, setting: Setting, recipe: Recipe, evaluation: Evaluation) -> None:
+        """The scores are in the store, and the outcomes that they are made of."""
 
 
 class DeployedModel(NamedTuple):
@@ -54,13 +55,17 @@ def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | Non
 
     """
     setting = cells[0].setting
-    yield from evaluated(cells, 0, [setting.base] * len(cells), backend)
+    deployed: list[Recipe] = [setting.base] * len(cells)
+    yield from evaluated(cells, 0, deployed, backend)
     for steps in zip(*(cell.walk() for cell in cells), strict=True):  # init: a recipe, the same for all these cells
         yield from obtain(steps[0].expert, backend)  # train and store, or find
         deployed = [step.deployed for step in steps]  # deploy: recipes, too
         if steps[0].training is setting.trainings[-1]:
             keep(deployed, backend)
         yield from evaluated(cells, steps[0].training.task.number, deployed, backend)  # eval
+    finals = zip(cells, deployed, strict=True)
+    moved = [recipe for cell, final in finals for recipe in cell.at_lengths(final).values()]
+    yield from score(distinct(moved), setting, backend)  # the last models at other lengths, where they are asked for
 
 
 def keep(models: Iterable[Recipe], backend: Backend) -> None:
@@ -75,9 +80,14 @@ def evaluated(
 ) -> Iterator[DeployedModel | None]:
     """What each cell serves after the task, and how well: found, or measured together."""
     setting = cells[0].setting
-    found = yield from score(list({recipe.key: recipe for recipe in deployed}.values()), setting, backend)
+    found = yield from score(distinct(deployed), setting, backend)
     for cell, recipe in zip(cells, deployed, strict=True):
         yield DeployedModel(cell, task, recipe, found[recipe.key])
+
+
+def distinct(models: Iterable[Recipe]) -> list[Recipe]:
+    """Each model once."""
+    return list({recipe.key: recipe for recipe in models}.values())
 
 
 def score(models: Sequence[Recipe], setting: Setting, backend: Backend) -> Generator[None, None, dict[str, Accuracy]]:
@@ -88,8 +98,8 @@ def score(models: Sequence[Recipe], setting: Setting, backend: Backend) -> Gener
             leased = [r for r in missing if leases.enter_context(backend.lease(setting.scores_key(r)))]
             ours = [recipe for recipe in leased if backend.scores(setting, recipe) is None]
             measured = backend.evaluate(setting, (realize(recipe, backend) for recipe in ours))
-            for recipe, accuracy in zip(ours, measured, strict=True):
-                backend.record(setting, recipe, accuracy)
+            for recipe, evaluation in zip(ours, measured, strict=True):
+                backend.record(setting, recipe, evaluation)
         if not leased:
             yield
         found |= _found(missing, setting, backend)

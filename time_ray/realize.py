@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from time_ray import merging
-from time_ray.core.recipe import Base, History, Merged, Recipe, Reestimated, Running, Trained
+from time_ray.core.recipe import Base, History, Merged, Patched, Recipe, Reestimated, Running, Trained
 from time_ray.weight_cache import WeightCache, Weights
 
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
@@ -26,6 +26,9 @@ class WeightBackend(Protocol):
 
     def merge(self, merge: Merged | Running) -> Weights | None:
         """The merged weights; None while an expert of theirs is not in the store, or not whole there."""
+
+    def patch(self, recipe: Patched, weights: Weights) -> Weights:
+        """The weights at the recipe's distance from the base."""
 
     def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
         """The merged weights with BatchNorm statistics of the recipe's batches."""
@@ -55,14 +58,21 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
     """
     if isinstance(recipe, Base):
         return backend.load(recipe)
-    if isinstance(recipe, Reestimated):
+    if isinstance(recipe, (Patched, Reestimated)):
         found = backend.get(recipe)
-        return backend.reestimate(recipe, realize(recipe.merge, backend)) if found is None else found
+        return _changed(recipe, backend) if found is None else found
     while (weights := _found_or_merged(recipe, backend)) is None:
         for expert in _experts(recipe):
             for _ in obtain(expert, backend):
                 time.sleep(PAUSE_SECONDS)
     return weights
+
+
+def _changed(recipe: Patched | Reestimated, backend: WeightBackend) -> Weights:
+    """The model that the recipe changes is realised, and changed."""
+    if isinstance(recipe, Patched):
+        return backend.patch(recipe, realize(recipe.model, backend))
+    return backend.reestimate(recipe, realize(recipe.merge, backend))
 
 
 def obtain(expert: Trained, backend: WeightBackend) -> Waiting:

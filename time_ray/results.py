@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
-from time_ray.core.grid import Cell
+from time_ray.core.grid import Cell, Setting
 from time_ray.core.metrics import AccuracyHistory, scores
 from time_ray.core.plan import Stored
+from time_ray.core.recipe import Recipe
 from time_ray.events import CellFailed
+from time_ray.per_image import Lazy, PerImage
 from time_ray.store.store import Entry, Store
 
 
@@ -19,6 +21,8 @@ class TaskResult:
     task: int
     history: AccuracyHistory  # of the whole cell
     seconds: Mapping[str, float]  # cost of each stage where it was first done: init, train, deploy, eval
+    scores_key: str = ""  # under which its outcomes lie; empty: nowhere
+    distance: float | None = None  # ||weights - base|| / ||base||; None where it was not measured
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -39,11 +43,13 @@ class CellResult:
     rows: tuple[TaskResult, ...]
     final_key: str  # of the deployed model after the last of the rows
     weights: Entry | None  # of that model, if it is kept
+    at_lengths: Mapping[float, TaskResult] = field(default_factory=dict)  # the last row, at other lengths
 
     @property
     def done(self) -> bool:
-        """Whether every task is scored and the final weights are kept."""
-        return len(self.rows) == 1 + len(self.cell.setting.trainings) and self.weights is not None
+        """Whether every task is scored, also at the lengths that are asked for, and the final weights are kept."""
+        scored = len(self.rows) == 1 + len(self.cell.setting.trainings)
+        return scored and self.weights is not None and len(self.at_lengths) == len(self.cell.setting.scoring.lengths)
 
     @property
     def final(self) -> Mapping[str, float | None]:
@@ -76,35 +82,82 @@ def stored(store: Store) -> Stored:
 
 def read_results(cells: Sequence[Cell], store: Store) -> list[CellResult]:
     """Every cell's rows as far as they go, from the store alone."""
-    return [_read(cell, store) for cell in cells]
+    images = PerImage(store)
+    return [_read(cell, store, images) for cell in cells]
 
 
-def _read(cell: Cell, store: Store) -> CellResult:
-    setting, final = cell.setting, cell.setting.base.key
-    accuracies: list[Any] = []
-    seconds: list[dict[str, float]] = []
-    for deployed, expert, scored in _scored(cell, store):
-        accuracies.append(scored["accuracy"])
-        seconds.append({**_seconds(expert), **_seconds(scored)})
-        final = deployed
-    history = AccuracyHistory(accuracies, setting.adaptation, setting.evaluation)
-    rows = tuple(TaskResult(task, history, spent) for task, spent in enumerate(seconds))
-    return CellResult(cell, rows, final, store.entry("weights", final))
-
-
-def _scored(cell: Cell, store: Store) -> Iterator[tuple[str, Entry | None, Entry]]:
-    """What is served after each task, by key, with the entries of the expert and of the scores: as far as they go."""
+def _read(cell: Cell, store: Store, images: PerImage) -> CellResult:
     setting = cell.setting
-    base = store.entry("scores", setting.scores_key(setting.base))
+    final: Recipe = setting.base
+    found: list[_Scored] = []
+    for scored in _scored(cell, store):
+        found.append(scored)
+        final = scored.recipe
+    keys = [setting.scores_key(one.recipe) for one in found]
+    by_task = Lazy(partial(_by_task, keys, setting, images), range(len(keys)))
+    history = AccuracyHistory([one.accuracy for one in found], setting.adaptation, setting.evaluation, by_task)
+    rows = tuple(_row(task, history, one, setting) for task, one in enumerate(found))
+    at_lengths = _at_lengths(cell, rows, final, store, images) if len(rows) == 1 + len(setting.trainings) else {}
+    return CellResult(cell, rows, final.key, store.entry("weights", final.key), at_lengths)
+
+
+def _at_lengths(
+    cell: Cell, rows: Sequence[TaskResult], final: Recipe, store: Store, images: PerImage
+) -> dict[float, TaskResult]:
+    """The last of the rows, as it would be at the other lengths: as far as these are scored."""
+    last, found = rows[-1], dict[float, TaskResult]()
+    for length, recipe in cell.at_lengths(final).items():
+        scored = _found(recipe, None, cell.setting, store)
+        if scored is not None:
+            *keys, _ = [row.scores_key for row in rows]
+            keys.append(cell.setting.scores_key(recipe))
+            by_task = Lazy(partial(_by_task, keys, cell.setting, images), range(len(keys)))
+            *earlier, _ = last.history.accuracies
+            history = last.history._replace(accuracies=(*earlier, scored.accuracy), by_task=by_task)
+            found[length] = _row(last.task, history, scored, cell.setting)
+    return found
+
+
+def _by_task(keys: Sequence[str], setting: Setting, images: PerImage, task: int) -> list[float] | None:
+    return images.by_task(keys[task], setting)
+
+
+class _Scored(NamedTuple):
+    """What is served, its scores' entry, and that of the expert it was made with."""
+
+    recipe: Recipe
+    entry: Any
+    expert: Entry | None
+
+    @property
+    def accuracy(self) -> Mapping[str, float]:
+        found: Mapping[str, float] = self.entry["accuracy"]
+        return found
+
+
+def _row(task: int, history: AccuracyHistory, one: _Scored, setting: Setting) -> TaskResult:
+    seconds = {**_seconds(one.expert), **_seconds(one.entry)}
+    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"))
+
+
+def _scored(cell: Cell, store: Store) -> Iterator[_Scored]:
+    """What is served after each task: as far as it is scored."""
+    setting = cell.setting
+    base = _found(setting.base, None, setting, store)
     if base is None:
         return
-    yield setting.base.key, None, base
+    yield base
     for step in cell.walk():
-        scored = store.entry("scores", setting.scores_key(step.deployed))
         expert = store.entry("weights", step.expert.key)
+        scored = _found(step.deployed, expert, setting, store)
         if scored is None or expert is None:
             return
-        yield step.deployed.key, expert, scored
+        yield scored
+
+
+def _found(recipe: Recipe, expert: Entry | None, setting: Setting, store: Store) -> _Scored | None:
+    entry = store.entry("scores", setting.scores_key(recipe))
+    return None if entry is None else _Scored(recipe, entry, expert)
 
 
 def _seconds(entry: Entry | None) -> dict[str, float]:

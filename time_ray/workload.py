@@ -60,8 +60,13 @@ def _stages(group: Sequence[Cell], need: TrialNeeds, stored: Stored) -> Iterator
             for key in new
         ]
 
-    yield scores([setting.base])
+    deployed: list[Recipe] = [setting.base] * len(group)
+    yield scores(deployed[:1])
     for steps in zip(*(cell.walk() for cell in group), strict=True):
         expert, training = steps[0].expert, steps[0].training
         yield [Piece(expert.key, training.steps * need.rate.step, need.num_bytes, need.num_bytes)]
-        yield scores([step.deployed for step in steps], last=training is setting.trainings[-1])
+        deployed = [step.deployed for step in steps]
+        yield scores(deployed, last=training is setting.trainings[-1])
+    yield scores(
+        [recipe for cell, model in zip(group, deployed, strict=True) for recipe in cell.at_lengths(model).values()]
+    )

@@ -102,7 +102,7 @@ def test_no_matrix_of_all_pairs_and_no_doubles(monkeypatch: pytest.MonkeyPatch):
     images, captions = torch.randn(300, 4), torch.randn(900, 4)
     owner = torch.arange(300).repeat_interleave(3)
     with Watched() as watched:
-        retrieval.recall_counts(retrieval.Pairs(images, torch.arange(300), captions, owner), [(300, 900)], 0)
+        retrieval.recall_hits(retrieval.Pairs(images, torch.arange(300), captions, owner), [(300, 900)], 0)
     assert watched.largest == captions.numel()
     assert torch.float64 not in watched.types
 

@@ -14,7 +14,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.plan import needs, plan
-from time_ray.core.recipe import Base, Experts, Merged, Recipe, ResolvedTechnique, Running, Trained
+from time_ray.core.recipe import Base, Experts, Merged, Patched, Recipe, ResolvedTechnique, Running, Trained
 from time_ray.core.strategies import STRATEGIES, Ema, Ft, Strategy, Window, read, register
 
 NUM_TASKS = 5
@@ -99,6 +99,8 @@ def structure(of: Recipe, known: dict[object, int]) -> int:
             said = ("merged", of.technique.name, *(structure(expert, known) for expert in of.experts))
         case Running():
             said = ("running", of.technique.name, *(structure(part, known) for part in (of.older, of.newer)), of.weight)
+        case Patched():
+            said = ("patched", structure(of.model, known), of.length)
     return known.setdefault(said, len(known))
 
 
@@ -109,6 +111,7 @@ def test_recipes_have_a_key_in_common_exactly_where_they_say_the_same(
     known: dict[object, int] = {}
     walked = (cell(one, other, of), cell(other, one, of_other))
     made = [part for found in walked for step in found.walk() for part in (step.start, step.expert, step.deployed)]
+    made += [part.model for part in made if isinstance(part, Patched)]
     assert len({(part.key, structure(part, known)) for part in made}) == len({part.key for part in made}) == len(known)
 
 

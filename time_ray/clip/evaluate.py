@@ -14,14 +14,16 @@ from torch.nn.functional import normalize
 
 from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip
-from time_ray.clip.retrieval import Pairs, recall_counts, recalls
+from time_ray.clip.retrieval import Pairs, recall_hits
 from time_ray.core.errors import UserError
+from time_ray.core.outcomes import CUTOFFS, DIRECTIONS, Outcomes, accuracies
 from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
 from time_ray.data.images import Decoded, fits_in_memory
 from time_ray.data.prefetch import one_ahead
+from time_ray.data.questions import questions
 from time_ray.data.subset import lacks, scored_rows
 
 RowNumbers = NDArray[np.int64]
@@ -42,9 +44,8 @@ def evaluate(
 ) -> list[dict[str, float]]:
     """For each model its scores in percent on the split "test" of each dataset, by the dataset's name.
 
-    Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: the
-    mean of text-to-image and image-to-text R@5, and under `NAME/r1`, `NAME/r5_text_to_image` and so on what else
-    there is. A model's scores do not depend on those beside it.
+    Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: see
+    `core.outcomes.accuracies`. A model's scores do not depend on those beside it.
 
     Args:
         clip: the architecture, its tokenizer and its preprocessing.
@@ -67,6 +68,35 @@ def evaluate(
         CellError: naming the row, when it comes to a broken image.
 
     """
+    found = outcomes(
+        clip,
+        models,
+        datasets,
+        scoring=scoring,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        shard=shard,
+        loaders=loaders,
+        cache=cache,
+    )
+    return [accuracies(each) for each in found]
+
+
+def outcomes(
+    clip: Clip,
+    models: Sequence[Mapping[str, Tensor]],
+    datasets: Sequence[Dataset],
+    *,
+    scoring: Scoring = WHOLE,
+    seed: int = 0,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    shard: tuple[int, int] = (0, 1),
+    loaders: int = 0,
+    cache: ImageCache | None = None,
+) -> list[Outcomes]:
+    """As `evaluate`, image by image: for each model whether it has the answers of each question right."""
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
     if not models or not datasets:
         return [{} for _ in models]
@@ -78,15 +108,21 @@ def evaluate(
         if cache is not None:
             cache.expect(block for part in parts if evaluation.keeps(part[0]) for block in evaluation.blocks(*part))
         heads = evaluation.class_heads([dataset.card for dataset in datasets if not _retrieves(dataset)], scoring)
-        counts = [
-            evaluation.retrieved(*part) if _retrieves(part[0]) else evaluation.correct(*part, next(heads))
-            for part in parts
-        ]
-        together = torch.cat(counts, dim=1)
+        right = torch.cat(
+            [
+                evaluation.retrieved(*part) if _retrieves(part[0]) else evaluation.correct(*part, next(heads))
+                for part in parts
+            ],
+            dim=1,
+        )
         if shard[1] > 1:
-            dist.all_reduce(together)
-    summed = torch.split(together.cpu(), [part.shape[1] for part in counts], dim=1)
-    return [_scores(datasets, [part[number].tolist() for part in summed]) for number in range(len(models))]
+            dist.all_reduce(right)  # a worker's part is 0 on all others
+    sizes = {question: len(about) for part in parts for question, about in questions(*part).items()}
+    split = torch.split(right.bool().cpu(), list(sizes.values()), dim=1)
+    return [
+        {question: part[number].numpy() for question, part in zip(sizes, split, strict=True)}
+        for number in range(len(models))
+    ]
 
 
 def _retrieves(dataset: Dataset) -> bool:
@@ -102,17 +138,12 @@ def _faults(dataset: Dataset, scoring: Scoring) -> Iterator[str]:
         yield f"dataset {dataset.card.name}: no {missing}, so it cannot be scored; leave it out or import it with some"
 
 
-def _scores(datasets: Sequence[Dataset], counts: Sequence[Sequence[int]]) -> dict[str, float]:
-    scores: dict[str, float] = {}
-    for dataset, numbers in zip(datasets, counts, strict=True):
-        name = dataset.card.name
-        scores |= recalls(name, numbers) if _retrieves(dataset) else {name: 100 * numbers[0] / numbers[1]}
-    return scores
-
-
 @dataclass(frozen=True)
 class _Pass:
-    """One pass of some models over images; what it counts is int64 [models, counts], of this worker's part."""
+    """One pass of some models over images; what it finds is uint8 [models, outcomes]: 1 where a model is right.
+
+    Outcomes of other workers' parts are 0.
+    """
 
     clips: Sequence[Clip]
     width: int  # of their vectors
@@ -142,18 +173,19 @@ class _Pass:
             yield [head.to(self.device) for head in heads]
 
     def correct(self, dataset: Dataset, rows: RowNumbers, heads: Sequence[Tensor]) -> Tensor:
-        """How many images are nearest to their own class, and how many there are."""
-        counts = torch.zeros((len(self.clips), 2), dtype=torch.int64, device=self.device)
+        """Whether images are nearest to their own class."""
+        right = torch.zeros((len(self.clips), len(rows)), dtype=torch.uint8, device=self.device)
         labels_of = dataset.split("test").labels
+        place = self._edges(len(rows))[self.rank]
         for some, pixels in self._images(dataset, rows):
             labels = torch.tensor(labels_of[some]).to(self.device)
-            counts[:, 1] += len(labels)
             for number, (vectors, head) in enumerate(zip(self._image_features(pixels), heads, strict=True)):
-                counts[number, 0] += ((vectors @ head.T).argmax(dim=1) == labels).sum()
-        return counts
+                right[number, place : place + len(some)] = (vectors @ head.T).argmax(dim=1) == labels
+            place += len(some)
+        return right
 
     def retrieved(self, dataset: Dataset, rows: RowNumbers) -> Tensor:
-        """What captions find among images and images among captions: the counts of `retrieval.recall_counts`."""
+        """Whether captions find their image, and images one of their captions: as `retrieval.recall_hits`."""
         captions = dataset.split("test").captions(rows)
         edges = self._edges(len(rows))
         sizes = [(stop - start, sum(map(len, captions[start:stop]))) for start, stop in pairwise(edges)]
@@ -168,7 +200,10 @@ class _Pass:
             Pairs(images, numbers.to(self.device), words, of_texts.to(self.device))
             for images, words in zip(image_vectors, caption_vectors, strict=True)
         )
-        return torch.stack([recall_counts(each, sizes, self.rank) for each in pairs])
+        before = (sum(map(len, captions[:start])), sum(1 for some in captions[:start] if some))
+        whole = (sum(map(len, captions)), sum(1 for some in captions if some))
+        places = [(before[way], whole[way]) for way in range(len(DIRECTIONS)) for _ in CUTOFFS]
+        return torch.stack([_placed(recall_hits(each, sizes, self.rank), places) for each in pairs])
 
     def keeps(self, dataset: Dataset) -> bool:
         """Whether the dataset's images are for the disk, since they are too large to be kept in memory."""
@@ -216,3 +251,12 @@ class _Pass:
             for mine, vectors in zip(parts, batch, strict=True):
                 mine.append(vectors)
         return [torch.cat(mine) for mine in parts]
+
+
+def _placed(parts: Sequence[Tensor], places: Sequence[tuple[int, int]]) -> Tensor:
+    """The parts one after the other, each from its place on among as many as there are of all workers: uint8."""
+    found = []
+    for part, (start, length) in zip(parts, places, strict=True):
+        found.append(part.new_zeros(length, dtype=torch.uint8))
+        found[-1][start : start + len(part)] = part
+    return torch.cat(found)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-CUTOFFS = (1, 5)
+from time_ray.core.outcomes import CUTOFFS
+
 TIE = 1e-6  # cosines that differ by no more than float32 rounds are equal
 QUERIES, CANDIDATES = 1024, 4096  # similarities in memory at a time
 
@@ -21,11 +22,11 @@ class Pairs(NamedTuple):
     caption_numbers: Tensor
 
 
-def recall_counts(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Tensor:
-    """How many of this worker's queries find theirs among the images and captions of all workers: six counts.
+def recall_hits(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> list[Tensor]:
+    """Whether this worker's queries find theirs among the images and captions of all workers: bool, one a query.
 
-    Captions with their image among the first of each cutoff, captions asked; then images with one of their captions
-    among the first, images asked. `sizes` are each worker's numbers of images and captions; an image's captions lie
+    Captions with their image among the first of each cutoff, then images with one of their captions among the first
+    (see `core.outcomes.SIDES`). `sizes` are each worker's numbers of images and captions; an image's captions lie
     with it on one worker. An image counts by its best caption, and is not asked without one. Of equally similar
     candidates half go before the true one.
     """
@@ -40,19 +41,7 @@ def recall_counts(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Te
         ranks[0].add_(_before(*texts, of_captions, block.images, block.image_numbers))
         ranks[1].add_(_before(*images, of_images, block.captions, block.caption_numbers))
     asked_ranks = (ranks[0], ranks[1][asked])
-    return torch.stack([(ranks < 2 * cutoff).sum() for ranks in asked_ranks for cutoff in (*CUTOFFS, torch.inf)])
-
-
-def recalls(name: str, numbers: Sequence[int]) -> dict[str, float]:
-    """Recalls in percent from summed `recall_counts`; the dataset's own score is R@5, the mean of both ways."""
-    width = len(CUTOFFS) + 1
-    sides = {"text_to_image": numbers[:width], "image_to_text": numbers[width:]}
-    scores = {}
-    for place, cutoff in enumerate(CUTOFFS):
-        each = {side: 100 * counts[place] / counts[-1] for side, counts in sides.items()}
-        scores[f"{name}/r{cutoff}"] = sum(each.values()) / 2
-        scores |= {f"{name}/r{cutoff}_{side}": value for side, value in each.items()}
-    return {name: scores.pop(f"{name}/r5"), **scores}
+    return [each < 2 * cutoff for each in asked_ranks for cutoff in CUTOFFS]
 
 
 def _blocks(own: Pairs, sizes: Sequence[tuple[int, int]], rank: int) -> Iterator[Pairs]:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
+
+from time_ray import merging
 from time_ray.clip import models
-from time_ray.clip.evaluate import evaluate
+from time_ray.clip.evaluate import outcomes
 from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
@@ -18,10 +22,14 @@ from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Merged, Recipe, Reestimated, Running, TaskTraining, Trained, describe
+from time_ray.core.outcomes import Evaluation, Question, labelled, packed
+from time_ray.core.recipe import Base, Merged, Patched, Recipe, Reestimated, Running, TaskTraining, Trained, describe
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
+from time_ray.data.dataset import Dataset
 from time_ray.data.image_cache import ImageCache
+from time_ray.data.questions import Asked, asked
+from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
 from time_ray.realize import IncrementalMerges
@@ -33,6 +41,7 @@ from time_ray.weight_cache import WeightCache, Weights, num_bytes
 
 MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
+_MADE = (Merged, Running, Patched, Reestimated)  # from experts, whenever they are asked for
 
 
 class SweepBackend:
@@ -139,6 +148,13 @@ class SweepBackend:
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
+    def patch(self, recipe: Patched, weights: Weights) -> Weights:
+        """See Backend."""
+        started = time.perf_counter()
+        found = merging.patch(self.load(recipe.base), weights, recipe.length)
+        self._seconds[recipe.key] = self._merge_seconds(recipe.model) + time.perf_counter() - started
+        return found
+
     def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
         """See Backend."""
         clip = self._clip(self._models[recipe.base.key])
@@ -148,17 +164,16 @@ class SweepBackend:
         self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
         return found
 
-    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Accuracy]:
+    def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Evaluation]:
         """See Backend."""
-        datasets = (*self._data.adaptation, *self._data.evaluation)
         shard = (self.ranks.rank, self.ranks.size)
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
-            accuracies = evaluate(
+            found = outcomes(
                 self._clip(setting.model),
                 together,
-                datasets,
+                self._scored,
                 scoring=setting.scoring,
                 seed=setting.seed,
                 device=self.device,
@@ -167,7 +182,8 @@ class SweepBackend:
                 cache=self._image_cache,
             )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
-            yield from accuracies
+            for weights, each in zip(together, found, strict=True):
+                yield Evaluation(each, merging.distance(self.load(setting.base), weights))
 
     def _in_a_pass(self, setting: Setting) -> int:
         """How many models one pass over the images may hold: as many as the cache of weights may."""
@@ -192,12 +208,36 @@ class SweepBackend:
         entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
         return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
 
-    def record(self, setting: Setting, recipe: Recipe, accuracy: Accuracy) -> None:
-        """See Backend."""
+    def record(self, setting: Setting, recipe: Recipe, evaluation: Evaluation) -> None:
+        """See Backend. The scores of the base, which every cell has, also say what was asked."""
         spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
-        about = {"recipe": describe(recipe), "accuracy": dict(accuracy), "seconds": spent}
-        self.ranks.broadcast(lambda: self.store.record("scores", setting.scores_key(recipe), about))
+        scores = {"accuracy": evaluation.accuracy, "distance": evaluation.distance}
+        about = {"recipe": describe(recipe), **scores, "seconds": spent}
+        arrays: dict[str, NDArray[Any]] = dict(packed(evaluation.outcomes))
+
+        def put() -> None:
+            if isinstance(recipe, Base):
+                found = self._asked(setting)
+                arrays.update(packed({question: one.select for question, one in found.items()}, "select"))
+                arrays.update(labelled({question: one.labels for question, one in found.items()}))
+                about["classes"] = {dataset.card.name: list(dataset.card.classes) for dataset in self._scored}
+            self.store.put_scores(setting.scores_key(recipe), arrays, about)
+
+        self.ranks.broadcast(put)
         self.emit(ModelEvaluated(spent["eval"]))
+
+    def _asked(self, setting: Setting) -> dict[Question, Asked]:
+        """What the test images are asked."""
+        found: dict[Question, Asked] = {}
+        for dataset in self._scored:
+            found |= asked(
+                dataset, scored_rows(dataset.card, dataset.split("test"), setting.scoring.subset, setting.seed)
+            )
+        return found
+
+    @property
+    def _scored(self) -> tuple[Dataset, ...]:
+        return (*self._data.adaptation, *self._data.evaluation)
 
     @contextmanager
     def lease(self, name: str) -> Iterator[bool]:
@@ -225,7 +265,7 @@ class SweepBackend:
             self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:
-        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, (Merged, Running, Reestimated)) else 0.0
+        return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, _MADE) else 0.0
 
     def _read(self, recipe: Recipe) -> Weights | None:
         held = self._cache.get(recipe.key)

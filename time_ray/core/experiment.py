@@ -178,6 +178,15 @@ class Experiment(Section):
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
     ] = None
 
+    @field_validator("init")
+    @classmethod
+    def _starts_are_whole(cls, init: tuple[Strategy, ...]) -> tuple[Strategy, ...]:
+        for strategy in init:
+            if strategy.patch != 1:
+                msg = f"'{strategy.label}': patch is of what is served; write it under deploy"
+                raise ValueError(msg)
+        return init
+
     def written(self) -> dict[str, Any]:
         """Plain values that load to the same experiment, short where there is nothing to say."""
         return {

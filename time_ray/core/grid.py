@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained, reestimated
+from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained, patched, reestimated
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy, made_by
 
@@ -127,8 +127,13 @@ class Cell:
         """The cell's tasks in order, as recipes; nothing is computed."""
         technique, base = self.technique, self.setting.base
         for link in self.setting.chain(self.init, technique):
-            deployed = reestimated(made_by(self.deploy, base, link.experts, technique), self.setting.batches)
-            yield Step(link.expert.training, link.start, link.expert, deployed)
+            served = patched(made_by(self.deploy, base, link.experts, technique), base, self.deploy.patch)
+            yield Step(link.expert.training, link.start, link.expert, reestimated(served, self.setting.batches))
+
+    def at_lengths(self, final: Recipe) -> dict[float, Recipe]:
+        """What the cell serves last at the other lengths that are asked for."""
+        setting = self.setting
+        return {length: patched(final, setting.base, length) for length in setting.scoring.lengths}
 
 
 def _identity(strategy: Strategy) -> str:

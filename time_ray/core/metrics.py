@@ -1,12 +1,13 @@
 """The table of metrics: what is computed of a cell's accuracies. Results, rankings, tables and MLflow walk it.
 
 KA, ZS and GM are TIME's (https://arxiv.org/abs/2412.06712), forgetting is that of https://arxiv.org/abs/1801.10112.
+Accuracy by task, backward and forward transfer are those of https://arxiv.org/abs/1706.08840.
 """
 
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -23,10 +24,15 @@ class AccuracyHistory(NamedTuple):
     accuracies: Sequence[Mapping[str, float]]  # percent, by dataset; after task 0 (the base, untrained), 1, ...
     adaptation: Sequence[str]  # datasets that the stream teaches, whether it has come to them or not
     evaluation: Sequence[str]  # held-out datasets, which no task teaches
+    by_task: Sequence[Sequence[float] | None] = ()  # percent on the classes of each task; after task 0, 1, ...
 
     def until(self, task: int) -> "AccuracyHistory":
         """The history as it was after this task."""
-        return self._replace(accuracies=self.accuracies[: task + 1])
+        return self._replace(accuracies=self.accuracies[: task + 1], by_task=self.by_task[: task + 1])
+
+    def on_tasks(self, after: int) -> Sequence[float] | None:
+        """Percent on the classes of each task after so many; None where it is not known, task by task NaN."""
+        return self.by_task[after] if self.by_task else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +81,48 @@ def forgetting(history: AccuracyHistory) -> float | None:
     return _mean(max(accuracy[name] for accuracy in past) - now[name] for name in history.adaptation)
 
 
+def task_accuracy(history: AccuracyHistory) -> float | None:
+    """ACC: mean accuracy (percent) over the tasks so far; None at task 0."""
+    learned = len(history.accuracies) - 1
+    now = history.on_tasks(learned)
+    return None if now is None else _mean(_known(now[:learned]))
+
+
+def backward_transfer(history: AccuracyHistory) -> float | None:
+    """BWT: accuracy now less accuracy right after the task, mean over the tasks before the last; None without any.
+
+    mean over s < t of a(t, s) - a(s, s), in percentage points: negative where tasks are forgotten.
+    """
+    last = len(history.accuracies) - 1
+    return _transfer(history, [(last, task) for task in range(1, last)], lambda task: task)
+
+
+def forward_transfer(history: AccuracyHistory) -> float | None:
+    """FWT: accuracy right before the task less that of the base, mean over the tasks after the first; None without any.
+
+    mean over s > 1 of a(s - 1, s) - a(0, s), in percentage points: positive where earlier tasks help later ones.
+    """
+    last = len(history.accuracies) - 1
+    return _transfer(history, [(task - 1, task) for task in range(2, last + 1)], lambda _: 0)
+
+
+def _transfer(
+    history: AccuracyHistory, places: Sequence[tuple[int, int]], before: Callable[[int], int]
+) -> float | None:
+    """Mean over (after, task) of the accuracy on the task then, less that after another one."""
+    gains = []
+    for after, task in places:
+        later, earlier = history.on_tasks(after), history.on_tasks(before(task))
+        if later is None or earlier is None:
+            return None
+        gains.append(later[task - 1] - earlier[task - 1])
+    return _mean(_known(gains))
+
+
+def _known(values: Iterable[float]) -> Iterator[float]:
+    return (value for value in values if not math.isnan(value))
+
+
 def _mean(values: Iterable[float]) -> float | None:
     found = list(values)
     return math.fsum(found) / len(found) if found else None
@@ -87,6 +135,9 @@ METRICS: dict[str, Metric] = {
         Metric(name="zs", title="ZS", unit="%", higher_is_better=True, compute=zero_shot_retention),
         Metric(name="gm", title="GM", unit="%", higher_is_better=True, compute=geometric_mean),
         Metric(name="forgetting", title="forgetting", unit="points", higher_is_better=False, compute=forgetting),
+        Metric(name="acc", title="ACC", unit="%", higher_is_better=True, compute=task_accuracy),
+        Metric(name="bwt", title="BWT", unit="points", higher_is_better=True, compute=backward_transfer),
+        Metric(name="fwt", title="FWT", unit="points", higher_is_better=True, compute=forward_transfer),
     )
 }
 _OWN = frozenset(METRICS)
@@ -112,9 +163,28 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def scores(history: AccuracyHistory) -> dict[str, float | None]:
+class Scores(Mapping[str, float | None]):
+    """Every metric after the last task of a history, by name, each computed when it is asked for."""
+
+    def __init__(self, history: AccuracyHistory) -> None:
+        self._history = history
+        self._found: dict[str, float | None] = {}
+
+    def __getitem__(self, name: str) -> float | None:
+        if name not in self._found:
+            self._found[name] = _value(METRICS[name], self._history)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(METRICS)
+
+    def __len__(self) -> int:
+        return len(METRICS)
+
+
+def scores(history: AccuracyHistory) -> Scores:
     """Every metric after the last task of the history, by name."""
-    return {name: _value(metric, history) for name, metric in METRICS.items()}
+    return Scores(history)
 
 
 def _value(metric: Metric, history: AccuracyHistory) -> float | None:

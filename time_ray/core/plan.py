@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from time_ray.core.grid import Cell
-from time_ray.core.recipe import Merged, Recipe, Reestimated, Running
+from time_ray.core.recipe import Merged, Patched, Recipe, Reestimated, Running
 
 
 class Stored(NamedTuple):
@@ -40,18 +40,20 @@ def needs(cell: Cell) -> Needs:
     setting = cell.setting
     experts: dict[str, int] = {}
     scores, merges = [setting.scores_key(setting.base)], []
-    final = setting.base.key
+    final: Recipe = setting.base
     for step in cell.walk():
         experts[step.expert.key] = step.training.steps
         scores.append(setting.scores_key(step.deployed))
         merges += [key for w in (step.start, step.deployed) if (key := _merge_in(w))]
-        final = step.deployed.key
-    return Needs(experts, scores, final, merges)
+        final = step.deployed
+    scores += [setting.scores_key(recipe) for recipe in cell.at_lengths(final).values()]
+    return Needs(experts, scores, final.key, merges)
 
 
 def _merge_in(weights: Recipe) -> str | None:
     """The key of the merge that these weights are, or are made from."""
     merge = weights.merge if isinstance(weights, Reestimated) else weights
+    merge = merge.model if isinstance(merge, Patched) else merge
     return merge.key if isinstance(merge, (Merged, Running)) else None
 
 

@@ -203,13 +203,26 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Patched:
+    """θ_0 + α (θ - θ_0): a model at another distance from the base; α is the length."""
+
+    model: "Trained | Merged | Running"
+    base: Base
+    length: float
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("patched", self.model.key, self.base.key, self.length))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Reestimated:
     """A merge whose BatchNorm statistics are of the first batches that its newest expert was trained on.
 
     Which batches these are is said by that expert's recipe, which is part of the merge's.
     """
 
-    merge: Merged | Running
+    merge: Merged | Running | Patched
     batches: int
     key: str = field(init=False)
 
@@ -224,10 +237,20 @@ class Reestimated:
     @property
     def newest(self) -> Trained:
         """The expert of the latest task."""
-        return self.merge.experts.newest if isinstance(self.merge, Merged) else self.merge.newer
+        return _newest(self.merge.model if isinstance(self.merge, Patched) else self.merge)
 
 
-Recipe: TypeAlias = Base | Trained | Merged | Running | Reestimated
+def _newest(model: Trained | Merged | Running) -> Trained:
+    match model:
+        case Trained():
+            return model
+        case Merged():
+            return model.experts.newest
+        case Running():
+            return model.newer
+
+
+Recipe: TypeAlias = Base | Trained | Merged | Running | Patched | Reestimated
 
 
 def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merged | Trained:
@@ -237,9 +260,24 @@ def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merg
     return Merged(technique, base, experts)
 
 
+def patched(recipe: Recipe, base: Base, length: float) -> Recipe:
+    """A model at this length, where its own is 1; one that was re-estimated is patched before that."""
+    match recipe:
+        case Base():
+            return recipe
+        case Reestimated():
+            return reestimated(patched(recipe.merge, base, length), recipe.batches)
+        case Patched():
+            return patched(recipe.model, base, recipe.length * length)
+    if length == 0:
+        return base
+    return recipe if length == 1 else Patched(recipe, base, float(length))
+
+
 def reestimated(recipe: Recipe, batches: int | None) -> Recipe:
     """A merge with statistics of so many batches; itself for None, and where it is no merge: it has its own."""
-    return Reestimated(recipe, batches) if batches is not None and isinstance(recipe, (Merged, Running)) else recipe
+    merges = (Merged, Running, Patched)
+    return Reestimated(recipe, batches) if batches is not None and isinstance(recipe, merges) else recipe
 
 
 def describe(recipe: Recipe) -> dict[str, object]:
@@ -278,6 +316,8 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "experts": [step.newer.key for step in reversed(chain)],
                 "weight": recipe.weight,
             }
+        case Patched():
+            parts = {"model": _part(recipe.model), "base": describe(recipe.base), "length": recipe.length}
         case Reestimated():
             parts = {"merge": describe(recipe.merge), "batches": recipe.batches, "version": STATISTICS_VERSION}
     return {"kind": type(recipe).__name__.lower(), "key": recipe.key, **parts}

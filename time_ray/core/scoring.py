@@ -17,6 +17,10 @@ def _listed(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _each(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value if isinstance(value, tuple) else (value,)
+
+
 def _at_least_one(templates: tuple[str, ...]) -> tuple[str, ...]:
     if not templates:
         msg = "no prompt to name a class by; give one, or null for each dataset's own"
@@ -38,8 +42,16 @@ def _with_place_for_a_class(template: str) -> str:
 Template = Annotated[str, AfterValidator(_with_place_for_a_class)]
 
 
+def _distinct(lengths: tuple[float, ...]) -> tuple[float, ...]:
+    """In order; 1 is what every cell serves, and is scored anyway."""
+    return tuple(sorted({float(length) for length in lengths} - {1.0}))
+
+
 class Scoring(Section):
-    """What decides scores besides weights and data. The seed of a cell chooses the images of a subset."""
+    """What decides scores besides weights and data. The seed of a cell chooses the images of a subset.
+
+    `lengths` are other models than those of the cells: they are scored as well, and change nothing of the cells.
+    """
 
     subset: Annotated[
         float | None, Field(gt=0, lt=1, description="share of the test images of each dataset; null: all of them")
@@ -49,6 +61,12 @@ class Scoring(Section):
         BeforeValidator(_listed),
         Field(description="class prompts for all datasets; null: each has its own"),
     ] = None
+    lengths: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=100)], ...],
+        BeforeValidator(_each),
+        AfterValidator(_distinct),
+        Field(description="final models are also scored at these lengths: base + length * (model - base)"),
+    ] = ()
 
 
 WHOLE = Scoring()  # all test images, each dataset's own prompts

@@ -21,6 +21,9 @@ class Strategy(Section):
 
     name: ClassVar[str]  # what an experiment calls it
     version: ClassVar[int | str | None] = None  # of a plugin: its own, or the digest of its source
+    patch: Annotated[
+        float, Field(ge=0, le=100, description="what is served is the base and so much of the way from it to the model")
+    ] = 1.0
 
     @model_validator(mode="before")
     @classmethod
@@ -46,7 +49,8 @@ class Strategy(Section):
 
     def written(self) -> object:
         """The strategy as an experiment file has it; `read` gives it back."""
-        return {"name": self.name, **self.model_dump(mode="json")} if type(self).model_fields else self.name
+        parameters = self.model_dump(mode="json", exclude={"patch"} if self.patch == 1 else None)
+        return {"name": self.name, **parameters} if parameters else self.name
 
     @abstractmethod
     def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:

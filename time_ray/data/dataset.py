@@ -99,6 +99,10 @@ class Split:
             return [tuple(self._captions[int(index)].as_py()) for index in indices]
         return [tuple(captions) for captions in self._take("captions", indices)]
 
+    def keys(self, indices: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Where those rows came from, in that order."""
+        return self._take("key", indices)
+
     def _take(self, column: str, indices: Sequence[int] | NDArray[np.int64]) -> list[Any]:
         wanted = np.asarray(indices, dtype=np.int64)
         found: list[Any] = [None] * len(wanted)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from time_ray.merging.function_rule import TensorContext
     from time_ray.merging.in_memory import ema, merge, pair
     from time_ray.merging.incremental import Fold, fold
+    from time_ray.merging.patching import distance, patch
     from time_ray.merging.streaming import merge_faults, merge_files
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Technique",
     "TechniqueError",
     "TensorContext",
+    "distance",
     "ema",
     "fold",
     "merge",
@@ -34,6 +36,7 @@ __all__ = [
     "merge_files",
     "normalise",
     "pair",
+    "patch",
     "register",
     "technique",
 ]
@@ -41,12 +44,14 @@ __all__ = [
 _NEEDS_TORCH = {
     "Fold": "incremental",
     "TensorContext": "function_rule",
+    "distance": "patching",
     "ema": "in_memory",
     "fold": "incremental",
     "merge": "in_memory",
     "merge_faults": "streaming",
     "merge_files": "streaming",
     "pair": "in_memory",
+    "patch": "patching",
 }
 """The files of the names that are imported at first use (PEP 562)."""
 

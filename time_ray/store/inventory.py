@@ -99,7 +99,7 @@ class Inventory:
                 yield from ((file, "half-written") for file in at.torn)
                 for place, (file, entry) in enumerate(at.whole):
                     needed = place == 0 and (reachable is None or reachable.has(kind, key))
-                    if kind == "weights" and (needed or spared(file)):
+                    if "payload" in entry and (needed or spared(file)):
                         kept.add(str(entry["payload"]))
                     if not needed:
                         yield file, "superseded" if place else "out of reach"

@@ -2,7 +2,8 @@
 
 An entry is a small sealed JSON file with its size in its name: a listing tells a whole one from a half-written one,
 and its seal tells whether a byte was changed. Weights lie apart, named by the digest of their bytes, so that equal
-weights are stored once. First write wins; what does not match its digest is set aside and made again.
+weights are stored once; so do the outcomes of scores. First write wins; what does not match its digest is set aside
+and made again.
 Beside them lies the progress of trainings that are under way: one file each, named by step, digest and size.
 """
 
@@ -10,7 +11,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyarrow.fs import FileInfo
 
@@ -19,6 +20,7 @@ from time_ray.store.files import Files
 from time_ray.store.sealed import sealed, unsealed
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -121,36 +123,54 @@ class Store:
             StoreError: the storage cannot be read or written.
 
         """
-        data = _as_bytes(weights)
+        return self._put("weights", key, _as_bytes(weights), about)
+
+    def put_scores(self, key: str, arrays: "Mapping[str, NDArray[Any]]", about: Mapping[str, object]) -> Entry:
+        """As `put`, for scores and the arrays that they follow from."""
+        from safetensors.numpy import save
+
+        return self._put("scores", key, save(dict(arrays)), about)
+
+    def _put(self, kind: str, key: str, data: bytes, about: Mapping[str, object]) -> Entry:
         digest = hashlib.sha256(data).hexdigest()
         payload = self._payload(digest, len(data)) or self._write_payload(digest, data)
-        return self.record("weights", key, {**about, "digest": digest, "bytes": len(data), "payload": payload})
+        return self.record(kind, key, {**about, "digest": digest, "bytes": len(data), "payload": payload})
 
     def get(self, key: str) -> "dict[str, Tensor] | None":
         """The weights under a key, verified; None if they are not there or were damaged (and are now set aside)."""
         entry = self.entry("weights", key)
         if entry is None:
             return None
-        data = self.payload(key, entry)
+        data = self.payload("weights", key, entry)
         return None if data is None else _tensors(data)
 
-    def payload(self, key: str, entry: Entry) -> bytes | None:
+    def arrays(self, key: str) -> "dict[str, NDArray[Any]] | None":
+        """The arrays of scores, verified; None if there are none, or they were damaged (and are now set aside)."""
+        entry = self.entry("scores", key)
+        data = self.payload("scores", key, entry) if entry and "payload" in entry else None
+        if data is None:
+            return None
+        from safetensors.numpy import load
+
+        return load(data)
+
+    def payload(self, kind: str, key: str, entry: Entry) -> bytes | None:
         """The safetensors bytes that an entry names, verified; None if damaged (and now set aside)."""
         path = str(entry["payload"])
         data = self.files.find(path)
         if data is not None and hashlib.sha256(data).hexdigest() == entry["digest"]:
             return data
-        self.lose(key, path)
+        self.lose(kind, key, path)
         return None
 
-    def lose(self, key: str, payload: str) -> None:
+    def lose(self, kind: str, key: str, payload: str) -> None:
         """The payload is set aside, if it is there at all, and no entry under the key names it."""
-        log.warning("%s: weights %s are damaged or missing; set aside, to be made again", payload, key)
+        log.warning("%s: %s %s are damaged or missing; set aside, to be made again", payload, kind, key)
         self.files.set_aside(payload)
-        self._entries.pop(("weights", key), None)
-        for name, entry in self.entries("weights", key):
-            if entry["payload"] == payload:
-                self.files.delete("weights", key[:2], key, name)
+        self._entries.pop((kind, key), None)
+        for name, entry in self.entries(kind, key):
+            if entry.get("payload") == payload:
+                self.files.delete(kind, key[:2], key, name)
 
     def put_checkpoint(self, key: str, step: int, tensors: "Mapping[str, Tensor]") -> None:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""

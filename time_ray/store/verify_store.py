@@ -39,13 +39,13 @@ def verify(files: Files) -> Iterator[Checked]:
             continue
         if fault:
             files.set_aside(path)
-            for key in keys.get(path, ()):
-                store.lose(key, path)
+            for named_by, key in keys.get(path, ()):
+                store.lose(named_by, key, path)
         yield Checked(kind, path, file.size, fault)
     there = {relative(files, file) for file in inventory.found.get(PAYLOADS, ())}
     for path in keys.keys() - there:
-        for key in keys[path]:
-            store.lose(key, path)
+        for named_by, key in keys[path]:
+            store.lose(named_by, key, path)
         yield Checked(PAYLOADS, path, 0, "missing")
 
 
@@ -84,9 +84,12 @@ def _unlike(files: Files, path: str, digest: str) -> str | None:
         raise
 
 
-def _keys_by_payload(inventory: Inventory) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for key, at in inventory.entries["weights"].items():
-        for _, entry in at.whole:
-            keys.setdefault(str(entry["payload"]), []).append(key)
-    return keys
+def _keys_by_payload(inventory: Inventory) -> dict[str, list[tuple[str, str]]]:
+    """By payload the entries that name it: their kind and key."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for kind, keys in inventory.entries.items():
+        for key, at in keys.items():
+            for _, entry in at.whole:
+                if "payload" in entry:
+                    found.setdefault(str(entry["payload"]), []).append((kind, key))
+    return found

@@ -243,7 +243,7 @@ class Tracker:
 
     def _make_model(self, result: CellResult) -> Any:
         entry, cell = dict(result.weights or {}), result.cell
-        data = self.store.payload(result.final_key, entry)
+        data = self.store.payload("weights", result.final_key, entry)
         if data is None:
             msg = f"{cell.name}: its final weights were damaged and set aside; run the sweep again"
             raise UserError(msg)
