@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from time_ray.core.statistics import t_quantile
+
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -211,13 +213,6 @@ def _blocks(rows: int, columns: int) -> Iterator[slice]:
     """Slices of rows that have so many columns, small enough for memory."""
     step = max(1, _PAIRS_AT_A_TIME // max(columns, 1))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def t_quantile(probability: float, df: float) -> float:
-    """Of Student's t; of the normal distribution with infinite degrees of freedom."""
-    from scipy.special import ndtri, stdtrit
-
-    return float(ndtri(probability) if math.isinf(df) else stdtrit(df, probability))
 
 
 def _inverse_trigamma(value: float) -> float:
