@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from time_ray import config
+from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
 from time_ray.core.finding import Finding
@@ -16,6 +17,7 @@ from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
+from time_ray.halves import Halves
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.ranking import Ranked, Ranking, ranking
@@ -231,7 +233,7 @@ def manifest(path: str | Path, overrides: Sequence[str] = (), image: str = "") -
 
 def status(opened: Opened) -> list[CellResult]:
     """Every cell with the rows it has so far."""
-    return read_results(opened.study.cells, opened.store)
+    return read_results(opened.study.everything, opened.store)
 
 
 def sweep_named(where: str, overrides: Sequence[str] = ()) -> tuple[str, Files]:
@@ -261,14 +263,34 @@ def stop(name: str, files: Files, how: How = "finish") -> Holder | None:
     return request_stop(files, name, how)
 
 
-def best(opened: Opened, by: str = "gm") -> Ranking:
-    """Finished cells over their seeds, best first by any metric.
+def best(
+    opened: Opened,
+    by: str = "gm",
+    *,
+    over: Over = "end",
+    floor: str | None = None,
+    epsilon: float = 1.0,
+    lengths: Lengths = "best",
+    seed: int | None = None,
+) -> Ranking:
+    """Which cells may be the best, the leader first; see `Ranking`.
+
+    Args:
+        opened: The experiment.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+        floor: What a cell must keep besides, as in `zs>=0.95*base`.
+        epsilon: Differences that do not matter, in the metric's unit.
+        lengths: Every cell at its best length where lengths were measured, or as it was served.
+        seed: Whose weights are the winner's; None: the median's.
 
     Raises:
-        UserError: no cell is finished, or there is no such metric.
+        UserError: no cell is finished, or keeps the floor; there is no such metric, seed or floor.
 
     """
-    found = ranking(status(opened), by)
+    bound = None if floor is None else read_floor(floor)
+    criterion = Criterion(by=by, over=over, floor=bound, epsilon=epsilon, lengths=lengths, seed=seed)
+    found = ranking(status(opened), Halves(opened.store), criterion)
     if not found.rows:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return found
@@ -284,7 +306,7 @@ def register(opened: Opened, ranked: Ranking) -> str:
     from time_ray.tracking.tracker import Tracker, answering, register_best, tracking_uri
 
     with answering(tracking_uri(opened.files)):
-        return register_best(Tracker(opened.study, opened.files), ranked.winner)
+        return register_best(Tracker(opened.study, opened.files), ranked)
 
 
 def sync(opened: Opened) -> str | None:
@@ -311,8 +333,10 @@ def export(opened: Opened, cell: str, folder: str | Path) -> Path:
         UserError: no finished cell, or more than one, is meant; or its weights are not in the store.
 
     """
-    result = best(opened).winner if cell == "best" else pick_cell(status(opened), cell)
-    return export_cell(opened, result, Path(folder))
+    if cell == "best":
+        found = best(opened)
+        return export_cell(opened, found.winner, Path(folder), found.leader.length)
+    return export_cell(opened, pick_cell(status(opened), cell), Path(folder))
 
 
 def doctor(
@@ -394,7 +418,7 @@ def _reach(opened: Sequence[Opened]) -> Reachable:
     """Every key that a sweep of these experiments may ask for."""
     weights: set[str] = set()
     scores: set[str] = set()
-    for cell in (cell for one in opened for cell in one.study.cells):
+    for cell in (cell for one in opened for cell in one.study.everything):
         need = needs(cell)
         weights |= {*need.experts, need.final}
         scores |= {*need.scores}

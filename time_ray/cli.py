@@ -24,6 +24,7 @@ from time_ray.commands.options import (
     talk,
     technique_names,
 )
+from time_ray.core.criterion import Lengths, Over
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
@@ -61,7 +62,11 @@ def common(
 
 
 @app.command()
-def sweep(exp: Exp, overrides: Overrides = None) -> None:
+def sweep(
+    exp: Exp,
+    overrides: Overrides = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every cell in the table at the end.")] = False,
+) -> None:
     """Run every cell that is not done yet, and name the Best-in-TIME cell. Again: resume, or just print the table."""
     from time_ray import api
     from time_ray.report.progress import shown
@@ -69,9 +74,9 @@ def sweep(exp: Exp, overrides: Overrides = None) -> None:
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
-    with shown(opened.study.cells, opened.store) as progress:
+    with shown(opened.study.everything, opened.store) as progress:
         outcome = api.sweep(opened, progress.take)
-    print_outcome(opened, outcome, talk)
+    print_outcome(opened, outcome, talk, everything=everything)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -220,24 +225,31 @@ def best(
     overrides: Overrides = None,
     by: Rank = "gm",
     form: Form = "table",
+    over: Annotated[
+        Over, typer.Option("--over", help="After the last task, mean over tasks, or area under the curve.")
+    ] = "end",
+    floor: Annotated[
+        str | None, typer.Option("--floor", metavar="BOUND", help="What a cell must keep: 'zs>=40', 'zs>=0.95*base'.")
+    ] = None,
+    epsilon: Annotated[float, typer.Option(min=0, help="Differences that do not matter, in the metric's unit.")] = 1.0,
+    lengths: Annotated[
+        Lengths, typer.Option("--lengths", help="Each cell at its best length where lengths were measured, or at 1.")
+    ] = "best",
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Whose weights are registered; the median's if not given.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every cell.")] = False,
     register: Annotated[bool, typer.Option(help="Register the winner in MLflow under the alias best-in-time.")] = True,
 ) -> None:
-    """Rank the finished cells over their seeds, mark the Pareto front, and register the winner in MLflow."""
+    """Say which cells may be the best over their seeds, and register the leader in MLflow."""
     from time_ray import api
-    from time_ray.ranking import columns
-    from time_ray.report.summary import best_rows
+    from time_ray.report.best import print_ranking
 
     opened = api.open_experiment(exp, overrides or ())
-    ranking = api.best(opened, by)
-    if form == "table":
-        tables.print_rows(best_rows(ranking.rows), form)
-    else:
-        tables.print_rows([row.as_row() for row in ranking.rows], form, columns=columns())
-    if ranking.num_unfinished:
-        left = f"{ranking.num_unfinished} cells are not finished and not ranked"
-        talk.print(f"{left}; run: time-ray sweep {opened.words}")
+    ranked = api.best(opened, by, over=over, floor=floor, epsilon=epsilon, lengths=lengths, seed=seed)
+    print_ranking(ranked, form, talk, words=opened.words, everything=everything)
     if register:
-        talk.print(f"registered: {api.register(opened, ranking)}")
+        talk.print(f"registered: {api.register(opened, ranked)}")
 
 
 @app.command()

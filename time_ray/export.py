@@ -10,35 +10,35 @@ from typing import Any
 from time_ray.clip.mini import MODELS
 from time_ray.clip.preprocessing import CONFIG, open_clip_config
 from time_ray.core.errors import UserError
+from time_ray.final_weights import final_weights
 from time_ray.opened import Opened
 from time_ray.results import CellResult
 
 VOCABULARY_NOTICE = "merges.LICENSE.txt"  # wherever the vocabulary goes, it goes
 
 
-def export_cell(opened: Opened, result: CellResult, folder: Path) -> Path:
-    """The folder holds the cell's weights, its recipe, and its architecture with its preprocessing.
+def export_cell(opened: Opened, result: CellResult, folder: Path, length: float = 1.0) -> Path:
+    """The folder holds the cell's weights at that length, their recipe, and the architecture with its preprocessing.
 
     Returns:
         The safetensors file.
 
     Raises:
-        UserError: the cell's weights are not in the store, or not whole.
+        UserError: the cell's weights are not in the store, or not whole; or that length needs data.
 
     """
-    entry = result.weights
-    data = opened.store.payload("weights", result.final_key, entry) if entry else None
-    if entry is None or data is None:
-        raise UserError(f"{result.cell.name}: its weights are not there; run: time-ray sweep {opened.words}")
+    found = final_weights(result, opened.store, length)
     folder.mkdir(parents=True, exist_ok=True)
     name = result.cell.setting.model.name
-    (folder / "recipe.json").write_text(json.dumps({**result.cell.axes, **entry}, indent=1), encoding="utf-8")
+    (folder / "recipe.json").write_text(
+        json.dumps({**result.cell.axes, "length": length, **found.about}, indent=1), encoding="utf-8"
+    )
     config = open_clip_config(result.cell.setting.model)
     if name in MODELS:
         config["model_cfg"] |= _export_architecture(name, folder / "configs")
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
     weights = folder / f"{name}.safetensors"
-    weights.write_bytes(data)
+    weights.write_bytes(found.data)
     return weights
 
 

@@ -116,7 +116,7 @@ def fleet_plan(
         for spec in study.experiment.model
     }
     needs = {model: TrialNeeds(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
-    todo = workload(study.cells, needs, have, one_each=study.experiment.run.pack == "cell")
+    todo = workload(study.everything, needs, have, one_each=study.experiment.run.pack == "cell")
     delays = Delays(FIRST_START, LATER_START, math.inf if fleet.mtbf is None else fleet.mtbf)
     simulator = Simulator(todo.trials, made=todo.stored, delays=delays)
     totals = simulator.totals

@@ -60,7 +60,7 @@ def measure(opened: Opened, say: Callable[[str], None]) -> dict[str, Rate]:
         for setting in {setting.model.label: setting for setting in study.settings}.values():
             say(f"timing {setting.model.label} on {_name(device)}")
             rates[setting.model.label] = _Timed(study, setting, data, device).rate()
-    write_timed(opened.store, study.cells, rates, _name(device))
+    write_timed(opened.store, study.everything, rates, _name(device))
     return rates
 
 
@@ -73,7 +73,7 @@ class _Timed:
         self.data = data
         self.device = device
         self.clip = create(setting.model)
-        self.cells = [cell for cell in study.cells if cell.setting.model == setting.model]
+        self.cells = [cell for cell in study.everything if cell.setting.model == setting.model]
 
     def rate(self) -> Rate:
         start = {name: tensor.clone() for name, tensor in self.clip.module.state_dict().items()}

@@ -33,9 +33,7 @@ class TestImages:
     def tasks(self, setting: Setting) -> dict[Question, Rows]:
         """Of every image the task that teaches its class, from 1; 0 where none does."""
         number = {
-            tuple(concept): training.task.number
-            for training in setting.trainings
-            for concept in training.task.concepts
+            tuple(concept): training.task.number for training in setting.trainings for concept in training.task.concepts
         }
         found: dict[Question, Rows] = {}
         for question, labels in self.labels.items():
@@ -58,21 +56,25 @@ class PerImage:
         """What the test images of a setting are; None where its base was scored before outcomes were kept."""
         return self._test_images(setting.scores_key(setting.base))
 
-    def by_task(self, scores_key: str, setting: Setting) -> list[float] | None:
+    def by_task(self, scores_key: str, setting: Setting, half: Half | None = None) -> list[float] | None:
         """Accuracy (percent) on the classes of every task, in order; NaN for a task without test images.
 
-        Each image counts once: of a retrieval set by the mean of both directions' R@5.
+        Each image counts once: of a retrieval set by the mean of both directions' R@5. Of one half, if it is named.
         """
-        outcomes, tasks = self.outcomes(scores_key), self._tasks(setting)
-        if outcomes is None or tasks is None:
+        outcomes, tasks, images = self.outcomes(scores_key), self._tasks(setting), self.test_images(setting)
+        if outcomes is None or tasks is None or images is None:
             return None
+        if half is not None:
+            chosen = images.half(half)
+            outcomes = {question: bits[chosen[question]] for question, bits in outcomes.items()}
+            tasks = {question: of_task[chosen[question]] for question, of_task in tasks.items()}
         count = len(setting.trainings) + 1
         right, asked = np.zeros(count), np.zeros(count)
-        for question, of_task, images in _scored(outcomes, tasks, count):
+        for question, of_task, number in _scored(outcomes, tasks, count):
             with np.errstate(invalid="ignore"):
                 share = np.bincount(of_task, outcomes[question], count) / np.bincount(of_task, minlength=count)
-            right += np.where(images > 0, share * images, 0)
-            asked += images
+            right += np.where(number > 0, share * number, 0)
+            asked += number
         with np.errstate(invalid="ignore"):
             percents: list[float] = (100 * right / asked)[1:].tolist()
         return percents

@@ -137,8 +137,8 @@ def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None
     study, store = opened.study, opened.store
     experiment = study.experiment
     have = stored(store)
-    counts, speed = plan(study.cells, have), Speed.of(study, tflops)
-    rates = known_rates(store, study.cells)
+    counts, speed = plan(study.everything, have), Speed.of(study, tflops)
+    rates = known_rates(store, study.everything)
     seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
     trials, at_once = _trials(study, counts, store)
     preprocessing = {spec.label: resolve(spec) for spec in experiment.model}
@@ -147,7 +147,7 @@ def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None
         stream=_stream(study),
         steps=_steps(study),
         preprocessing=preprocessing,
-        cells=counts.cells,
+        cells=len(study.cells),
         trials=trials,
         trainings=TrainingCounts(counts.trainings_asked, counts.trainings_distinct, counts.trainings_to_do),
         merges=MergeCounts(counts.merges_distinct),
@@ -230,9 +230,9 @@ def _trials(study: Study, counts: Plan, store: Store) -> tuple[int, int]:
     if run.workers == 0:
         return 1, 1
     todo = (
-        [result.cell for result in read_results(study.cells, store) if not result.done]
+        [result.cell for result in read_results(study.everything, store) if not result.done]
         if counts.cells < CELLS_LOOKED_AT
-        else study.cells
+        else study.everything
     )
     return len(of_a_trial(todo, one_each=run.pack == "cell")), at_once
 

@@ -19,7 +19,7 @@ from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
 from time_ray.core.scoring import Scoring
-from time_ray.core.strategies import taken_by
+from time_ray.core.strategies import Ft, Zs, taken_by
 from time_ray.core.stream import Concept, Task, cut
 from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, DatasetRef, Role, find
@@ -58,6 +58,12 @@ class Study:
     experiment: Experiment
     datasets: Datasets
     cells: tuple[Cell, ...]
+    bounds: tuple[Cell, ...] = ()  # what was trained on all tasks at once: no cells of the grid
+
+    @property
+    def everything(self) -> tuple[Cell, ...]:
+        """All that a sweep runs."""
+        return (*self.cells, *self.bounds)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -154,7 +160,24 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for budget in experiment.budget
         for seed in experiment.seed
     ]
-    return Study(experiment, datasets, grid(experiment.init, experiment.deploy, techniques, settings))
+    cells = grid(experiment.init, experiment.deploy, techniques, settings)
+    return Study(experiment, datasets, cells, _bounds(settings, techniques[0]) if experiment.multitask else ())
+
+
+def _bounds(settings: Sequence[Setting], technique: ResolvedTechnique) -> tuple[Cell, ...]:
+    """For each setting one training on all its tasks at once, with the budget of all: what no merge of experts knows.
+
+    It is a stream of one task, so there is nothing to merge, and no technique that counts.
+    """
+    once = [replace(setting, trainings=(_at_once(setting.trainings),)) for setting in settings]
+    return tuple(Cell(Zs(), Ft(), technique, setting, multitask=True) for setting in once)
+
+
+def _at_once(trainings: Sequence[TaskTraining]) -> TaskTraining:
+    concepts = tuple(concept for training in trainings for concept in training.task.concepts)
+    data_key = key_of("multitask data", [training.data_key for training in trainings])
+    steps = sum(training.steps for training in trainings)
+    return replace(trainings[0], task=Task(1, concepts), earlier=(), steps=steps, data_key=data_key)
 
 
 def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budget], int]:

@@ -1,12 +1,14 @@
 """Mean and deviation over seeds; the Pareto front."""
 
+import math
 import statistics as reference
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from time_ray.core.statistics import deviation, mean, pareto_front
+from time_ray.core.statistics import deviation, mean, pareto_front, t_quantile
 
 PERCENT = st.floats(0, 100)
 
@@ -21,6 +23,13 @@ def test_mean_and_deviation_are_those_of_the_standard_library(values: list[float
 
 def test_one_seed_has_no_deviation() -> None:
     assert deviation([3.0]) is None
+
+
+@pytest.mark.parametrize("df", [1.0, 3.5, 40.0, math.inf])
+@pytest.mark.parametrize("probability", [0.025, 0.5, 0.999])
+def test_quantiles_are_those_of_scipys_distributions(probability: float, df: float) -> None:
+    expected = stats.norm.ppf(probability) if math.isinf(df) else stats.t.ppf(probability, df)
+    assert t_quantile(probability, df) == pytest.approx(expected, abs=1e-12)
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12)

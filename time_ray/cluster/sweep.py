@@ -94,7 +94,7 @@ class _Sweep:
         self.files = files
         self.store = Store(files)
         self.watch = watch
-        self.cells = {cell.key: cell for cell in study.cells}
+        self.cells = {cell.key: cell for cell in study.everything}
         self.failures: dict[str, CellFailed] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self.drained = False
@@ -103,8 +103,8 @@ class _Sweep:
 
     def run(self) -> Outcome:
         """See sweep."""
-        results = read_results(self.study.cells, self.store)
-        counts = plan(self.study.cells, stored(self.store))
+        results = read_results(self.study.everything, self.store)
+        counts = plan(self.study.everything, stored(self.store))
         self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
         done = all(result.done for result in results)
         if done and is_tracked(self.study, self.files):
@@ -117,7 +117,7 @@ class _Sweep:
         stopped_at_once = False
         if not done:
             stopped_at_once = self._interruptible(results)
-            results = read_results(self.study.cells, self.store)
+            results = read_results(self.study.everything, self.store)
         if stopped_at_once:
             self.mlflow.give_up()
         else:
@@ -198,7 +198,7 @@ class _Sweep:
         """Cells to be run, unless we are stopping."""
         if self.drained:
             return []
-        cells = [cell for cell in self.study.cells if cell.key not in self.failures]
+        cells = [cell for cell in self.study.everything if cell.key not in self.failures]
         return [result.cell for result in read_results(cells, self.store) if not result.done]
 
     def _draw(self) -> None:

@@ -49,7 +49,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
             raise  # other workers wait for this one
         return
     backend.hold_as(holder)
-    ours = [cell for cell in backend.study.cells if cell.key in wanted]
+    ours = [cell for cell in backend.study.everything if cell.key in wanted]
     backend.keep_only(cell.setting for cell in ours)
     work(ours, backend)
 

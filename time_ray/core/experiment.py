@@ -172,6 +172,9 @@ class Experiment(Section):
     mixture: Mixture = Mixture()
     training: Training = Training()
     batch_norm: BatchNorm = BatchNorm()
+    multitask: Annotated[
+        bool, Field(description="also train each model on all tasks at once, for comparison: with the budget of all")
+    ] = False
     evaluation: Scoring = WHOLE
     run: Run = Run()
     storage: Annotated[

@@ -10,6 +10,7 @@ from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskT
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy, made_by
 
+MULTITASK = ("(multitask)", "–", "–")  # where a cell would name its init, deploy and technique
 EVALUATION_VERSION = 2  # bump when the same weights would get other scores
 
 
@@ -93,6 +94,7 @@ class Cell:
     deploy: Strategy
     technique: ResolvedTechnique
     setting: Setting
+    multitask: bool = False  # trained on all tasks at once, for comparison: no point of the grid
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,10 +104,13 @@ class Cell:
     @property
     def axes(self) -> dict[str, str]:
         """The cell's place on every axis, for people."""
+        init, deploy, technique = self.init.label, self.deploy.label, self.technique.label
+        if self.multitask:
+            init, deploy, technique = MULTITASK
         return {
-            "init": self.init.label,
-            "deploy": self.deploy.label,
-            "technique": self.technique.label,
+            "init": init,
+            "deploy": deploy,
+            "technique": technique,
             "model": self.setting.model.label,
             "budget": self.setting.budget,
             "seed": str(self.setting.seed),
@@ -116,6 +121,8 @@ class Cell:
         """The cell in one line, for people."""
         axes = self.axes
         rest = f"{axes['model']} {axes['budget']} seed {axes['seed']}"
+        if self.multitask:
+            return f"{axes['init']} · {rest}"
         return f"{axes['init']}/{axes['deploy']} {axes['technique']} · {rest}"
 
     @property
@@ -132,8 +139,11 @@ class Cell:
 
     def at_lengths(self, final: Recipe) -> dict[float, Recipe]:
         """What the cell serves last at the other lengths that are asked for."""
-        setting = self.setting
-        return {length: patched(final, setting.base, length) for length in setting.scoring.lengths}
+        return {length: self.recipe_at(final, length) for length in self.setting.scoring.lengths}
+
+    def recipe_at(self, final: Recipe, length: float) -> Recipe:
+        """What the cell serves last, at that length."""
+        return reestimated(patched(final, self.setting.base, length), self.setting.batches)
 
 
 def _identity(strategy: Strategy) -> str:

@@ -1,17 +1,17 @@
 """What a sweep, a plan, a status and a ranking look like to a person."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 
 from time_ray.core.experiment import AXES
-from time_ray.core.metrics import METRICS, OF_THE_PAPER
-from time_ray.core.plan import needs
+from time_ray.core.metrics import METRICS
+from time_ray.halves import Halves
 from time_ray.opened import Opened
 from time_ray.planning import PlanReport
-from time_ray.ranking import Ranked, rank
+from time_ray.ranking import ranking
 from time_ray.report import tables
+from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
 from time_ray.report.quantities import duration, size
 from time_ray.report.tables import Format
@@ -40,27 +40,6 @@ def print_status(results: Sequence[CellResult], form: Format) -> None:
 
 def _scores(result: CellResult) -> dict[str, object]:
     return dict(result.final) if result.rows else dict.fromkeys(METRICS)
-
-
-def best_rows(ranked: Sequence[Ranked]) -> list[dict[str, object]]:
-    """The ranking, with mean ± sd in one column."""
-    rows = [row.as_row() for row in ranked]
-    axes = _axes(rows)
-    return [
-        {
-            "": number,
-            **{name: as_row[name] for name in (*axes, "seeds")},
-            **{metric.title: _spread(row.means[name], row.sds[name]) for name, metric in METRICS.items()},
-            "pareto": row.pareto,
-        }
-        for number, (row, as_row) in enumerate(zip(ranked, rows, strict=True), start=1)
-    ]
-
-
-def _spread(value: float | None, sd: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
 
 
 def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
@@ -111,35 +90,15 @@ def _who_measures(seconds: float | None) -> str:
     return "measured by the first sweep, or by --measure" if seconds is None else ""
 
 
-def print_outcome(opened: Opened, outcome: Outcome, talk: Console) -> None:
-    """The end of a sweep: the table of all cells on stdout; the winner, failures and next commands on stderr."""
-    rows = sorted(status_rows(outcome.results), key=_by_score)
-    _mark_best(rows)
-    base = _base_rows(outcome.results)
-    axes = _axes(rows)
-    titles = {METRICS[name].title: name for name in OF_THE_PAPER}
-    shown = [{**row, **{title: row[name] for title, name in titles.items()}} for row in [*rows, *base]]
-    progress = [] if all(result.done for result in outcome.results) else ["tasks"]  # scores are after so many tasks
-    tables.print_rows(shown, "table", columns=[*axes, *progress, *titles])
-    plain = _merging_nothing(outcome.results)
-    if plain and _varies(rows, "technique"):
-        talk.print(f"cells without a merge score the same with every technique: {', '.join(plain)}", style="dim")
-    ranked = rank(outcome.results)
-    if ranked:
-        top = ranked[0]
-        scores = ", ".join(f"{title} {_spread(top.means[name], top.sds[name])}" for title, name in titles.items())
-        talk.print("Best-in-TIME", style="bold", end="")
-        talk.print(f": init {top.init}, deploy {top.deploy}, technique {top.technique} ({scores})")
-    names = {cell.key: cell.name for cell in opened.study.cells}
+def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything: bool = False) -> None:
+    """The end of a sweep: the ranking on stdout; what it says, failures and next commands on stderr."""
+    ranked = ranking(outcome.results, Halves(opened.store))
+    if ranked.rows:
+        print_ranking(ranked, "table", talk, words=opened.words, everything=everything)
+    names = {cell.key: cell.name for cell in opened.study.everything}
     for key, failure in outcome.failures.items():
         talk.print(f"failed: {names[key]}: {failure.error}", style="red")
     _print_next(opened, outcome, talk)
-
-
-def _merging_nothing(results: Sequence[CellResult]) -> list[str]:
-    """Pairs of init and deploy whose cells are without a merge, so that the technique does not matter."""
-    cells = [result.cell for result in results if not needs(result.cell).merges]
-    return list(dict.fromkeys(f"{cell.init.label}/{cell.deploy.label}" for cell in cells))
 
 
 def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
@@ -163,27 +122,6 @@ def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     ):
         talk.print(f"  {verb}", end="")
         talk.print(f"  # {why}", style="dim")
-
-
-def _by_score(row: Mapping[str, Any]) -> tuple[float, str, str, str]:
-    """Best first; of equals the same one as in the ranking."""
-    score = row["gm"] if row["gm"] is not None else row["ka"]
-    return (-score if score is not None else 0.0, row["init"], row["deploy"], row["technique"])
-
-
-def _mark_best(rows: list[dict[str, object]]) -> None:
-    if rows and rows[0]["ka"] is not None:
-        rows[0]["style"] = "bold"
-
-
-def _base_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
-    """The base of every model, as it was before any training."""
-    found: dict[str, dict[str, object]] = {}
-    for result in results:
-        if result.rows:
-            model = result.cell.axes["model"]
-            found[model] = {"init": "(base)", "model": model, **result.rows[0].scores, "style": "dim"}
-    return list(found.values())
 
 
 def _axes(rows: Sequence[Mapping[str, object]]) -> list[str]:

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-Format = Literal["table", "json", "csv"]
+Format = Literal["table", "json", "csv", "markdown"]
 Row = Mapping[str, object]
 
 
@@ -29,6 +29,8 @@ def print_rows(rows: Sequence[Row], form: Format, *, title: str = "", columns: S
         print(json.dumps([dict(row) for row in rows], indent=2, allow_nan=False))
     elif form == "csv":
         print(as_csv(rows, columns), end="")
+    elif form == "markdown":
+        print(as_markdown(rows, columns), end="")
     else:
         _console().print(table(rows, title=title, columns=columns))
 
@@ -58,6 +60,13 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     writer.writeheader()
     writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
     return out.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """Rows as a table in Markdown, as on GitHub."""
+    names = columns or (list(rows[0]) if rows else [])
+    lines = [list(names), ["---"] * len(names), *([text(row.get(name)) for name in names] for row in rows)]
+    return "".join(f"| {' | '.join(value.replace('|', '&#124;') for value in line)} |\n" for line in lines)
 
 
 def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None = None) -> Table:

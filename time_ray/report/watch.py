@@ -48,9 +48,9 @@ def _looks(opened: Opened, seconds: float) -> Iterator[tuple[list[CellResult], b
     found, store = dict[str, CellResult](), opened.store
     while True:
         runs = any(holder.name == opened.study.experiment.name for holder in holders(opened.files))
-        missing = [cell for cell in opened.study.cells if cell.key not in found or not found[cell.key].done]
+        missing = [cell for cell in opened.study.everything if cell.key not in found or not found[cell.key].done]
         found |= {result.cell.key: result for result in read_results(missing, store)}
-        yield [found[cell.key] for cell in opened.study.cells], runs
+        yield [found[cell.key] for cell in opened.study.everything], runs
         time.sleep(seconds)
 
 

@@ -34,13 +34,13 @@ class Started:
 
 def sweep_key(study: Study) -> str:
     """The name under which a sweep is found again: its experiment and its cells."""
-    return key_of("sweep", study.experiment.name, sorted(cell.key for cell in study.cells))
+    return key_of("sweep", study.experiment.name, sorted(cell.key for cell in study.everything))
 
 
 def owners(study: Study, store: Store) -> dict[str, Started]:
     """For each cell the sweep that was the first to have it: the one that is started now, if none had it before."""
     found = _owners(study, store)
-    if any(cell.key not in found for cell in study.cells):
+    if any(cell.key not in found for cell in study.everything):
         store.record(_KIND, sweep_key(study), _record(study))
         found = _owners(study, store)
     return found
@@ -53,7 +53,7 @@ def _owners(study: Study, store: Store) -> dict[str, Started]:
     for sweep in sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key)):
         if sweep.experiment == study.experiment.name:
             first = {**dict.fromkeys(sweep.cells, sweep), **first}
-    return {cell.key: first[cell.key] for cell in study.cells if cell.key in first}
+    return {cell.key: first[cell.key] for cell in study.everything if cell.key in first}
 
 
 def _record(study: Study) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _record(study: Study) -> dict[str, Any]:
         "experiment": experiment.name,
         "about": experiment.about,
         "written": yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
-        "cells": sorted(cell.key for cell in study.cells),
+        "cells": sorted(cell.key for cell in study.everything),
         "varying": sorted({name for row in axes for name in row if row[name] != axes[0][name]}),
         "versions": provenance(),
         "seconds": time.time(),

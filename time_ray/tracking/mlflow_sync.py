@@ -61,7 +61,7 @@ class MlflowSync:
 
     def finish(self) -> None:
         """Everything there is was copied, or `lag` says what was not. Ctrl-C gives up."""
-        for cell in self._study.cells:
+        for cell in self._study.everything:
             self.changed(cell)
         self._over.set()
         try:
@@ -81,7 +81,7 @@ class MlflowSync:
         with self._lock:
             cells = list(self._changed.values())
         left = sum(bool(result.rows) for result in read_results(cells, Store(self._files)))
-        what = f"{left} of {len(self._study.cells)} cells are not there yet" if left else "its runs are not closed"
+        what = f"{left} of {len(self._study.everything)} cells are not there yet" if left else "its runs are not closed"
         self.lag = f"{what} ({self._why})"
 
     def _follow(self) -> None:
@@ -144,7 +144,7 @@ class MlflowSync:
         return self._tracker
 
     def _results(self) -> list[CellResult]:
-        return read_results(self._study.cells, Store(self._files))
+        return read_results(self._study.everything, Store(self._files))
 
     def _next(self) -> Cell | None:
         with self._lock:
@@ -166,7 +166,7 @@ def copy_all(study: Study, files: Files) -> str | None:
     with lease(files, study.experiment.name):
         sync = MlflowSync(study, files)
         sync.finish()
-        results = read_results(study.cells, Store(files))
+        results = read_results(study.everything, Store(files))
         if sync.lag is None and all(result.done for result in results):
             note_tracked(study, files)
     return sync.lag

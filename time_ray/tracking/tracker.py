@@ -27,6 +27,8 @@ from time_ray.core.keys import key_of
 from time_ray.core.loopback import past_proxies
 from time_ray.core.metrics import METRICS, metrics_version
 from time_ray.core.secrets import hidden
+from time_ray.final_weights import FinalWeights, final_weights
+from time_ray.ranking import Ranking
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -158,19 +160,20 @@ class Tracker:
         """The child run of a cell."""
         return self._cells[cell_key].id
 
-    def model(self, result: CellResult) -> Any:
-        """The logged model that holds the cell's final weights; identical weights are one model."""
-        entry = result.weights
-        if entry is None:
+    def model(self, result: CellResult, length: float = 1.0) -> Any:
+        """The logged model that holds the cell's final weights at that length; identical weights are one model."""
+        if result.weights is None:
             msg = f"{result.cell.name}: not finished; run the sweep first"
             raise UserError(msg)
+        as_served = length == 1
+        digest = result.weights["digest"] if as_served else final_weights(result, self.store, length).digest
         found = self._client.search_logged_models(
-            experiment_ids=[self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{entry['digest']}'"
+            experiment_ids=[self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'"
         )
         whole = [model for model in found if str(model.status).endswith("READY")]
         for model in [model for model in found if model not in whole[:1]]:
             self._client.delete_logged_model(model.model_id)  # it was cut off while it was made
-        return whole[0] if whole else self._make_model(result)
+        return whole[0] if whole else self._make_model(result.cell, final_weights(result, self.store, length))
 
     def _sync_cell(self, result: CellResult) -> None:
         run = self._cells.get(result.cell.key) or self._make_cell(result.cell)
@@ -241,23 +244,18 @@ class Tracker:
         if model.model_id not in [output.model_id for output in there]:
             self._client.log_outputs(run.id, [LoggedModelOutput(model.model_id, result.rows[-1].task)])
 
-    def _make_model(self, result: CellResult) -> Any:
-        entry, cell = dict(result.weights or {}), result.cell
-        data = self.store.payload("weights", result.final_key, entry)
-        if data is None:
-            msg = f"{cell.name}: its final weights were damaged and set aside; run the sweep again"
-            raise UserError(msg)
+    def _make_model(self, cell: Cell, weights: FinalWeights) -> Any:
         model = self._client.create_logged_model(
             experiment_id=self.experiment_id,
-            name=f"deployed-{str(entry['digest'])[:12]}",
+            name=f"deployed-{weights.digest[:12]}",
             source_run_id=self._cells[cell.key].id,
-            tags={DIGEST_TAG: str(entry["digest"]), "time_ray.architecture": cell.setting.model.name},
+            tags={DIGEST_TAG: weights.digest, "time_ray.architecture": cell.setting.model.name},
             params={"model": within(cell.setting.model.label)},  # cells may share it: their axes are on their runs
             model_type="open_clip",
         )
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "open_clip_model.safetensors").write_bytes(data)
-            Path(folder, "recipe.json").write_text(json.dumps(entry, indent=1), encoding="utf-8")
+            Path(folder, "open_clip_model.safetensors").write_bytes(weights.data)
+            Path(folder, "recipe.json").write_text(json.dumps(weights.about, indent=1), encoding="utf-8")
             self._client.log_model_artifacts(model.model_id, folder)
         return self._client.finalize_logged_model(model.model_id, "READY")
 
@@ -345,14 +343,17 @@ def _metrics(row: TaskResult) -> Mapping[str, float]:
     }
 
 
-def register_best(tracker: Tracker, result: CellResult) -> str:
-    """The cell's weights are the registered model's newest version, under the alias `best-in-time`."""
+def register_best(tracker: Tracker, ranked: Ranking) -> str:
+    """The winner's weights are the registered model's newest version, under the alias `best-in-time`.
+
+    The version says by tags how sure that is: on how many seeds, in which interval, and what else may be the best.
+    """
     from mlflow.exceptions import MlflowException
 
     client = tracker._client  # noqa: SLF001 same file, same concept
-    name = f"time-ray-{tracker.study.experiment.name}"
+    name, result = f"time-ray-{tracker.study.experiment.name}", ranked.winner
     tracker.sync_alone(result)
-    model = tracker.model(result)
+    model = tracker.model(result, ranked.leader.length)
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -368,8 +369,26 @@ def register_best(tracker: Tracker, result: CellResult) -> str:
             model_id=model.model_id,
             tags={DIGEST_TAG: model.tags[DIGEST_TAG], **result.cell.axes},
         )
+    for tag, value in _support(ranked).items():
+        client.set_model_version_tag(name, version.version, tag, within(value))
     client.set_registered_model_alias(name, ALIAS, version.version)
     return f"models:/{name}@{ALIAS}"
+
+
+def _support(ranked: Ranking) -> dict[str, str]:
+    """What speaks for the winner."""
+    leader, metric = ranked.leader, ranked.metric
+    interval = "" if leader.lower is None else f"[{leader.lower:.2f}, {leader.upper:.2f}]"
+    others = [row.contender.name for row in ranked.tied if row is not leader]
+    return {
+        "time_ray.metric": metric.name,
+        "time_ray.value": "" if leader.value is None else f"{leader.value:.2f}",
+        "time_ray.length": f"{leader.length:g}",
+        "time_ray.seeds": str(len(ranked.seeds)),
+        "time_ray.interval": interval,
+        "time_ray.tied": str(len(others)),
+        "time_ray.tied_set": "; ".join(others),
+    }
 
 
 def experiment_id(uri: str, name: str) -> str | None:

@@ -45,7 +45,7 @@ def finished(opened: api.Opened) -> tuple[list[Point], list[tuple[float, float]]
     ranked = api.best(opened).rows
     scored = [(row, row.means["ka"], row.means["zs"], row.means["gm"]) for row in ranked]
     points = [
-        Point(row.init, row.deploy, row.technique, ka, zs, gm)
+        Point(row.contender.axes["init"], row.contender.axes["deploy"], row.contender.axes["technique"], ka, zs, gm)
         for row, ka, zs, gm in scored
         if ka is not None and zs is not None and gm is not None
     ]

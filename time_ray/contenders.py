@@ -1,0 +1,79 @@
+"""Contenders: what competes for Best-in-TIME. A cell without its seed; cells that serve the same models are one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from time_ray.results import CellResult
+
+AXES = ("init", "deploy", "technique", "model", "budget")  # all but the seed
+ANY = "any"  # the technique of cells that merge nothing
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One place on every axis but the seed, with its finished cells by seed."""
+
+    axes: Mapping[str, str]
+    results: Mapping[int, CellResult]
+
+    @property
+    def name(self) -> str:
+        """It in one line, for people."""
+        axes = self.axes
+        return f"{axes['init']}/{axes['deploy']} {axes['technique']} · {axes['model']} {axes['budget']}"
+
+    @property
+    def lengths(self) -> tuple[float, ...]:
+        """Lengths that were measured with every seed, 1 first."""
+        measured = [set(result.at_lengths) for result in self.results.values()]
+        return (1.0, *sorted(set.intersection(*measured)))
+
+
+class Comparable(NamedTuple):
+    """Contenders with the seeds that all of them have, and those that cannot be compared, since they lack some."""
+
+    contenders: list[Contender]
+    seeds: tuple[int, ...]
+    lacking: list[Contender]
+
+
+def contenders(results: Sequence[CellResult]) -> list[Contender]:
+    """All that has a finished cell, in the order of the results."""
+    groups: dict[tuple[str, ...], dict[int, CellResult]] = {}
+    for result in results:
+        if result.done:
+            axes = tuple(result.cell.axes[name] for name in AXES)
+            groups.setdefault(axes, {})[result.cell.setting.seed] = result
+    found = [Contender(dict(zip(AXES, axes, strict=True)), by_seed) for axes, by_seed in groups.items()]
+    return list(_merged(found))
+
+
+def _merged(found: Sequence[Contender]) -> Iterator[Contender]:
+    """Contenders that differ in the technique alone, and serve the same models, are one."""
+    techniques = {contender.axes["technique"] for contender in found}
+    alike: dict[tuple[object, ...], list[Contender]] = {}
+    for contender in found:
+        others = tuple(contender.axes[name] for name in AXES if name != "technique")
+        served = tuple((seed, *(row.scores_key for row in one.rows)) for seed, one in sorted(contender.results.items()))
+        alike.setdefault((others, served), []).append(contender)
+    for group in alike.values():
+        names = [contender.axes["technique"] for contender in group]
+        technique = ANY if len(names) > 1 and set(names) == techniques else ", ".join(names)
+        yield Contender({**group[0].axes, "technique": technique}, group[0].results)
+
+
+def comparable(found: Sequence[Contender]) -> Comparable:
+    """Those with every seed, if they are several; else all that share a seed, over the seeds that they share."""
+    if not found:
+        return Comparable([], (), [])
+    everything = set().union(*(contender.results for contender in found))
+    whole = [contender for contender in found if contender.results.keys() == everything]
+    if len(whole) > 1 or len(found) == 1:
+        return Comparable(whole, tuple(sorted(everything)), [one for one in found if one not in whole])
+    kept = sorted(found, key=lambda contender: -len(contender.results))
+    while not (shared := set.intersection(*(set(contender.results) for contender in kept))):
+        kept.pop()
+    return Comparable(
+        [one for one in found if one in kept], tuple(sorted(shared)), [one for one in found if one not in kept]
+    )

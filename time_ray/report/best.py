@@ -1,0 +1,148 @@
+"""`time-ray best`, and the end of a sweep: the leader, what is not told from it, and how sure that is."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from time_ray.core.experiment import AXES
+from time_ray.core.metrics import METRICS, OF_THE_PAPER
+from time_ray.core.statistics import deviation
+from time_ray.ranking import Ranked, Ranking, columns
+from time_ray.report import tables
+from time_ray.report.tables import Format
+
+MOST_ROWS = 12
+SURE = 95  # percent
+
+
+def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, everything: bool = False) -> None:
+    """The ranking is on stdout: for people the first rows, for programs all of them. What it says is on stderr."""
+    if form in ("json", "csv"):
+        rows = [row.as_row() for row in (*ranked.rows, *ranked.baselines)]
+        tables.print_rows(rows, form, columns=columns())
+    else:
+        shown = ranked.rows if everything else ranked.rows[:MOST_ROWS]
+        named = [row for row in ranked.rows if row.baseline and row not in shown]
+        rows = table_rows(ranked, shown, [*named, *ranked.baselines])
+        tables.print_rows(rows, form, columns=[name for name in rows[0] if name != "style"])
+        left = len(ranked.rows) - len(shown) - len(named)
+        if left:
+            talk.print(f"{left} more cells: --all", style="dim")
+    _print_verdict(ranked, talk, words)
+
+
+def table_rows(ranked: Ranking, shown: Sequence[Ranked], baselines: Sequence[Ranked]) -> list[dict[str, object]]:
+    """The ranking as people read it: numbers with ± sd over seeds."""
+    axes = _axes(shown)
+    named = {name: METRICS[name].title for name in (*OF_THE_PAPER, *_other(ranked))}
+    moved = any(row.length != 1 for row in (*shown, *baselines))
+    judged = any(row.tied is not None for row in shown)
+    chance = any(row.p_best is not None for row in shown)
+
+    value = f"{_title(ranked)}{' *' if ranked.halves else ''}"
+    folded = ranked.halves or moved or ranked.criterion.over != "end"
+
+    def as_row(place: object, row: Ranked, style: str) -> dict[str, object]:
+        return {
+            "": place,
+            **{name: row.contender.axes[name] for name in axes},
+            **{title: spread(row.means[name], row.sds[name]) for name, title in named.items()},
+            **({"length": f"{row.length:g}"} if moved else {}),
+            **({value: spread(row.value, deviation(row.by_seed))} if folded else {}),
+            **({"to the best": interval(row)} if judged else {}),
+            **({"P(best)": row.p_best} if chance else {}),
+            " ": _standing(ranked, row),
+            "style": style,
+        }
+
+    rows = [as_row(number, row, "bold" if row is ranked.leader else "") for number, row in enumerate(shown, start=1)]
+    return rows + [as_row(None, row, "dim") for row in baselines]
+
+
+def spread(value: float | None, sd: float | None) -> str:
+    """A mean with its standard deviation over seeds."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if sd is None else f"{value:.2f} ± {sd:.2f}"
+
+
+def interval(row: Ranked) -> str | None:
+    """Bounds of what a cell is better by than the best of the others."""
+    return None if row.lower is None else f"{row.lower:+.2f} … {row.upper:+.2f}"
+
+
+def _standing(ranked: Ranking, row: Ranked) -> str:
+    words = ["leader"] if row is ranked.leader else []
+    if row.tied is not None and row is not ranked.leader:
+        words.append("may be best" if row.tied else "")
+    if row.practically_equal and row is not ranked.leader:
+        words.append("as good")
+    return ", ".join(filter(None, [*words, row.baseline]))
+
+
+def _title(ranked: Ranking) -> str:
+    over = {"end": "", "mean": " (mean over tasks)", "area": " (area under the curve)"}[ranked.criterion.over]
+    return f"{ranked.metric.title}{over}"
+
+
+def _other(ranked: Ranking) -> list[str]:
+    return [] if ranked.metric.name in OF_THE_PAPER else [ranked.metric.name]
+
+
+def _axes(rows: Sequence[Ranked]) -> list[str]:
+    """TIME's three axes, and others that rows differ on."""
+    return [
+        name
+        for name in AXES
+        if name in ("init", "deploy", "technique")
+        or (name != "seed" and len({row.contender.axes[name] for row in rows}) > 1)
+    ]
+
+
+def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
+    """What may be said of the best, in lines."""
+    leader, metric = ranked.leader, ranked.metric
+    axes = leader.contender.axes
+    where = f"init {axes['init']}, deploy {axes['deploy']}, technique {axes['technique']}"
+    if leader.length != 1:
+        where += f", length {leader.length:g}"
+    scores = ", ".join(f"{METRICS[name].title} {spread(leader.means[name], leader.sds[name])}" for name in OF_THE_PAPER)
+    talk.print("Best-in-TIME", style="bold", end="")
+    talk.print(f": {where} ({scores})")
+    for line in verdict(ranked):
+        talk.print(f"  {line}")
+    if ranked.num_unfinished:
+        talk.print(f"{ranked.num_unfinished} cells are not finished and not ranked; run: time-ray sweep {words}")
+    if ranked.lacking:
+        names = ", ".join(contender.name for contender in ranked.lacking[:3])
+        talk.print(f"{len(ranked.lacking)} cells lack seeds that others have, and are not ranked: {names}")
+    if ranked.below_floor and ranked.criterion.floor:
+        talk.print(f"{len(ranked.below_floor)} cells do not keep {ranked.criterion.floor.text}")
+    if ranked.undefined:
+        talk.print(f"{len(ranked.undefined)} cells have no {metric.title}, and are not ranked")
+
+
+def verdict(ranked: Ranking) -> list[str]:
+    """How sure the leader is, in sentences."""
+    lines, unit = [], "" if ranked.metric.unit == "%" else f" {ranked.metric.unit}"
+    if len(ranked.seeds) == 1:
+        lines.append("one seed: order shown, no ranking supported; add seeds with seed=[0,1,2]")
+        if any(row.p_best is not None for row in ranked.rows) and ranked.halves:
+            lines.append("P(best) is over test images alone: it speaks of this stream only")
+    else:
+        epsilon = f"{ranked.criterion.epsilon:g}{unit} {ranked.metric.title}"
+        equal = sum(bool(row.practically_equal) for row in ranked.rows) - 1
+        lines.append(
+            f"{len(ranked.tied)} of {len(ranked.rows)} cells may be the best ({SURE} %, {len(ranked.seeds)} seeds); "
+            f"{equal} are as good as the leader within {epsilon}"
+        )
+        if not ranked.leader.tied:
+            lines.append("the leader was selected on one half of the images and is beaten on the other: add seeds")
+        lines.append(
+            f"registered and exported is seed {ranked.seed}" + ("" if ranked.criterion.seed else ", the median")
+        )
+    if ranked.halves:
+        lines.append(f"* selected on one half of the test images, {ranked.metric.title} measured on the other")
+    else:
+        lines.append("selected and measured on the same images: scores that were kept without outcomes have no halves")
+    return lines

@@ -1,0 +1,104 @@
+"""How often a contender is the best when seeds and test images are drawn anew: a paired bootstrap."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from time_ray.contenders import Contender
+from time_ray.core.criterion import Criterion
+from time_ray.core.metrics import OF_THE_PAPER, AccuracyHistory
+from time_ray.core.outcomes import Question, accuracies_of
+from time_ray.halves import Halves, rows_at
+from time_ray.results import CellResult
+
+Values = NDArray[np.float64]
+Draw = Callable[[Generator], Values]
+
+RESAMPLES = 500
+MOST_CANDIDATES = 64  # beyond the best so many, none is ever the best
+
+
+def probability_best(
+    candidates: Sequence[tuple[Contender, float]],
+    seeds: Sequence[int],
+    values: Values,
+    criterion: Criterion,
+    halves: Halves | None,
+) -> list[float]:
+    """For each candidate the share of resamples in which it has the highest mean; equals share it.
+
+    Seeds are drawn with replacement, for all candidates alike; and with them the images of the half that is reported,
+    dataset by dataset, where the metric is the paper's after the last task. With one seed only images are drawn: then
+    it is said of this stream alone.
+
+    Args:
+        candidates: each with the length at which it competes.
+        seeds: that all of them have.
+        values: [candidates, seeds], the higher, the better.
+        criterion: what ranks.
+        halves: outcomes of images; None: they are not drawn.
+
+    """
+    order = np.argsort(-values.mean(axis=1), kind="stable")[:MOST_CANDIDATES]
+    some, theirs = [candidates[number] for number in order], values[order]
+    drawn_by_image = halves is not None and criterion.by in OF_THE_PAPER and criterion.over == "end"
+    draw = _Images(some, seeds, criterion, halves).draw if halves and drawn_by_image else lambda _: theirs
+    generator = np.random.default_rng(0)
+    best = np.zeros(len(candidates))
+    for _ in range(RESAMPLES):
+        means = draw(generator)[:, generator.integers(len(seeds), size=len(seeds))].mean(axis=1)
+        highest = means == means.max()
+        best[order] += highest / highest.sum()
+    shares: list[float] = (best / RESAMPLES).tolist()
+    return shares
+
+
+class _Images:
+    """Outcomes of candidates on the half of the images that is reported."""
+
+    def __init__(
+        self, candidates: Sequence[tuple[Contender, float]], seeds: Sequence[int], criterion: Criterion, halves: Halves
+    ) -> None:
+        self._metric = criterion.metric
+        self._sign = 1.0 if self._metric.higher_is_better else -1.0
+        self._settings = [candidates[0][0].results[seed].cell.setting for seed in seeds]
+        self._right: list[Mapping[Question, NDArray[np.float32]]] = [
+            _stacked([(contender.results[seed], length) for contender, length in candidates], halves) for seed in seeds
+        ]
+
+    def draw(self, generator: Generator) -> Values:
+        """Values [candidates, seeds] on images drawn anew: the same for all candidates; seeds may share them, too."""
+        drawn: dict[str, dict[Question, NDArray[np.float32]]] = {}
+        columns = []
+        for setting, right in zip(self._settings, self._right, strict=True):
+            if setting.evaluation_key not in drawn:
+                drawn[setting.evaluation_key] = {question: _times(generator, bits) for question, bits in right.items()}
+            times = drawn[setting.evaluation_key]
+            percents = {question: 100 * (bits @ times[question]) / bits.shape[1] for question, bits in right.items()}
+            columns.append([self._value(percents, number) for number in range(len(next(iter(right.values()))))])
+        return self._sign * np.array(columns).T
+
+    def _value(self, percents: Mapping[Question, NDArray[np.float32]], number: int) -> float:
+        accuracy = accuracies_of({question: float(values[number]) for question, values in percents.items()})
+        setting = self._settings[0]
+        found = self._metric.compute(AccuracyHistory([accuracy], setting.adaptation, setting.evaluation))
+        return -np.inf if found is None else found
+
+
+def _stacked(results: Sequence[tuple[CellResult, float]], halves: Halves) -> dict[Question, NDArray[np.float32]]:
+    """Of every question the outcomes [results, images] on the half that is reported."""
+    images = halves.images.test_images(results[0][0].cell.setting)
+    chosen = images.half("report") if images else {}
+    found = [halves.images.outcomes(rows_at(result, length)[-1].scores_key) or {} for result, length in results]
+    return {
+        question: np.array([outcomes[question][keep] for outcomes in found], dtype=np.float32)
+        for question, keep in chosen.items()
+    }
+
+
+def _times(generator: Generator, bits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How often each of the images is drawn."""
+    count = bits.shape[1]
+    return np.bincount(generator.integers(count, size=count), minlength=count).astype(np.float32)
