@@ -1,12 +1,13 @@
 """How often a contender is the best when seeds and test images are drawn anew: a paired bootstrap."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from time_ray.contenders import Contender
+from time_ray.core import bootstrap
 from time_ray.core.criterion import Criterion
 from time_ray.core.metrics import OF_THE_PAPER, AccuracyHistory
 from time_ray.core.outcomes import Question, accuracies_of
@@ -14,7 +15,6 @@ from time_ray.halves import Halves, rows_at
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]
-Draw = Callable[[Generator], Values]
 
 RESAMPLES = 500
 MOST_CANDIDATES = 64  # beyond the best so many, none is ever the best
@@ -45,14 +45,10 @@ def probability_best(
     some, theirs = [candidates[number] for number in order], values[order]
     drawn_by_image = halves is not None and criterion.by in OF_THE_PAPER and criterion.over == "end"
     draw = _Images(some, seeds, criterion, halves).draw if halves and drawn_by_image else lambda _: theirs
-    generator = np.random.default_rng(0)
-    best = np.zeros(len(candidates))
-    for _ in range(RESAMPLES):
-        means = draw(generator)[:, generator.integers(len(seeds), size=len(seeds))].mean(axis=1)
-        highest = means == means.max()
-        best[order] += highest / highest.sum()
-    shares: list[float] = (best / RESAMPLES).tolist()
-    return shares
+    chances = np.zeros(len(candidates))
+    chances[order] = bootstrap.probability_best(draw, np.random.default_rng(0), resamples=RESAMPLES)
+    found: list[float] = chances.tolist()
+    return found
 
 
 class _Images:
