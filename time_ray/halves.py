@@ -44,12 +44,14 @@ class Halves:
         return value(self.history(result, part, length), metric, over)
 
     def history(self, result: CellResult, part: Part = "all", length: float = 1.0) -> AccuracyHistory:
-        """The history of a cell on a part of the test images. Raises MissingOutcomesError when it is read."""
+        """The history of a cell on a part of the test images. Raises MissingOutcomesError."""
         rows = rows_at(result, length)
         if part == "all":
             return rows[-1].history.until(rows[-1].task)
         setting = result.cell.setting
         keys = [row.scores_key for row in rows]
+        if not self._has_halves(setting) or not all(self.images.has_outcomes(key) for key in keys):
+            raise MissingOutcomesError
         return AccuracyHistory(
             Lazy(partial(self._accuracy, keys, setting, part), range(len(keys))),
             setting.adaptation,
@@ -60,12 +62,14 @@ class Halves:
     def _accuracy(self, keys: list[str], setting: Setting, half: Half, task: int) -> Mapping[str, float]:
         images, outcomes = self.images.test_images(setting), self.images.outcomes(keys[task])
         if images is None or outcomes is None:
-            raise MissingOutcomesError
+            raise MissingOutcomesError  # they were damaged, and are set aside now
         chosen = images.half(half)
-        found = accuracies({question: bits[chosen[question]] for question, bits in outcomes.items()})
-        if any(name not in found for name in (*setting.adaptation, *setting.evaluation)):
-            raise MissingOutcomesError
-        return found
+        return accuracies({question: bits[chosen[question]] for question, bits in outcomes.items()})
+
+    def _has_halves(self, setting: Setting) -> bool:
+        """Whether there are images of every dataset in both."""
+        images = self.images.test_images(setting)
+        return images is not None and all(bits.any() and not bits.all() for bits in images.select.values())
 
     def _by_task(self, keys: list[str], setting: Setting, half: Half, task: int) -> list[float]:
         found = self.images.by_task(keys[task], setting, half)

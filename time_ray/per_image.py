@@ -56,6 +56,11 @@ class PerImage:
         """What the test images of a setting are; None where its base was scored before outcomes were kept."""
         return self._test_images(setting.scores_key(setting.base))
 
+    def has_outcomes(self, scores_key: str) -> bool:
+        """Whether outcomes were kept with these scores."""
+        entry = self._store.entry("scores", scores_key)
+        return entry is not None and "payload" in entry
+
     def by_task(self, scores_key: str, setting: Setting, half: Half | None = None) -> list[float] | None:
         """Accuracy (percent) on the classes of every task, in order; NaN for a task without test images.
 
