@@ -204,7 +204,9 @@ def _variances(left: Values, right: Values) -> Values:
     """Sample variances [left, right] over seeds of the differences of two cells; exactly 0 where these are constant."""
     left, right = (rows - rows.mean(axis=1, keepdims=True) for rows in (left, right))
     squares = np.add.outer((left**2).sum(axis=1), (right**2).sum(axis=1))
-    variance: Values = squares - 2 * (left @ right.T)
+    variance: Values = np.einsum("bs,sc->bc", left, np.ascontiguousarray(right.T))  # BLAS threads gain nothing here
+    variance *= -2
+    variance += squares
     variance[variance <= _SAME * squares] = 0.0
     variance /= left.shape[1] - 1
     return variance
