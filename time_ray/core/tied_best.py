@@ -171,7 +171,7 @@ def _by_moments(blocks: Iterable[Values], df: int, pooled: float) -> Prior:
         count += len(e)
         total += float(variances.sum())
         logs += float(e.sum())
-        squares += float(e @ e)
+        squares += float(np.square(e, out=e).sum())
     if not count:
         return NO_PRIOR
     spread = (squares - logs**2 / count) / max(count - 1, 1) - float(polygamma(1, df / 2))
