@@ -175,26 +175,40 @@ NOISE: dict[str, Callable[[Generator, tuple[int, int]], Values]] = {
 SEEDS = (2, 3, 5, 10)
 
 
-def four_groups(cells: int) -> Values:
-    """Noise as the quickstart's inits have it, in points; the first cell is one of the noisiest."""
+def four_groups(generator: Generator, cells: int) -> Values:
+    """Noise as the quickstart's inits have it, in points; which cell has which is drawn anew."""
+    return generator.permutation(noisiest_first(generator, cells))
+
+
+def noisiest_first(_: Generator, cells: int) -> Values:
+    """The same, but the best is always one of the noisiest: more than a common prior can know."""
     return np.repeat([2.2, 1.5, 1.0, 0.5], -(-cells // 4))[:cells]
 
 
-SPREADS = {"equal": np.ones, "groups": four_groups}
+SPREADS: dict[str, Callable[[Generator, int], Values]] = {
+    "equal": lambda _, cells: np.ones(cells),
+    "groups": four_groups,
+    "noisiest": noisiest_first,
+}
 
 
-def truth_kept(cells: int, seeds: int, noise: str, spread: str, times: int, tied: bool) -> tuple[float, float]:
-    """How often the best, cell 0, is in the set, and how often all intervals hold the truth."""
-    generator = default_rng([cells, seeds, len(noise), len(spread)])
-    means = np.zeros(cells) if tied else -np.linspace(0, 3, cells)
-    truth = means - np.where(np.arange(cells) == 0, means[1], means[0])
-    kept = covered = 0
+MEANS: dict[str, Callable[[int], Values]] = {  # the first cell is the best
+    "tied": lambda cells: np.r_[1e-6, np.zeros(cells - 1)],  # the hardest: its intervals hold only if it is in the set
+    "apart": lambda cells: -np.linspace(0, 3, cells),
+}
+
+
+def truth_kept(cells: int, seeds: int, noise: str, spread: str, means: str, times: int) -> float:
+    """How often the best is in the set and all intervals hold the truth."""
+    generator = default_rng([cells, seeds, len(noise), len(spread), len(means)])
+    true = MEANS[means](cells)
+    truth = true - np.where(np.arange(cells) == 0, true[1], true[0])
+    kept = 0
     for _ in range(times):
-        values = means[:, None] + SPREADS[spread](cells)[:, None] * NOISE[noise](generator, (cells, seeds))
+        values = true[:, None] + SPREADS[spread](generator, cells)[:, None] * NOISE[noise](generator, (cells, seeds))
         found = tied_best(values)
-        kept += bool(found.in_set[0])
-        covered += bool(((found.lower <= truth) & (truth <= found.upper)).all())
-    return kept / times, covered / times
+        kept += bool(found.in_set[0] and ((found.lower <= truth) & (truth <= found.upper)).all())
+    return kept / times
 
 
 def least(times: int) -> float:
@@ -204,21 +218,19 @@ def least(times: int) -> float:
 
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("noise", NOISE)
-def test_the_best_is_in_the_set(seeds: int, noise: str) -> None:
-    kept, covered = truth_kept(16, seeds, noise, "groups", 400, tied=True)
-    assert min(kept, covered) >= least(400)
+def test_the_best_is_in_the_set_and_the_truth_in_all_intervals(seeds: int, noise: str) -> None:
+    assert truth_kept(16, seeds, noise, "groups", "tied", 400) >= least(400)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("cells", [2, 3, 5, 32, 82])
+@pytest.mark.parametrize("means", MEANS)
+@pytest.mark.parametrize("cells", [2, 3, 5, 32])
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("spread", SPREADS)
-def test_the_best_is_in_the_set_of_any_grid(cells: int, seeds: int, noise: str, spread: str, tied: bool) -> None:
-    times = 4000 if cells < 50 else 1500
-    kept, covered = truth_kept(cells, seeds, noise, spread, times, tied)
-    assert min(kept, covered) >= least(times)
+def test_the_best_is_in_the_set_of_any_grid(seeds: int, noise: str, spread: str, means: str, cells: int) -> None:
+    known = 0.02 if spread == "noisiest" else 0.0  # what the documentation grants
+    assert truth_kept(cells, seeds, noise, spread, means, 2000) >= least(2000) - known
 
 
 def test_more_seeds_and_a_prior_tell_more_apart() -> None:
@@ -227,7 +239,9 @@ def test_more_seeds_and_a_prior_tell_more_apart() -> None:
     for seeds in SEEDS:
         found = []
         for _ in range(60):
-            values = generator.normal(0, 1.5, (32, 1)) + four_groups(32)[:, None] * generator.normal(size=(32, seeds))
+            values = generator.normal(0, 1.5, (32, 1)) + four_groups(generator, 32)[:, None] * generator.normal(
+                size=(32, seeds)
+            )
             found.append([tied_best(values).in_set.sum(), tied_best(values, prior=NO_PRIOR).in_set.sum()])
         sizes[seeds] = np.mean(found, axis=0)
     fitted, alone = np.transpose([sizes[seeds] for seeds in SEEDS])

@@ -54,8 +54,9 @@ def tied_best(values: Values, *, alpha: float = 0.05, prior: Prior | None = None
     best is in the set, and the truth in all intervals, unless one of the C - 1 comparisons of the best itself fails.
     Cells of equal values are one model: they count once and get the same answer.
 
-    With 2 or 3 seeds this trusts that no lone cell is several times as noisy as all others: the best, if it is that
-    one, is lost more often than alpha says. A group of noisy cells does no harm.
+    With few seeds this trusts that the best is not much noisier than most. Simulated at alpha = 5 % with all cells
+    tied, the hardest case: it is lost in 4 to 7 % of sweeps if it is of the noisiest quarter (deviations of 0.5 to 2.2
+    points), and in 13, 10, 6, 2 % with 2, 3, 5, 10 seeds if it alone is four times as noisy as 31 others.
 
     Args:
         values: [cells, seeds], at least 2 seeds, higher is better.
@@ -170,7 +171,7 @@ def _by_moments(blocks: Iterable[Values], df: int, pooled: float) -> Prior:
         count += len(e)
         total += float(variances.sum())
         logs += float(e.sum())
-        squares += float(e @ e)
+        squares += float(np.square(e, out=e).sum())
     if not count:
         return NO_PRIOR
     spread = (squares - logs**2 / count) / max(count - 1, 1) - float(polygamma(1, df / 2))
@@ -203,7 +204,9 @@ def _variances(left: Values, right: Values) -> Values:
     """Sample variances [left, right] over seeds of the differences of two cells; exactly 0 where these are constant."""
     left, right = (rows - rows.mean(axis=1, keepdims=True) for rows in (left, right))
     squares = np.add.outer((left**2).sum(axis=1), (right**2).sum(axis=1))
-    variance: Values = squares - 2 * (left @ right.T)
+    variance: Values = np.einsum("bs,sc->bc", left, np.ascontiguousarray(right.T))  # BLAS threads gain nothing here
+    variance *= -2
+    variance += squares
     variance[variance <= _SAME * squares] = 0.0
     variance /= left.shape[1] - 1
     return variance
