@@ -54,7 +54,9 @@ def inits(ranked: Ranking) -> list[str]:
 def test_the_lead_depends_on_the_metric_and_its_direction(nowhere: Halves) -> None:
     ema, ft = cells()
     results = [result(ema, [30, 40], [50, 50]), result(ft, [70, 60], [90, 20])]
-    leaders = {name: inits(ranking(results, nowhere, Criterion(by=name)))[0] for name in ("ka", "zs", "gm", "forgetting")}
+    leaders = {
+        name: inits(ranking(results, nowhere, Criterion(by=name)))[0] for name in ("ka", "zs", "gm", "forgetting")
+    }
     assert leaders == {"ka": "ft", "zs": "ema", "gm": "ema", "forgetting": "ema"}
     ranked = ranking(results, nowhere, Criterion(by="forgetting"))
     assert [row.value for row in ranked.rows] == [-10, 10]

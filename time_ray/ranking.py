@@ -74,6 +74,11 @@ class Ranked:
     pareto: bool = False
 
     @property
+    def name(self) -> str:
+        """It in one line, for people."""
+        return self.contender.name
+
+    @property
     def results(self) -> list[CellResult]:
         """Its cells, seed by seed."""
         return [self.contender.results[seed] for seed in self.seeds]
