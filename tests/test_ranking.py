@@ -297,7 +297,7 @@ def test_seeds_and_images_say_how_sure_it_is(tmp_path: Path) -> None:
 def test_named_baselines_are_there(tmp_path: Path) -> None:
     found = [*lengthy(), *multitask(lengthy())]
     store = keep(str(tmp_path), found[: len(lengthy())], chances)
-    keep(str(tmp_path), found[len(lengthy()) :], lambda cell, task, _: {"toys": 0.2 + 0.7 * task, "held out": 0.7})
+    keep(str(tmp_path), found[len(lengthy()) :], lambda _, task, _length: {"toys": 0.2 + 0.7 * task, "held out": 0.7})
     ranked = ranking(read_results(found, store), Halves(store))
     by_name = {row.baseline: row for row in ranked.baselines}
     assert by_name.keys() == {"base", "ft/ft", "multitask"}

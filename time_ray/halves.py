@@ -7,7 +7,7 @@ from typing import Literal
 from time_ray.core.criterion import Over, value
 from time_ray.core.grid import Setting
 from time_ray.core.metrics import AccuracyHistory
-from time_ray.core.outcomes import accuracies
+from time_ray.core.outcomes import accuracies_of
 from time_ray.per_image import Half, Lazy, PerImage
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.store import Store
@@ -50,7 +50,8 @@ class Halves:
             return rows[-1].history.until(rows[-1].task)
         setting = result.cell.setting
         keys = [row.scores_key for row in rows]
-        if not self._has_halves(setting) or not all(self.images.has_outcomes(key) for key in keys):
+        images = self.images.test_images(setting)
+        if images is None or not images.has_halves or not all(self.images.has_outcomes(key) for key in keys):
             raise MissingOutcomesError
         return AccuracyHistory(
             Lazy(partial(self._accuracy, keys, setting, part), range(len(keys))),
@@ -63,13 +64,7 @@ class Halves:
         images, outcomes = self.images.test_images(setting), self.images.outcomes(keys[task])
         if images is None or outcomes is None:
             raise MissingOutcomesError  # they were damaged, and are set aside now
-        chosen = images.half(half)
-        return accuracies({question: bits[chosen[question]] for question, bits in outcomes.items()})
-
-    def _has_halves(self, setting: Setting) -> bool:
-        """Whether there are images of every dataset in both."""
-        images = self.images.test_images(setting)
-        return images is not None and all(bits.any() and not bits.all() for bits in images.select.values())
+        return accuracies_of(images.percents(outcomes, half))
 
     def _by_task(self, keys: list[str], setting: Setting, half: Half, task: int) -> list[float]:
         found = self.images.by_task(keys[task], setting, half)

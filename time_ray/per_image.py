@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -26,9 +26,37 @@ class TestImages:
     labels: Mapping[Question, Rows]  # its class, by number; -1 for none
     classes: Mapping[str, Sequence[str]]  # names of classes, by dataset
 
+    @cached_property
+    def report(self) -> Mapping[Question, Bits]:
+        """Belongs to the half on which a winner is reported."""
+        return {question: ~bits for question, bits in self.select.items()}
+
+    @cached_property
+    def has_halves(self) -> bool:
+        """Whether every question is asked of an image in both."""
+        return all(bits.any() and not bits.all() for bits in self.select.values())
+
     def half(self, half: Half) -> Mapping[Question, Bits]:
         """Which images belong to it."""
-        return self.select if half == "select" else {question: ~bits for question, bits in self.select.items()}
+        return self.select if half == "select" else self.report
+
+    def percents(self, outcomes: Outcomes, half: Half) -> dict[Question, float]:
+        """Of each question how many of its outcomes in that half are right, which must not be empty."""
+        mask, starts, counts = self._masks[half]
+        right = np.concatenate([outcomes[question] for question in self.select])
+        shares: list[float] = (100 * np.add.reduceat(right & mask, starts, dtype=np.int64) / counts).tolist()
+        return dict(zip(self.select, shares, strict=True))
+
+    @cached_property
+    def _masks(self) -> dict[Half, tuple[Bits, Rows, Rows]]:
+        """All questions one after the other: which images count, where each begins, and how many of it count."""
+        sizes = [len(bits) for bits in self.select.values()]
+        starts = np.cumsum([0, *sizes[:-1]], dtype=np.int64)
+        found: dict[Half, tuple[Bits, Rows, Rows]] = {}
+        for half in ("select", "report"):
+            mask = np.concatenate(list(self.half(half).values()))
+            found[half] = mask, starts, np.add.reduceat(mask, starts, dtype=np.int64)
+        return found
 
     def tasks(self, setting: Setting) -> dict[Question, Rows]:
         """Of every image the task that teaches its class, from 1; 0 where none does."""
@@ -117,11 +145,12 @@ def _scored(outcomes: Outcomes, tasks: Mapping[Question, Rows], count: int) -> I
 
 
 class Lazy(Sequence[T]):
-    """A sequence whose items are made when they are asked for."""
+    """A sequence whose items are made when they are first asked for."""
 
-    def __init__(self, make: Callable[[int], T], numbers: range) -> None:
+    def __init__(self, make: Callable[[int], T], numbers: range, made: dict[int, T] | None = None) -> None:
         self._make = make
         self._numbers = numbers
+        self._made: dict[int, T] = {} if made is None else made
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -132,4 +161,8 @@ class Lazy(Sequence[T]):
     def __getitem__(self, index: slice) -> "Lazy[T]": ...
     def __getitem__(self, index: int | slice) -> "T | Lazy[T]":
         found = self._numbers[index]
-        return Lazy(self._make, found) if isinstance(found, range) else self._make(found)
+        if isinstance(found, range):
+            return Lazy(self._make, found, self._made)
+        if found not in self._made:
+            self._made[found] = self._make(found)
+        return self._made[found]
