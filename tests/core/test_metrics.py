@@ -16,8 +16,10 @@ PERCENT = st.floats(0, 100)
 
 
 def now(accuracy: Mapping[str, float], adaptation: Sequence[str], evaluation: Sequence[str]) -> dict[str, float | None]:
-    """The scores of the base."""
-    return scores(AccuracyHistory([accuracy], adaptation, evaluation))
+    """The scores of the base, without those of tasks: there was none."""
+    found = scores(AccuracyHistory([accuracy], adaptation, evaluation))
+    assert [found[name] for name in ("acc", "bwt", "fwt")] == [None] * 3
+    return {name: value for name, value in found.items() if name not in ("acc", "bwt", "fwt")}
 
 
 def test_geometric_mean_of_the_two_sides() -> None:
@@ -108,3 +110,38 @@ def test_a_metric_that_is_none() -> None:
         metric_named("forgeting")
     with pytest.raises(UserError, match="no such metric 'x'; known: ka, zs, gm, forgetting"):
         metric_named("x")
+
+
+# After task 0, 1, 2, 3: accuracy on the classes of each of three tasks
+BY_TASK = [[10.0, 20.0, 30.0], [70.0, 24.0, 33.0], [60.0, 80.0, 36.0], [40.0, 90.0, 50.0]]
+
+
+def on_tasks(after: int) -> Mapping[str, float | None]:
+    history = AccuracyHistory([{"a": 0.0}] * 4, ["a"], [], BY_TASK)
+    return scores(history.until(after))
+
+
+@pytest.mark.parametrize(
+    ("after", "acc", "bwt", "fwt"),
+    [
+        (0, None, None, None),
+        (1, 70.0, None, None),
+        (2, 70.0, -10.0, 4.0),
+        (3, 60.0, (-30 + 10) / 2, (4 + 6) / 2),
+    ],
+)
+def test_transfer_is_between_tasks(after: int, acc: float | None, bwt: float | None, fwt: float | None) -> None:
+    """Backward: what later tasks did to a task; forward: what earlier tasks did for it."""
+    found = on_tasks(after)
+    assert [found["acc"], found["bwt"], found["fwt"]] == [acc, bwt, fwt]
+
+
+def test_a_task_without_test_images_does_not_count() -> None:
+    by_task = [[10.0, math.nan], [70.0, math.nan], [50.0, math.nan]]
+    found = scores(AccuracyHistory([{"a": 0.0}] * 3, ["a"], [], by_task))
+    assert (found["acc"], found["bwt"], found["fwt"]) == (50.0, -20.0, None)
+
+
+def test_what_is_not_known_of_tasks_is_none() -> None:
+    found = scores(AccuracyHistory([{"a": 0.0}] * 3, ["a"], [], [None, [1.0, 2.0], None]))
+    assert (found["acc"], found["bwt"], found["fwt"]) == (None, None, None)
