@@ -97,6 +97,30 @@ def test_a_large_trial_that_waits_for_another_large_one_leaves_the_rest_to_small
     assert started(queue, FOUR) == [1]
 
 
+def test_trials_that_want_other_things_do_not_starve_each_other() -> None:
+    """GPUs are no measure for one that wants CPUs: neither covers the other."""
+    gpu, cpus = Request.of(workers=1, CPU=1, GPU=1), Request.of(workers=1, CPU=4)
+    many = [trial(f"gpu {n}", f"expert {n}") for n in range(20)]
+    queue = TrialQueue([trial("first", "1"), trial("cpus", "1", "2"), *many], [gpu, cpus, *[gpu] * 20])
+    nodes = [{"CPU": 4.0, "GPU": 4.0}]
+    running = started(queue, nodes)
+    assert running == [0, 2, 3, 4]
+    queue.trained("1")
+    assert run_until_large_starts(queue, nodes, 1, running) == 4
+
+
+def test_a_choosy_trial_finds_its_node_whatever_the_others_may_use() -> None:
+    anywhere, h100 = Request.of(workers=1, GPU=1), Request.of(workers=1, GPU=1, **{"accelerator_type:H100": 0.001})
+    nodes = [{"GPU": 2.0, "accelerator_type:H100": 1.0}, {"GPU": 2.0, "accelerator_type:L4": 1.0}]
+    trials = [trial(f"{n}", f"expert {n}") for n in range(6)]
+    queue = TrialQueue(trials, [anywhere, anywhere, h100, h100, h100, anywhere])
+    assert started(queue, nodes) == [0, 1, 2, 3]
+    queue.ended(0)
+    assert started(queue, nodes) == [5]  # the third H100 trial has no H100, and would not get this place
+    queue.ended(2)
+    assert started(queue, nodes) == [4]
+
+
 def test_nobody_waits_for_what_no_node_holds() -> None:
     huge = Request.of(workers=1, CPU=64)
     queue = TrialQueue([trial("huge", "1"), trial("a", "2"), trial("b", "3")], [huge, ONE, ONE])

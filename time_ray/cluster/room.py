@@ -35,11 +35,10 @@ class Request:
         each = _words(self.worker)
         return each if self.workers == 1 else f"{self.workers} times {each}"
 
-    @property
-    def size(self) -> tuple[float, float]:
-        """GPUs and CPUs of all workers: what is larger in this order has it harder to find a place."""
-        amounts = dict(self.worker)
-        return self.workers * amounts.get("GPU", 0.0), self.workers * amounts.get("CPU", 0.0)
+    def covers(self, other: "Request") -> bool:
+        """Whether a trial of this kind that ends leaves place for one of the other."""
+        ours = dict(self.worker)
+        return self.workers >= other.workers and all(ours.get(name, 0.0) >= amount for name, amount in other.worker)
 
 
 def fit(nodes: Sequence[Node], requests: Mapping[Request, int]) -> bool:
@@ -54,7 +53,7 @@ def fit(nodes: Sequence[Node], requests: Mapping[Request, int]) -> bool:
 def at_once(nodes: Sequence[Node], requests: Mapping[Request, int]) -> int:
     """How many of so many trials of each kind run at once on idle nodes, the largest placed first."""
     free, total = [dict(node) for node in nodes], 0
-    for request in sorted(requests, key=lambda request: request.size, reverse=True):
+    for request in sorted(requests, key=lambda request: _largeness(request.worker), reverse=True):
         room = sum(_holds(node, request.worker) for node in free) // request.workers
         count = min(room, requests[request])
         _placed(free, request.worker, count * request.workers)
@@ -76,9 +75,11 @@ def _holds(node: Node, worker: Resources) -> int:
     return max(0, min(int(node.get(name, 0.0) / amount + TINY) for name, amount in worker))
 
 
-def _largeness(worker: Resources) -> tuple[float, float]:
+def _largeness(worker: Resources) -> tuple[bool, float, float]:
+    """What wants nodes of a kind is placed before what may lie anywhere."""
     amounts = dict(worker)
-    return amounts.get("GPU", 0.0), amounts.get("CPU", 0.0)
+    is_choosy = any(name.startswith(TYPE) for name in amounts)
+    return is_choosy, amounts.get("GPU", 0.0), amounts.get("CPU", 0.0)
 
 
 def requested(needs: Mapping[str, Needs], nodes: Sequence[Node], *, can_grow: bool) -> dict[str, Request]:

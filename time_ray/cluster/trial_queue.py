@@ -57,7 +57,7 @@ class TrialQueue:
             for number in self._waiting:
                 request = self._requests[number]
                 if request not in before and self._ready(number):
-                    may = all(request.size >= other.size for other in stuck)
+                    may = all(request.covers(other) for other in stuck)
                     if may and (self._limit is not None or self._fits(nodes, request, before)):
                         self._start(number)
                         return number
@@ -92,15 +92,15 @@ class TrialQueue:
     def _fits(self, nodes: Sequence[Node], request: Request, before: Sequence[Request]) -> bool:
         if not fit(nodes, self._held + Counter([request])):
             return False
-        return all(self._leaves_room(nodes, request, other) for other in before if other.size > request.size)
+        return all(self._leaves_room(nodes, request, other) for other in before if not request.covers(other))
 
-    def _leaves_room(self, nodes: Sequence[Node], request: Request, larger: Request) -> bool:
-        """Whether one of the larger kind has a place beside all that are smaller than it, this one among them.
+    def _leaves_room(self, nodes: Sequence[Node], request: Request, first: Request) -> bool:
+        """Whether one of a kind that came first has a place beside all that are smaller, this one among them.
 
         Those of its size end, and leave their place to it. What the nodes never hold, nobody waits for.
         """
-        smaller = Counter({held: count for held, count in self._held.items() if held.size < larger.size})
-        return fit(nodes, smaller + Counter([request, larger])) or not fit(nodes, {larger: 1})
+        smaller = Counter({held: count for held, count in self._held.items() if not held.covers(first)})
+        return fit(nodes, smaller + Counter([request, first])) or not fit(nodes, {first: 1})
 
     def _stuck(self, nodes: Sequence[Node]) -> list[Request]:
         """Kinds of trials that were started and find no place: what is free is in pieces that are too small.
