@@ -67,10 +67,10 @@ def model_needs(experiment: Experiment, spec: ModelSpec) -> Needs:
     """
     said = experiment.run.of(spec)
     there = capacity(said)
+    if there is not None and TRAINED * weight_bytes(spec) > there:
+        raise UserError(_too_large(spec, said, there))
     if there is None or None not in (said.workers, said.accumulate):
         return _needs(said, 1, 1)
-    if TRAINED * weight_bytes(spec) > there:
-        raise UserError(_too_large(spec, said, there))
     for way in _ways(experiment, said, spec):
         found = _needs(said, *way)
         if training_bytes(experiment, spec, found) <= there:

@@ -147,6 +147,15 @@ def test_where_room_is_in_pieces_small_trials_make_place() -> None:
     assert started(queue, FOUR * 2) == [6]
 
 
+def test_where_nothing_of_ours_is_in_the_way_small_trials_go_on() -> None:
+    """Somebody else's work holds the room that the large one was to have."""
+    large, now = Request.of(workers=1, CPU=3), [0.0]
+    queue = TrialQueue([trial("large", "1"), trial("small", "2")], [large, ONE], clock=lambda: now[0])
+    assert queue.next(FOUR) == 0
+    now[0] = 1 + PATIENCE_SECONDS
+    assert queue.next(FOUR) == 1
+
+
 def test_no_more_at_once_than_asked_for_even_if_there_is_no_room_yet() -> None:
     queue = TrialQueue([trial(f"cell {n}") for n in range(5)], [ONE] * 5, limit=3)
     assert started(queue, []) == [0, 1, 2]  # a cluster that grows hears of them

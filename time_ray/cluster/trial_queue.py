@@ -105,11 +105,12 @@ class TrialQueue:
     def _stuck(self, nodes: Sequence[Node]) -> list[Request]:
         """Kinds of trials that were started and find no place: what is free is in pieces that are too small.
 
-        Nothing smaller starts until they run.
+        Nothing smaller starts until they run, as long as something smaller runs that can make place.
         """
         since = self._clock() - PATIENCE_SECONDS
         late = {self._requests[number] for number, began in self._starting.items() if began < since}
-        return [request for request in late if fit(nodes, {request: 1})]
+        at_work = {self._requests[number] for number in self._running if number not in self._starting}
+        return [kind for kind in late if fit(nodes, {kind: 1}) and any(not other.covers(kind) for other in at_work)]
 
     def _start(self, number: int) -> None:
         del self._waiting[number]
