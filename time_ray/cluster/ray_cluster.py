@@ -9,7 +9,6 @@ from pathlib import Path
 
 from time_ray.cluster.trial_queue import STARTS_AT_ONCE
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 from time_ray.core.secrets import hidden
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
@@ -57,14 +56,15 @@ def check_address(address: str | None = None) -> None:
 
 
 @contextmanager
-def connected(run: Run, folder: str) -> Iterator[None]:
+def connected(folder: str, *, threads: int, groups: bool) -> Iterator[None]:
     """A Ray cluster is connected while the block runs: the one that RAY_ADDRESS names, else one started for the block.
 
     Groups of workers need Ray's State API: without it what a group holds might never be given back.
 
     Args:
-        run: How the sweep executes.
         folder: Where a cluster that is started keeps its files.
+        threads: CPU threads of a process, until a trial says what its own are.
+        groups: Whether trials have several workers.
 
     Raises:
         UserError: The cluster cannot be joined, or lacks what a sweep needs of it.
@@ -77,7 +77,7 @@ def connected(run: Run, folder: str) -> Iterator[None]:
     import ray
 
     env = {
-        "OMP_NUM_THREADS": str(run.threads),
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "2",  # glibc keeps what was freed for each thread apart: 100 MB a process
         COMMIT_VARIABLE: git_commit(),
@@ -86,9 +86,9 @@ def connected(run: Run, folder: str) -> Iterator[None]:
     if address := os.environ.get("RAY_ADDRESS"):
         _join(address, env)
     else:
-        _start_local(env, folder, dashboard=run.workers > 1)
+        _start_local(env, folder, dashboard=groups)
     try:
-        if run.workers > 1:
+        if groups:
             _check_state_api()
         yield
     finally:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -32,9 +32,9 @@ from time_ray.cluster.messages import (
     to_line,
 )
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
+from time_ray.model_needs import Needs
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
@@ -65,9 +65,10 @@ class RayProcess:
                 start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
             )
 
-    def connect(self, run: Run) -> None:
-        """Ray is being started or joined."""
-        self._send(to_line(Connect(run, str(self._folder)), CONNECT))
+    def connect(self, needs: Collection[Needs]) -> None:
+        """Ray is being started or joined, for trials with these needs."""
+        threads, groups = max(need.threads for need in needs), any(need.workers > 1 for need in needs)
+        self._send(to_line(Connect(threads, groups, str(self._folder)), CONNECT))
 
     def ready(self) -> Ready:
         """Ray is connected: what it holds.
@@ -144,12 +145,15 @@ class RayProcess:
 
 
 @contextmanager
-def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
-    """Ray is connected while the block runs, with a folder for its files; nothing of both is left after it."""
+def ray_process(needs: Collection[Needs]) -> Iterator[tuple[RayProcess, Path]]:
+    """Ray is connected for trials with these needs while the block runs, with a folder for its files.
+
+    Nothing of both is left after it.
+    """
     with _folder() as folder:
         process = RayProcess(folder)
         try:
-            process.connect(run)
+            process.connect(needs)
             yield process, folder
         finally:
             process.end()

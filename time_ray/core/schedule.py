@@ -177,7 +177,9 @@ class _Run:
         for queue in self._queues.values():
             queue.sort()
         self._idle_processes: Counter[int] = Counter()  # by width
-        self._free = math.inf if math.isinf(gpus) else round(gpus * UNITS)
+        self._gpus = math.inf if math.isinf(gpus) else round(gpus * UNITS)
+        self._free = self._gpus
+        self._running: Counter[int] = Counter()  # trials by width
         self._events: list[tuple[float, int, Sequence[Piece]]] = []  # when, which trial, what it has made then
         self._holding = self._peak = 0
         self._held = 0.0
@@ -199,17 +201,32 @@ class _Run:
 
     def _start(self, now: float) -> None:
         """Whatever fits has begun, the longest chain first."""
-        while fitting := [width for width, queue in self._queues.items() if queue and width <= self._free]:
-            width = max(fitting, key=lambda width: self._queues[width][-1])
+        while (width := self._next_width()) is not None:
             trial = -self._queues[width].pop()[1]
             reused = self._idle_processes[width] > 0
             self._idle_processes[width] -= reused
             self._free -= width
             self._holding += width
+            self._running[width] += 1
             self._peak = max(self._peak, self._holding)
             self._started[trial] = now
             delays = self._what.delays
             heappush(self._events, (now + (delays.later if reused else delays.first), trial, ()))
+
+    def _next_width(self) -> int | None:
+        """The width whose longest chain starts now: a narrow trial leaves room for a wide one that came before it."""
+        waiting = (width for width, queue in self._queues.items() if queue)
+        before: list[int] = []
+        for width in sorted(waiting, key=lambda width: self._queues[width][-1], reverse=True):
+            if width <= self._free and all(self._leaves_room(width, wide) for wide in before if wide > width):
+                return width
+            before.append(width)
+        return None
+
+    def _leaves_room(self, width: int, wide: int) -> bool:
+        """Whether a wide trial has a place beside all that are narrower, one more of this width among them."""
+        narrower = sum(count * each for each, count in self._running.items() if each < wide)
+        return narrower + width + wide <= self._gpus
 
     def _go_on(self, trial: int, now: float) -> None:
         """The trial makes what is missing of its stage, waits for what others are making of it, or is at its end."""
@@ -239,5 +256,6 @@ class _Run:
         width = self._widths[trial]
         self._free += width
         self._holding -= width
+        self._running[width] -= 1
         self._held += (now - self._started[trial]) * width
         self._idle_processes[width] += 1
