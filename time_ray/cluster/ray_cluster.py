@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from time_ray.cluster.trial_queue import STARTS_AT_ONCE
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 from time_ray.core.secrets import hidden
+from time_ray.core.waiting import STARTS_AT_ONCE
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 # read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
