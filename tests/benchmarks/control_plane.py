@@ -3,7 +3,7 @@
 Every trial finds all that it needs in the storage, so that what is left is what a sweep itself does: queue, Ray Tune,
 processes that are used again, coordinator, events, display and MLflow. Printed are trials a second, the memory of the
 driver and of the process that speaks with Ray after each tenth of the trials (what they have for themselves), what a
-trial asks of the coordinator and of the storage, and points a second that reach MLflow, beside the trials and after them.
+trial asks of the coordinator and of the storage, and the points a second that MLflow takes, beside trials and after.
 RAY_ADDRESS names a cluster with more CPUs than this machine has.
 """
 
@@ -155,10 +155,7 @@ def main() -> None:
 
 
 def run(opened: Opened) -> None:
-    with (
-        Console(file=open(os.devnull, "w", encoding="utf-8"), force_terminal=True).capture(),
-        lease(opened.files, opened.study.experiment.name) as held,
-    ):
+    with lease(opened.files, opened.study.experiment.name) as held:
         display = SweepProgress(opened.study.cells, opened.store, Console(stderr=True, quiet=True))
         clock = Clock(len(opened.study.cells), display.take)
         sweep = _Sweep(opened.study, opened.files, clock.watch, held)

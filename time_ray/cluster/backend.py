@@ -54,6 +54,7 @@ class SweepBackend:
         self.device = device
         self.ranks = Ranks()
         self.study = study
+        self.cells = {cell.key: cell for cell in study.cells}
         self.hold_as(uuid.uuid4().hex)
         self._run = study.experiment.run
         self._data = study.datasets.open()

@@ -174,14 +174,11 @@ def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader) -> list[
     from time_ray.cluster.searcher import TrialSearcher
 
     placed = [Placed(trial.cells, request) for trial, request in zip(asked.trials, asked.requests, strict=True)]
-    trainable = tune.with_parameters(
-        tune_trial, job=asked.job, trials=placed, scratch=asked.scratch, max_failures=asked.max_failures
-    )
-    held = [trial.held for trial in placed]
+    trainable = tune.with_parameters(tune_trial, job=asked.job, scratch=asked.scratch, max_failures=asked.max_failures)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(held[config["trial"]])])),
+        tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(config["placed"].held)])),
         tune_config=tune.TuneConfig(
-            search_alg=TrialSearcher(queue, _Nodes(), commands.draining.is_set),
+            search_alg=TrialSearcher(queue, placed, _Nodes(), commands.draining.is_set),
             num_samples=len(placed),
             reuse_actors=True,  # a process that has run a trial takes the next one at once
             trial_name_creator=lambda trial: f"trial_{trial.config['trial']:05d}",

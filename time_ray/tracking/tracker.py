@@ -132,13 +132,13 @@ class Tracker:
             if result.rows:
                 self._sync_cell(result)
 
-    def finish(self, results: Sequence[CellResult]) -> None:
+    def finish(self, cells: Sequence[Cell]) -> None:
         """Runs of cells that did not get to their end are closed, and so are the sweeps'; no cell has two runs.
 
         A request whose answer was lost may have been carried out later than it was repeated: so runs are found anew.
         """
         self._sweeps, self._cells = self._find("sweep", SWEEP_TAG), self._find("cell", CELL_TAG)
-        for key in (result.cell.key for result in results):
+        for key in (cell.key for cell in cells):
             if key in self._cells and self._cells[key].status == "RUNNING":
                 self._end(self._cells[key], "FAILED")
         whole = {key for key, run in self._cells.items() if run.status == "FINISHED"}
