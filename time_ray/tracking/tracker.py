@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -164,13 +165,26 @@ class Tracker:
         if entry is None:
             msg = f"{result.cell.name}: not finished; run the sweep first"
             raise UserError(msg)
-        found = self._client.search_logged_models(
-            experiment_ids=[self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{entry['digest']}'"
-        )
-        whole = [model for model in found if str(model.status).endswith("READY")]
-        for model in [model for model in found if model not in whole[:1]]:
-            self._client.delete_logged_model(model.model_id)  # it was cut off while it was made
-        return whole[0] if whole else self._make_model(result)
+        digest = str(entry["digest"])
+        if digest not in self._models:
+            self._models[digest] = self._make_model(result)
+        return self._models[digest]
+
+    @cached_property
+    def _models(self) -> dict[str, Any]:
+        """Logged models by digest, one of each. One that was cut off while it was made is deleted."""
+        models: dict[str, Any] = {}
+        token = None
+        while token is None or token:
+            page = self._client.search_logged_models([self.experiment_id], page_token=token or None)
+            token = page.token or ""
+            for model in page:
+                digest = model.tags.get(DIGEST_TAG)
+                if digest is not None and (digest in models or not str(model.status).endswith("READY")):
+                    self._client.delete_logged_model(model.model_id)
+                elif digest is not None:
+                    models[digest] = model
+        return models
 
     def _sync_cell(self, result: CellResult) -> None:
         run = self._cells.get(result.cell.key) or self._make_cell(result.cell)
