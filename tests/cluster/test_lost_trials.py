@@ -29,7 +29,7 @@ class ToyRay:
     def __init__(self, rounds: Callable[..., list[str]]) -> None:
         self.run_round = rounds
 
-    def ready(self) -> Ready:
+    def ready(self, _: object) -> Ready:
         return Ready(({"CPU": 1.0},), can_grow=False)
 
     def drain(self) -> None:

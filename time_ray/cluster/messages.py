@@ -50,6 +50,7 @@ class Ready:
 
     nodes: tuple[dict[str, float], ...]  # what each holds, by Ray's names
     can_grow: bool  # what does not fit now may fit later
+    dashboard: str = ""  # its address, if there is one
     kind: Literal["ready"] = field(default="ready", repr=False)
 
 

@@ -69,8 +69,8 @@ class RayProcess:
         """Ray is being started or joined."""
         self._send(to_line(Connect(run, str(self._folder)), CONNECT))
 
-    def ready(self) -> Ready:
-        """Ray is connected: what it holds.
+    def ready(self, take: Callable[[TrialEvent], None]) -> Ready:
+        """Ray is connected: what it holds. `take` hears what there is to say of it.
 
         Raises:
             UserError: Ray cannot be used as it was asked for.
@@ -78,7 +78,8 @@ class RayProcess:
 
         """
         while not isinstance(event := self._next(), Ready):
-            continue
+            if not isinstance(event, TrialsEnded):
+                take(event)
         return event
 
     def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None]) -> list[str]:

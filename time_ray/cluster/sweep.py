@@ -22,6 +22,7 @@ from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.core.ray_job import ray_job
+from time_ray.core.secrets import hidden
 from time_ray.data.sources import prepare
 from time_ray.events import (
     CellDone,
@@ -98,6 +99,7 @@ class _Sweep:
         self.failures: dict[str, CellFailed] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self._holders: dict[str, str] = {}  # by cell, the last trial that was at it
+        self._said_where = False
         self.drained = False
         self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self.mlflow: MlflowSync | None = None
@@ -208,11 +210,19 @@ class _Sweep:
             self._drain = ray.drain
             self._draw()  # while Ray starts
             for _ in range(MAX_ROUNDS):
-                ready = ray.ready()
+                ready = ray.ready(self._take)
                 if not (todo := self._todo()):
                     break
+                self._say_where(ready)
                 errors = self._round(ray, ready, todo, folder)
         return errors
+
+    def _say_where(self, ready: Ready) -> None:
+        """People know where they can watch a cluster that is not ours alone."""
+        if "RAY_ADDRESS" in os.environ and not self._said_where:
+            self._said_where = True
+            self.watch(Note(f"Ray: {ready.dashboard or 'no dashboard'}"))
+            self.watch(Note(f"MLflow: {hidden(tracking_uri(self.files))}"))
 
     def _round(self, ray: RayProcess, ready: Ready, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""

@@ -90,6 +90,8 @@ def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_fail
     if trial.request.workers == 1:
         TorchTrainer(train_worker, train_loop_config=told, scaling_config=ScalingConfig(num_workers=0)).fit()
         return
+    from time_ray.cluster.trial_starts import GroupStarts
+
     gpus = "GPU" in told["worker"]
     TorchTrainer(
         train_worker,
@@ -101,6 +103,7 @@ def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_fail
         run_config=RunConfig(
             name=f"trial-{config['trial']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
             **scratch.where(),
+            callbacks=[GroupStarts(Job.read(job).coordinator, holder(config["trial"]), trial.request.workers)],
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=20),
         ),
     ).fit()

@@ -1,8 +1,9 @@
 """Which trial starts next on the nodes of a cluster: the longest of those that fit and need not wait for another."""
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from time_ray.cluster.room import Node, Request, at_once, fit
 from time_ray.core.waiting import STARTS_AT_ONCE, WaitingTrials
@@ -16,16 +17,27 @@ class TrialQueue:
         trials: In the order in which they are to start.
         requests: What each of them holds while it runs.
         limit: Trials at once; None: as many as fit.
+        clock: Seconds.
 
     """
 
-    def __init__(self, trials: Sequence[Trial], requests: Sequence[Request], limit: int | None = None) -> None:
+    def __init__(
+        self,
+        trials: Sequence[Trial],
+        requests: Sequence[Request],
+        limit: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._requests = requests
         self._limit = limit
+        self._clock = clock
         self._waiting = WaitingTrials([trial.chain for trial in trials], requests, [trial.cost for trial in trials])
         self._running: set[int] = set()
         self._held: Counter[Request] = Counter()  # by running trials
         self._starting: set[int] = set()
+        self._unplaced: dict[int, float] = {}  # trials that were to start and have no process yet, since when
+        self._left = dict.fromkeys(range(len(trials)))  # trials that wait
+        self._idle_since = clock()
         self._lock = threading.Lock()
 
     def next(self, nodes: Sequence[Node]) -> int | None:
@@ -40,7 +52,19 @@ class TrialQueue:
                 self._running.add(number)
                 self._held[self._requests[number]] += 1
                 self._starting.add(number)
+                self._unplaced[number] = self._clock()
+                del self._left[number]
             return number
+
+    def placed(self, number: int) -> None:
+        """The trial has a process."""
+        with self._lock:
+            self._unplaced.pop(number, None)
+
+    def lost(self, number: int) -> None:
+        """The trial has lost its process, and needs a place again."""
+        with self._lock:
+            self._unplaced[number] = self._clock()
 
     def began(self, number: int) -> None:
         """The trial's processes run."""
@@ -58,7 +82,17 @@ class TrialQueue:
             self._running.discard(number)
             self._held -= Counter([self._requests[number]])
             self._starting.discard(number)
+            self._unplaced.pop(number, None)
+            self._idle_since = self._clock()
             self._waiting.ended(number)
+
+    def unplaced(self, seconds: float) -> list[Request]:
+        """What trials ask for that were to start so long ago; or all that wait, if nothing has run for as long."""
+        with self._lock:
+            before = self._clock() - seconds
+            if not self._running and self._idle_since <= before:
+                return [self._requests[number] for number in self._left]
+            return [self._requests[number] for number, since in self._unplaced.items() if since <= before]
 
     def _fits(self, nodes: Sequence[Node], request: Request, kept: Mapping[Request, int]) -> bool:
         if self._limit is not None:  # a cluster that grows hears of what does not fit yet
