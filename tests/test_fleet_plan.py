@@ -9,7 +9,7 @@ import pytest
 
 from time_ray import api
 from time_ray.core.metrics import AccuracyHistory
-from time_ray.fleet_plan import FIRST_START, LATER_START
+from time_ray.fleet_plan import ASSUMED_START
 from time_ray.flops import TFLOPS, Scored, Speed, scored
 from time_ray.rates import Rate, known_rates, read_rates, write_rates, write_timed
 from time_ray.results import CellResult, TaskResult
@@ -32,9 +32,9 @@ def test_a_plan_on_gpus(tiny: Path, time_ray: Command) -> None:
     fleet = plan["fleet"]
     work = 10.0 * 2 * plan["trainings"]["to_do"] + plan["evaluations"]["to_do"]
     one, four, many = (fleet["on"][count] for count in ("1", "4", "100"))
-    assert one["seconds"] == work + FIRST_START + (fleet["trials"] - 1) * LATER_START
+    assert one["seconds"] == pytest.approx(work + ASSUMED_START.first + (fleet["trials"] - 1) * ASSUMED_START.later)
     assert one["idle"] == pytest.approx(1 - work / one["seconds"], abs=1e-3)
-    assert one["seconds"] > four["seconds"] > many["seconds"] >= fleet["longest_chain"]["seconds"] + FIRST_START
+    assert one["seconds"] > four["seconds"] > many["seconds"] >= fleet["longest_chain"]["seconds"] + ASSUMED_START.first
     assert fleet["longest_chain"]["trainings"] == plan["stream"]["tasks"]
     assert fleet["work_gpu_hours"] == pytest.approx(work / 3600, abs=1e-3)
     assert many["gpu_hours"] == pytest.approx(100 * many["seconds"] / 3600, abs=1e-3)

@@ -141,11 +141,18 @@ def plan(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None
         tflops: TFLOP/s that a GPU sustains in training; None: 400 in bf16 or fp16, 40 in fp32.
         fleet: Numbers of GPUs on which to simulate the sweep.
 
+    Where RAY_ADDRESS names a cluster, its nodes say how many trials run at once; else this machine does.
+
     Raises:
-        UserError: a trial needs more GPUs than such a number.
+        UserError: a trial needs more GPUs than such a number; no cluster answers where RAY_ADDRESS says.
 
     """
-    return plan_report(opened, tflops, fleet)
+    run = opened.study.experiment.run
+    if not run.workers or run.trials or not os.environ.get("RAY_ADDRESS"):
+        return plan_report(opened, tflops, fleet)
+    from time_ray.cluster.ray_process import cluster_slots
+
+    return plan_report(opened, tflops, fleet, slots=cluster_slots(run))
 
 
 def measure(opened: Opened, say: Callable[[str], None] = lambda _: None) -> Mapping[str, Rate]:

@@ -163,7 +163,7 @@ def run(opened: Opened) -> None:
         owners(opened.study, opened.store)
         sweep.mlflow = MlflowSync(opened.study, opened.files)
         with ray_process(opened.study.experiment.run) as (ray, folder):
-            ready = ray.ready(sweep._take)
+            ready = ray.ready()
             began = time.monotonic()
             errors = sweep._round(ray, ready, opened.study.cells, folder)
             took = time.monotonic() - began

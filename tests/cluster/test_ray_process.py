@@ -72,7 +72,7 @@ def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch
     (root / "broken").chmod(0o755)
     why = "the process that speaks with Ray ended with status 3: out of cheese"
     with pytest.raises(RayLostError, match=why), ray_process.ray_process(Run()) as (process, _):
-        process.ready(lambda _: None)
+        process.ready()
     assert [path.name for path in root.iterdir()] == ["broken"]
 
 

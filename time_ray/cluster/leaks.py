@@ -7,6 +7,7 @@ the autoscaler hold ready stays with it, too, and keeps paid machines up.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,14 +32,14 @@ def give_back_what_dead_jobs_left(say: Callable[[str], None]) -> None:
     from ray.util.state.exception import RayStateApiException
 
     try:
-        for line in left_by_dead_jobs(give_back=True):
-            say(f"{line}: given back")
-    except (RayStateApiException, RayError, OSError) as error:
-        say(f"cannot tell whether jobs that have ended still hold resources ({str(error).splitlines()[0]})")
+        for line in _given_back():
+            say(f"{line}; given back")
+    except (RayStateApiException, RayError, OSError):
+        return  # without the State API nobody knows
 
 
-def left_by_dead_jobs(*, give_back: bool) -> list[str]:
-    """What jobs that have ended still hold, a line for each; it is given back if asked for.
+def _given_back() -> list[str]:
+    """What jobs that have ended still held, a line for each.
 
     What the autoscaler holds ready has no owner: it counts as left behind where no other job runs.
     """
@@ -47,18 +48,23 @@ def left_by_dead_jobs(*, give_back: bool) -> list[str]:
 
     ours = ray.get_runtime_context().get_job_id()
     alive = {job["JobID"] for job in state.jobs() if not job["IsDead"]} - {ours}
-    groups = {group: job for group, job in _groups_in_disuse().items() if job not in {*alive, ours}}
+    groups = _groups_of_the_dead({*alive, ours})
+    if groups:
+        time.sleep(PAUSE_SECONDS)  # one that was just made has nothing in it yet
+        groups = {group: job for group, job in _groups_of_the_dead({*alive, ours}).items() if group in groups}
     requests = [] if alive else _held_ready()
-    if give_back:
-        _give_back(set(groups))
-        if requests:
-            from ray.autoscaler.sdk import request_resources
-
-            request_resources(bundles=[])
-    lines = [f"placement group {group} of job {job}, which has ended, holds resources" for group, job in groups.items()]
+    _give_back(set(groups))
+    lines = [f"placement group {group} of job {job}, which has ended, held resources" for group, job in groups.items()]
     if requests:
-        lines.append(f"the autoscaler holds ready what jobs that have ended asked for ({_summed(requests)})")
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=[])
+        lines.append(f"the autoscaler held ready what jobs that have ended asked for ({_summed(requests)})")
     return lines
+
+
+def _groups_of_the_dead(alive: set[str]) -> dict[str, str]:
+    return {group: job for group, job in _groups_in_disuse().items() if job not in alive}
 
 
 def _watch(over: threading.Event) -> None:
@@ -90,7 +96,8 @@ def _groups_in_disuse(*states: str) -> dict[str, str]:
         return {}
     actors = list_actors(filters=[("state", "!=", "DEAD")], detail=True, limit=10_000)
     used = {actor.placement_group_id for actor in actors}
-    return {g.placement_group_id: g.creator_job_id for g in groups if g.placement_group_id not in used}
+    meant = [group for group in groups if not group.is_detached]  # whoever detached a group wants it to stay
+    return {g.placement_group_id: g.creator_job_id for g in meant if g.placement_group_id not in used}
 
 
 def _give_back(groups: set[str]) -> None:

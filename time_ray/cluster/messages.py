@@ -63,6 +63,15 @@ class TrialsEnded:
 
 
 @dataclass(frozen=True)
+class StartUps:
+    """What trials of a round took until they were at work: mean seconds in new processes, and in those used again."""
+
+    first: float | None
+    later: float | None
+    kind: Literal["start_ups"] = field(default="start_ups", repr=False)
+
+
+@dataclass(frozen=True)
 class Refused:
     """Ray cannot be used as the user wants it; each fault is one line. The driver ends."""
 
@@ -79,7 +88,7 @@ class RayLost:
 
 
 Command: TypeAlias = RunTrials | Drain
-DriverEvent: TypeAlias = TrialEvent | Ready | TrialsEnded | Refused | RayLost
+DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | TrialsEnded | Refused | RayLost
 
 CONNECT: TypeAdapter[Connect] = TypeAdapter(Connect)
 COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("kind")])

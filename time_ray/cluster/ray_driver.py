@@ -30,6 +30,7 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    StartUps,
     TrialsEnded,
     from_line,
     to_line,
@@ -120,8 +121,6 @@ def main() -> None:
     try:
         with connected(first.run, first.folder) as dashboard:
             _watch_over_ray(events)
-            if "RAY_ADDRESS" in os.environ:
-                give_back_what_dead_jobs_left(lambda text: events.write(Note(text)))
             while True:
                 events.write(Ready(nodes(), can_grow(), dashboard))
                 errors = _round(commands.next_round(), commands, events)
@@ -153,6 +152,9 @@ def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> li
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if "RAY_ADDRESS" in os.environ:
+        give_back_what_dead_jobs_left(lambda text: events.write(Note(text)))
+
     from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
     # on our own node: no other one's loss takes it away
@@ -169,6 +171,7 @@ def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> li
         ):
             return _tune(asked, queue, commands, events)
     finally:
+        events.write(StartUps(*queue.start_ups()))
         ray.kill(actor)
 
 

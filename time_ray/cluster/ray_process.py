@@ -27,10 +27,13 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    StartUps,
     TrialsEnded,
     from_line,
     to_line,
 )
+from time_ray.cluster.ray_cluster import check_address
+from time_ray.cluster.room import at_once, requested
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Run
 from time_ray.core.loopback import past_proxies
@@ -49,9 +52,15 @@ class RayLostError(Exception):
 
 
 class RayProcess:
-    """The process that speaks with Ray, as long as the sweep needs it."""
+    """The process that speaks with Ray, as long as the sweep needs it.
+
+    Attributes:
+        start_ups: What trials of the last round took to start.
+
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.start_ups = StartUps(None, None)
         self._folder = folder
         self._lock = threading.Lock()
         self._errors = folder / "errors.txt"
@@ -69,8 +78,8 @@ class RayProcess:
         """Ray is being started or joined."""
         self._send(to_line(Connect(run, str(self._folder)), CONNECT))
 
-    def ready(self, take: Callable[[TrialEvent], None]) -> Ready:
-        """Ray is connected: what it holds. `take` hears what there is to say of it.
+    def ready(self) -> Ready:
+        """Ray is connected: what it holds.
 
         Raises:
             UserError: Ray cannot be used as it was asked for.
@@ -78,8 +87,7 @@ class RayProcess:
 
         """
         while not isinstance(event := self._next(), Ready):
-            if not isinstance(event, TrialsEnded):
-                take(event)
+            continue
         return event
 
     def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None]) -> list[str]:
@@ -98,7 +106,9 @@ class RayProcess:
         """
         self._send(to_line(asked, COMMANDS))
         while not isinstance(event := self._next(), TrialsEnded):
-            if not isinstance(event, Ready):
+            if isinstance(event, StartUps):
+                self.start_ups = event
+            elif not isinstance(event, Ready):
                 take(event)
         return list(event.errors)
 
@@ -126,7 +136,7 @@ class RayProcess:
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _next(self) -> TrialEvent | Ready | TrialsEnded:
+    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()
@@ -154,6 +164,19 @@ def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
             yield process, folder
         finally:
             process.end()
+
+
+def cluster_slots(run: Run) -> int:
+    """How many trials of a sweep run at once on the cluster that RAY_ADDRESS names, if nothing else does.
+
+    Raises:
+        UserError: Nothing answers there, or no trial fits.
+
+    """
+    check_address()
+    with ray_process(run) as (ray, _):
+        ready = ray.ready()
+    return at_once(ready.nodes, requested(run, ready.nodes, can_grow=ready.can_grow))
 
 
 def end_session(session: int) -> None:

@@ -38,7 +38,7 @@ from time_ray.events import (
     TrialEvent,
 )
 from time_ray.plugins import installed_in, loaded
-from time_ray.rates import read_rates, trial_costs, write_rates
+from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
@@ -210,7 +210,7 @@ class _Sweep:
             self._drain = ray.drain
             self._draw()  # while Ray starts
             for _ in range(MAX_ROUNDS):
-                ready = ray.ready(self._take)
+                ready = ray.ready()
                 if not (todo := self._todo()):
                     break
                 self._say_where(ready)
@@ -251,6 +251,7 @@ class _Sweep:
                 scratch=scratch,
             )
             errors = ray.run_round(asked, self._take)
+        write_start_up(self.store, ray.start_ups.first, ray.start_ups.later)
         # a trial that was lost with cells in hand has failed those cells, and only those
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
 from time_ray.cluster.room import Node, Request, at_once, fit
 from time_ray.core.waiting import STARTS_AT_ONCE, WaitingTrials
@@ -34,7 +35,9 @@ class TrialQueue:
         self._waiting = WaitingTrials([trial.chain for trial in trials], requests, [trial.cost for trial in trials])
         self._running: set[int] = set()
         self._held: Counter[Request] = Counter()  # by running trials
-        self._starting: set[int] = set()
+        self._starting: dict[int, tuple[bool, float]] = {}  # whether in a new process, and since when
+        self._processes = 0  # that were started: as many as ran at once
+        self._took: dict[bool, list[float]] = {True: [], False: []}  # seconds, in a new process or one used again
         self._unplaced: dict[int, float] = {}  # trials that were to start and have no process yet, since when
         self._left = dict.fromkeys(range(len(trials)))  # trials that wait
         self._idle_since = clock()
@@ -51,7 +54,8 @@ class TrialQueue:
             if number is not None:
                 self._running.add(number)
                 self._held[self._requests[number]] += 1
-                self._starting.add(number)
+                self._starting[number] = len(self._running) > self._processes, self._clock()
+                self._processes = max(self._processes, len(self._running))
                 self._unplaced[number] = self._clock()
                 del self._left[number]
             return number
@@ -69,7 +73,9 @@ class TrialQueue:
     def began(self, number: int) -> None:
         """The trial's processes run."""
         with self._lock:
-            self._starting.discard(number)
+            if started := self._starting.pop(number, None):
+                is_new, since = started
+                self._took[is_new].append(self._clock() - since)
 
     def trained(self, expert: str) -> None:
         """Whoever waited for this expert need not wait any longer."""
@@ -81,7 +87,7 @@ class TrialQueue:
         with self._lock:
             self._running.discard(number)
             self._held -= Counter([self._requests[number]])
-            self._starting.discard(number)
+            self._starting.pop(number, None)
             self._unplaced.pop(number, None)
             self._idle_since = self._clock()
             self._waiting.ended(number)
@@ -93,6 +99,12 @@ class TrialQueue:
             if not self._running and self._idle_since <= before:
                 return [self._requests[number] for number in self._left]
             return [self._requests[number] for number, since in self._unplaced.items() if since <= before]
+
+    def start_ups(self) -> tuple[float | None, float | None]:
+        """Mean seconds from a trial's start until it is at work: in new processes, and in those that are used again."""
+        with self._lock:
+            first, later = (fmean(took) if took else None for took in (self._took[True], self._took[False]))
+            return first, later
 
     def _fits(self, nodes: Sequence[Node], request: Request, kept: Mapping[Request, int]) -> bool:
         if self._limit is not None:  # a cluster that grows hears of what does not fit yet
