@@ -50,7 +50,7 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
         inner = [found for found in models_in(field.annotation) if found not in AS_TEXT]
         if not isinstance(field.default, BaseModel):
             yield prefix + name, field.default
-        for section in inner if name != "deploy" else ():  # as init
+        for section in inner if name not in ("deploy", "by_model") else ():  # as init, as run
             if section is Strategy:
                 yield f"{prefix}{name}.name", PydanticUndefined
             for kind in STRATEGIES.values() if section is Strategy else (section,):
@@ -62,7 +62,7 @@ def shown(default: Any) -> str:
         return "required"
     if isinstance(default, tuple):
         return f"`{default[0] if default else []}`"
-    return {None: "`null`", "": "`''`"}.get(default, f"`{default}`")
+    return f"`{default}`" if isinstance(default, dict) else {None: "`null`", "": "`''`"}.get(default, f"`{default}`")
 
 
 def test_docs_name_every_key_of_an_experiment_with_its_default() -> None:

@@ -105,7 +105,7 @@ def test_prompts_are_counted_with_their_templates(new_experiment: NewExperiment,
             ["--gpus", "2,8", "run.workers=4"],
             ["--gpus 2: a trial of mini-tiny holds 4 GPUs (run.workers x run.gpus)"],
         ),
-        (["--gpus", "2", "run.gpus=0"], ["--gpus: the experiment says run.gpus=0, so its trials use none; set run."]),
+        (["--gpus", "2", "run.gpus=0"], ["--gpus: run.gpus is 0, so trials of mini-tiny use none; set run.gpus=1"]),
     ],
 )
 def test_a_fault_is_a_line(tiny: Path, time_ray: Command, words: list[str], faults: list[str]) -> None:

@@ -16,6 +16,7 @@ from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
+from time_ray.model_needs import needs_by_model
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.ranking import Ranked, Ranking, ranking
@@ -148,11 +149,11 @@ def plan(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None
 
     """
     run = opened.study.experiment.run
-    if not run.workers or run.trials or not os.environ.get("RAY_ADDRESS"):
+    if not run.on_ray or run.trials or not os.environ.get("RAY_ADDRESS"):
         return plan_report(opened, tflops, fleet)
     from time_ray.cluster.ray_process import cluster_slots
 
-    return plan_report(opened, tflops, fleet, slots=cluster_slots(run))
+    return plan_report(opened, tflops, fleet, slots=cluster_slots(needs_by_model(opened.study.experiment)))
 
 
 def measure(opened: Opened, say: Callable[[str], None] = lambda _: None) -> Mapping[str, Rate]:

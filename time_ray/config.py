@@ -4,7 +4,7 @@ import codecs
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -258,13 +258,16 @@ def _faults(errors: Sequence[ErrorDetails]) -> Iterator[Fault]:
 def _keys_at(place: Place) -> list[str]:
     """The keys that may stand at a place of an experiment."""
     model: Any = Experiment
+    is_name = False  # of a model, in `run.by_model`: any may stand there
     for part in place:
-        if isinstance(part, int):
+        if isinstance(part, int) or is_name:
+            is_name = False
             continue
         field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
         if field is None:
             return []
         model = next(iter(_models_in(field.annotation)), None)
+        is_name = get_origin(field.annotation) is dict
     if model is strategies.Strategy:
         return list(strategies.keys())
     return list(model.model_fields) if model is not None else []

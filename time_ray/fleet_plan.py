@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Stored
 from time_ray.core.schedule import Delays, Schedule, Simulator
 from time_ray.flops import Speed, assumed_rate
+from time_ray.model_needs import Needs, needs_by_model
 from time_ray.rates import KnownRate, StartUp
 from time_ray.study import Study
 from time_ray.workload import TrialNeeds, workload
@@ -98,9 +98,9 @@ class FleetPlan:
     start_up: StartCost
 
 
-def trial_gpus(run: Run) -> float:
+def trial_gpus(need: Needs) -> float:
     """GPUs that a trial holds."""
-    return max(1, run.workers) * (1.0 if run.gpus is None else run.gpus)
+    return max(1, need.workers) * (1.0 if need.gpus is None else need.gpus)
 
 
 def fleet_plan(
@@ -127,7 +127,7 @@ def fleet_plan(
         UserError: a trial needs more GPUs than a number that is given, or none at all.
 
     """
-    gpus = {spec.label: trial_gpus(study.experiment.run) for spec in study.experiment.model}
+    gpus = {model: trial_gpus(need) for model, need in needs_by_model(study.experiment).items()}
     UserError.unless_none(_unfit(gpus, fleet))
     known = {
         spec.label: rates.get(spec.label) or _assumed(study, spec, speed, gpus[spec.label])
@@ -160,8 +160,9 @@ def _assumed(study: Study, spec: ModelSpec, speed: Speed, gpus: float) -> KnownR
 
 
 def _unfit(gpus: Mapping[str, float], fleet: Fleet) -> Iterator[str]:
-    if not all(gpus.values()):
-        yield "--gpus: the experiment says run.gpus=0, so its trials use none; set run.gpus=1"
+    without = [model for model, held in gpus.items() if not held]
+    if without:
+        yield f"--gpus: run.gpus is 0, so trials of {', '.join(without)} use none; set run.gpus=1"
     for count in fleet.gpus:
         for model, held in gpus.items():
             if count < held:

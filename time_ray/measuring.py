@@ -32,6 +32,7 @@ from time_ray.data.image_cache import ImageBlock, ImageCache
 from time_ray.data.images import Decoded, fits_in_memory
 from time_ray.data.sources import prepare
 from time_ray.flops import scored
+from time_ray.model_needs import Needs, needs_by_model
 from time_ray.opened import Opened
 from time_ray.rates import Rate, write_timed
 from time_ray.study import Study
@@ -55,31 +56,33 @@ def measure(opened: Opened, say: Callable[[str], None]) -> dict[str, Rate]:
     """
     study = opened.study
     prepare(study.datasets.all, say)
-    data, device, rates = study.datasets.open(), _device(study), dict[str, Rate]()
-    with torch_threads(study.experiment.run.threads):
-        for setting in {setting.model.label: setting for setting in study.settings}.values():
-            say(f"timing {setting.model.label} on {_name(device)}")
-            rates[setting.model.label] = _Timed(study, setting, data, device).rate()
-    write_timed(opened.store, study.cells, rates, _name(device))
+    data, needs, rates = study.datasets.open(), needs_by_model(study.experiment), dict[str, Rate]()
+    for label, setting in {setting.model.label: setting for setting in study.settings}.items():
+        device = _device(needs[label])
+        say(f"timing {label} on {_name(device)}")
+        with torch_threads(needs[label].threads):
+            rate = _Timed(study, setting, data, device, needs[label]).rate()
+        rates[label] = rate
+        write_timed(opened.store, study.cells, {label: rate}, _name(device))
     return rates
 
 
 class _Timed:
     """One model of a study while it is timed."""
 
-    def __init__(self, study: Study, setting: Setting, data: Data, device: torch.device) -> None:
+    def __init__(self, study: Study, setting: Setting, data: Data, device: torch.device, need: Needs) -> None:
         self.study = study
         self.setting = setting
         self.data = data
         self.device = device
+        self.need = need
         self.clip = create(setting.model)
         self.cells = [cell for cell in study.cells if cell.setting.model == setting.model]
 
     def rate(self) -> Rate:
         start = {name: tensor.clone() for name, tensor in self.clip.module.state_dict().items()}
         step, expert = self._training(start)
-        workers = max(1, self.study.experiment.run.workers)
-        return Rate(step, self._evaluation(start) / workers + self._merge(start, expert))
+        return Rate(step, self._evaluation(start) / max(1, self.need.workers) + self._merge(start, expert))
 
     def _training(self, start: Weights) -> tuple[float, Weights]:
         """Seconds of a step, with its share of what a training takes besides steps; and what was trained."""
@@ -92,7 +95,7 @@ class _Timed:
 
     def _trained(self, start: Weights, steps: int) -> tuple[float, float, Weights]:
         """Seconds of such a training, seconds of a step once it runs, and the expert."""
-        run, training, marks = self.study.experiment.run, self.setting.trainings[-1], list[float]()
+        need, training, marks = self.need, self.setting.trainings[-1], list[float]()
         began = time.perf_counter()
         expert = train(
             self.clip,
@@ -102,14 +105,14 @@ class _Timed:
                 self.data,
                 resizing=self.clip.preprocessing.resizing,
                 steps=steps,
-                world_size=max(1, run.workers),
-                loaders=run.loaders,
+                world_size=max(1, need.workers),
+                loaders=need.loaders,
             ),
             _gentle(training.config),
             steps=steps,
             device=self.device,
-            accumulate=run.accumulate,
-            recompute=run.recompute,
+            accumulate=need.accumulate,
+            recompute=need.recompute,
             on_step=lambda _step, _loss: marks.append(time.perf_counter()),
         )
         total = time.perf_counter() - began
@@ -129,9 +132,7 @@ class _Timed:
         datasets = [*self.data.adaptation, *self.data.evaluation]
         dataset = max(datasets, key=lambda dataset: len(dataset.split("test")))
         rows = np.arange(min(BATCH, len(dataset.split("test"))), dtype=np.int64)
-        images = Decoded(
-            dataset.split("test"), clip.preprocessing.resizing, threads=max(1, self.study.experiment.run.loaders)
-        )
+        images = Decoded(dataset.split("test"), clip.preprocessing.resizing, threads=max(1, self.need.loaders))
         with tempfile.TemporaryDirectory() as folder:
             read = self._reader(images, dataset, rows, Path(folder))
             decoding = _seconds(read, self.device)
@@ -206,10 +207,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _device(study: Study) -> torch.device:
-    """Where a worker of the study would train if it ran on this machine."""
-    run = study.experiment.run
-    return torch.device("cuda" if run.workers and run.gpus != 0 and torch.cuda.is_available() else "cpu")
+def _device(need: Needs) -> torch.device:
+    """Where a worker would train if it ran on this machine."""
+    return torch.device("cuda" if need.workers and need.gpus != 0 and torch.cuda.is_available() else "cpu")
 
 
 def _name(device: torch.device) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from time_ray.clip.mini import MODELS
 from time_ray.clip.preprocessing import Resolved, resolve
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
@@ -13,6 +12,7 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
+from time_ray.model_needs import Needs, capacity, needs_by_model, training_bytes, weight_bytes
 from time_ray.opened import Opened
 from time_ray.rates import known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
@@ -67,12 +67,27 @@ class GpuHours:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlannedNeeds(Needs):
+    """What a trial of a model needs.
+
+    Attributes:
+        training_bytes: What training takes of a worker's GPU, or of the memory of its machine if it has none.
+        cache_bytes: The most that weights in use take of its machine's memory, beside the base.
+
+    """
+
+    training_bytes: int
+    cache_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlanReport:
     """What a sweep would do.
 
     Attributes:
         steps: Steps of a task, by model and budget.
         preprocessing: What every model's images go through, its activation, and who says so.
+        needs: What a trial of each model needs.
         trials: Ray Tune trials; 0 if nothing is left to do.
         on: What says how many trials run at once: `run.trials`, `the cluster` of RAY_ADDRESS, or `this machine`.
         bytes: Bytes to be stored: experts and final models.
@@ -86,6 +101,7 @@ class PlanReport:
     stream: StreamSize
     steps: Mapping[str, Mapping[str, int]]
     preprocessing: Mapping[str, Resolved]
+    needs: Mapping[str, PlannedNeeds]
     cells: int
     trials: int
     trainings: TrainingCounts
@@ -145,13 +161,15 @@ def plan_report(
     counts, speed = plan(study.cells, have), Speed.of(study, tflops)
     rates = known_rates(store, study.cells)
     seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
-    trials, at_once = _trials(study, counts, store, slots)
+    needs = _needs(experiment)
+    trials, at_once = _trials(study, counts, store, needs, slots)
     preprocessing = {spec.label: resolve(spec) for spec in experiment.model}
     in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
     return PlanReport(
         stream=_stream(study),
         steps=_steps(study),
         preprocessing=preprocessing,
+        needs=needs,
         cells=counts.cells,
         trials=trials,
         trainings=TrainingCounts(counts.trainings_asked, counts.trainings_distinct, counts.trainings_to_do),
@@ -164,7 +182,12 @@ def plan_report(
         fleet=None
         if fleet is None
         else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed, read_start_up(store)),
-        notes=(*_same_techniques(study), *_assumed(preprocessing), *_without_batch_norm(study)),
+        notes=(
+            *_same_techniques(study),
+            *_assumed(preprocessing),
+            *_without_batch_norm(study),
+            *_too_tight(needs),
+        ),
     )
 
 
@@ -222,6 +245,27 @@ def _without_batch_norm(study: Study) -> Iterator[str]:
             yield f"batch_norm.statistics is without effect on {label}, which has no BatchNorm"
 
 
+def _needs(experiment: Experiment) -> dict[str, PlannedNeeds]:
+    """Raises UserError with every fault."""
+    cache_bytes = int(experiment.run.cache_gb * 1e9)
+    return {
+        spec.label: PlannedNeeds(
+            **vars(need), training_bytes=training_bytes(experiment, spec, need), cache_bytes=cache_bytes
+        )
+        for spec, need in zip(experiment.model, needs_by_model(experiment).values(), strict=True)
+    }
+
+
+def _too_tight(needs: Mapping[str, PlannedNeeds]) -> Iterator[str]:
+    """Models that are unlikely to fit."""
+    for label, need in needs.items():
+        there = capacity(need)
+        if there is not None and need.training_bytes > there:
+            amounts = f"training takes about {need.training_bytes / 1e9:.1f} GB, a worker has {there / 1e9:.1f} GB"
+            more = "more run.workers, run.accumulate or run.recompute=true"
+            yield f"{label}: {amounts} of a GPU of type {need.accelerator}; set {more}"
+
+
 def _steps(study: Study) -> dict[str, dict[str, int]]:
     steps: dict[str, dict[str, int]] = {}
     for setting in study.settings:
@@ -229,13 +273,14 @@ def _steps(study: Study) -> dict[str, dict[str, int]]:
     return steps
 
 
-def _trials(study: Study, counts: Plan, store: Store, slots: int | None) -> tuple[int, int]:
+def _trials(study: Study, counts: Plan, store: Store, needs: Mapping[str, Needs], slots: int | None) -> tuple[int, int]:
     """Trials, and how many run at once, on as many CPUs as this machine has if nobody knows."""
     run = study.experiment.run
-    at_once = run.trials or slots or max(1, (os.cpu_count() or 1) // max(1, run.workers * run.threads))
+    widest = max(max(1, need.workers) * need.threads for need in needs.values())
+    at_once = run.trials or slots or max(1, (os.cpu_count() or 1) // widest)
     if not counts.cells_to_do:
         return 0, at_once
-    if run.workers == 0:
+    if not run.on_ray:
         return 1, 1
     todo = (
         [result.cell for result in read_results(study.cells, store) if not result.done]
@@ -251,16 +296,7 @@ def _bytes(experiment: Experiment, counts: Plan) -> int:
 
 
 def _sizes(experiment: Experiment) -> dict[str, int]:
-    return {spec.label: _weight_bytes(spec) for spec in experiment.model}
-
-
-def _weight_bytes(spec: ModelSpec) -> int:
-    """Bytes of the model's weights in float32."""
-    if spec.name in MODELS:
-        return MODELS[spec.name].num_bytes
-    from time_ray.clip.models import num_bytes
-
-    return num_bytes(spec)
+    return {spec.label: weight_bytes(spec) for spec in experiment.model}
 
 
 def _gpu_hours(study: Study, counts: Plan, speed: Speed) -> GpuHours:

@@ -25,6 +25,7 @@ from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, DatasetRef, Role, find
 from time_ray.data.stream_file import in_terms_of, read_stream
 from time_ray.data.subset import PROMPTS
+from time_ray.model_needs import has_batch_norm, unworkable
 from time_ray.store.files import Files
 
 Place = tuple[str | int, ...]
@@ -144,6 +145,7 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     with faults.at():
         normed = _with_batch_norm(experiment)
         faults.add(_accumulated(experiment, normed))
+    faults.add(unworkable(experiment))
     tasks = _tasks(experiment, concepts)
     with faults.at():
         steps = allot(experiment, len(tasks[experiment.seed[0]]))
@@ -200,29 +202,27 @@ def check_weights(study: Study) -> None:
 
 def _with_batch_norm(experiment: Experiment) -> tuple[ModelSpec, ...]:
     """The models with BatchNorm, where something depends on it. Raises StudyError with every fault."""
-    if experiment.batch_norm.num_batches is None and experiment.run.accumulate == 1:
-        return ()
     faults, found = Faults(), list[ModelSpec]()
     for index, spec in enumerate(experiment.model):
-        with faults.at("model", index):
-            found += [spec] if _has_batch_norm(spec.name) else []
+        if experiment.batch_norm.num_batches is not None or _micro_batches(experiment, spec) > 1:
+            with faults.at("model", index):
+                found += [spec] if has_batch_norm(spec.name) else []
     faults.unless_none()
     return tuple(found)
 
 
-def _has_batch_norm(name: str) -> bool:
-    if name in mini.MODELS:
-        return False
-    from time_ray.clip.batch_norm import has_batch_norm  # imports torch, which the mini models do not need
-
-    return has_batch_norm(name)
-
-
 def _accumulated(experiment: Experiment, normed: Iterable[ModelSpec]) -> Iterator[Fault]:
-    if experiment.run.accumulate > 1:
-        for spec in normed:
+    for spec in normed:
+        if _micro_batches(experiment, spec) > 1:
             text = f"model {spec.label} has BatchNorm, whose statistics are of whole batches; set it to 1"
-            yield ("run", "accumulate"), f"{text}, and for less memory use more run.workers"
+            yield (
+                ("run", *experiment.run.place(spec, "accumulate")),
+                f"{text}, and for less memory use more run.workers",
+            )
+
+
+def _micro_batches(experiment: Experiment, spec: ModelSpec) -> int:
+    return experiment.run.of(spec).accumulate or 1
 
 
 def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:

@@ -31,6 +31,7 @@ from time_ray.cluster.sweep import _Sweep
 from time_ray.cluster.work import work
 from time_ray.core.plan import needs
 from time_ray.events import CellDone, Event
+from time_ray.model_needs import needs_by_model
 from time_ray.opened import Opened
 from time_ray.report.progress import SweepProgress
 from time_ray.store.files import Files
@@ -162,7 +163,7 @@ def run(opened: Opened) -> None:
         sweep._draw()
         owners(opened.study, opened.store)
         sweep.mlflow = MlflowSync(opened.study, opened.files)
-        with ray_process(opened.study.experiment.run) as (ray, folder):
+        with ray_process(needs_by_model(opened.study.experiment).values()) as (ray, folder):
             ready = ray.ready()
             began = time.monotonic()
             errors = sweep._round(ray, ready, opened.study.cells, folder)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from time_ray import api
+from time_ray import api, config
+from time_ray.cluster.kuberay import pods
 
 Make = Callable[..., Path]
 
@@ -80,6 +81,49 @@ def test_the_largest_model_decides_on_memory(
     _, job = manifest(time_ray, path)
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "15Gi"  # 428 M parameters
+
+
+def test_each_kind_of_worker_has_its_group(
+    new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods of a group have memory for every model whose workers Ray may place there, and a name for their GPUs."""
+    sizes = {"mini-tiny": 5e6, "mini-base": 1e9, "mini-large": 2e9, "mini-tiny@w": 4e9}
+    monkeypatch.setattr("time_ray.cluster.kuberay.weight_bytes", lambda spec: sizes[spec.label])
+    by_model = {
+        "mini-large": {"gpus": 0.5, "loaders": 3},
+        "mini-tiny@w": {"workers": 2, "threads": 1, "accelerator": "H100"},
+    }
+    models = ["mini-tiny", "mini-base", "mini-large", {"name": "mini-tiny", "weights": "w"}]
+    run = {"workers": 1, "gpus": 1, "threads": 2, "trials": 3, "by_model": by_model}
+    found = pods(config.load(new_experiment(tmp_path, model=models, run=run))[0])
+    assert [(pod.models, pod.most) for pod in found.values()] == [
+        (("mini-tiny", "mini-base"), 3),
+        (("mini-large",), 2),
+        (("mini-tiny@w",), 6),
+    ]
+    assert [pod.limits for pod in found.values()] == [
+        {"cpu": "3", "memory": "16Gi", "nvidia.com/gpu": "1"},  # half a GPU of a pod may go to the largest of these
+        {"cpu": "10", "memory": "32Gi", "nvidia.com/gpu": "1"},
+        {"cpu": "2", "memory": "24Gi", "nvidia.com/gpu": "1"},
+    ]
+    assert [pod.start_params for pod in found.values()] == [
+        {"num-cpus": "2"},
+        {"num-cpus": "4"},
+        {"num-cpus": "1", "resources": '"{\\"accelerator_type:H100\\": 1}"'},
+    ]
+
+
+def test_a_manifest_names_the_models_of_its_groups(
+    new_experiment: Make, tmp_path: Path, time_ray: Callable[..., Any]
+) -> None:
+    by_model = {"mini-base": {"accelerator": "H100"}}
+    path = new_experiment(
+        tmp_path, model=["mini-tiny", "mini-base"], run={"workers": 1, "gpus": 1, "by_model": by_model}
+    )
+    done = time_ray("manifest", "kuberay", path)
+    assert "#   workers-1: mini-tiny\n#   workers-2: mini-base, on nodes with H100 GPUs: give the group" in done.out
+    groups = list(yaml.safe_load_all(done.out))[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert [group["groupName"] for group in groups] == ["workers-1", "workers-2"]
 
 
 def test_no_secret_is_in_a_manifest(

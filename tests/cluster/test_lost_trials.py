@@ -1,7 +1,7 @@
 """What a sweep does about trials that end without their cells, and about a Ray that is lost."""
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from time_ray.cluster.messages import Ready, RunTrials, StartUps
 from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import work
-from time_ray.core.experiment import Run
 from time_ray.core.grid import Cell
 from time_ray.events import CellsRunning, Status
+from time_ray.model_needs import Needs
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 
@@ -43,7 +43,7 @@ def on_ray(new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pyt
 
     def run(rounds: Callable[..., list[str]], *overrides: str) -> tuple[Any, list[str], list[Cell]]:
         @contextmanager
-        def toy(_: Run) -> Iterator[tuple[ToyRay, Path]]:
+        def toy(_: Collection[Needs]) -> Iterator[tuple[ToyRay, Path]]:
             yield ToyRay(rounds), tmp_path
 
         monkeypatch.setattr(sweep, "ray_process", toy)

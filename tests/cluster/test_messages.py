@@ -22,7 +22,6 @@ from time_ray.cluster.messages import (
 )
 from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
-from time_ray.core.experiment import Run
 from time_ray.events import CellDone, CellFailed, CellsRunning, ExpertTrained, ModelEvaluated, Note, TaskDone
 from time_ray.trials import Trial
 
@@ -30,7 +29,7 @@ JOB = bytes(range(256))  # no text
 TRIAL = Trial(("a", "b"), "mini-tiny", ("expert",), 0.1 + 0.2)
 REQUEST = Request.of(workers=2, CPU=1, GPU=0.25)
 SENT: list[tuple[Any, Any]] = [
-    (CONNECT, Connect(Run(workers=2, trials=3, cache_gb=0.1), "ray files")),
+    (CONNECT, Connect(threads=2, groups=True, folder="ray files")),
     (COMMANDS, RunTrials((TRIAL,), (REQUEST,), 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
     (COMMANDS, RunTrials((), (), None, 0, JOB, "coordinator", Scratch("scratch"))),
     (COMMANDS, Drain()),

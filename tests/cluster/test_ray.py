@@ -145,6 +145,30 @@ def test_groups_of_workers_agree_to_rounding(in_process: dict[str, Any], new_exp
 
 
 @pytest.mark.nightly
+def test_models_with_different_needs_share_a_sweep(new_experiment: Make, tmp_path: Path) -> None:
+    """Trials of one worker and of two, which take all CPUs of a machine with two: none of them starves."""
+    found = {}
+    for name, run in {
+        "alone": {"workers": 0},
+        "mixed": {"workers": 1, "by_model": {"mini-base": {"workers": 2}, "mini-tiny": {"loaders": 0}}},
+    }.items():
+        (tmp_path / name).mkdir()
+        path = new_experiment(tmp_path / name, **SMALL, model=["mini-tiny", "mini-base"], run=run)
+        opened = api.open_experiment(path)
+        assert api.sweep(opened).exit_code == 0
+        found[name] = {result.cell.key: result for result in api.status(opened)}
+    assert found["mixed"].keys() == found["alone"].keys()
+    for key, mixed in found["mixed"].items():
+        alone = found["alone"][key]
+        if mixed.cell.setting.model.name == "mini-tiny":
+            assert mixed.weights is not None
+            assert alone.weights is not None
+            assert mixed.weights["digest"] == alone.weights["digest"]
+        for ours, theirs in zip(mixed.rows, alone.rows, strict=True):
+            assert dict(ours.accuracy) == pytest.approx(dict(theirs.accuracy), abs=2.0)  # percent: an image or two
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize("entries", [1, 3, 5])
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_driver_that_is_killed_and_started_again(

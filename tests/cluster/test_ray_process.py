@@ -15,7 +15,9 @@ from time_ray.cluster import ray_process
 from time_ray.cluster.messages import COMMANDS, Drain, to_line
 from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
+from time_ray.model_needs import Needs
+
+ONE = Needs(workers=1, gpus=None, accelerator=None, threads=1, loaders=1, accumulate=1, recompute=False)
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch
     (root / "broken").write_text("#!/bin/sh\necho 'out of cheese' >&2\nexit 3\n")
     (root / "broken").chmod(0o755)
     why = "the process that speaks with Ray ended with status 3: out of cheese"
-    with pytest.raises(RayLostError, match=why), ray_process.ray_process(Run()) as (process, _):
+    with pytest.raises(RayLostError, match=why), ray_process.ray_process([ONE]) as (process, _):
         process.ready()
     assert [path.name for path in root.iterdir()] == ["broken"]
 
@@ -83,7 +85,7 @@ def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path, last_words: bytes)
     folder = root / "tr-some"
     folder.mkdir()
     process = RayProcess(folder)
-    process.connect(Run())
+    process.connect([ONE])
     assert process._process.stdin is not None
     process._process.stdin.write(last_words)
     process._process.stdin.close()

@@ -1,10 +1,13 @@
 """Room on a cluster is counted node by node."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
-from time_ray.cluster.room import Request, at_once, fit, requested
+from time_ray.cluster.room import Node, Request, at_once, fit, requested
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
+from time_ray.model_needs import Needs
 
 ONE_CPU = {"CPU": 1.0}
 EIGHT_GPUS = {"CPU": 32.0, "GPU": 8.0}
@@ -23,7 +26,7 @@ EIGHT_GPUS = {"CPU": 32.0, "GPU": 8.0}
     ],
 )
 def test_trials_at_once(nodes: list[dict[str, float]], request_: Request, count: int) -> None:
-    assert at_once(nodes, request_) == count
+    assert at_once(nodes, {request_: 1000}) == count
     assert fit(nodes, {request_: count})
     assert not fit(nodes, {request_: count + 1})
 
@@ -35,19 +38,50 @@ def test_what_other_trials_hold_is_not_free() -> None:
     assert not fit([EIGHT_GPUS], {large: 1, small: 1})
 
 
+def test_trials_of_several_kinds_at_once() -> None:
+    large, small = Request.of(workers=2, CPU=4, GPU=1), Request.of(workers=1, CPU=1, GPU=1)
+    assert at_once([EIGHT_GPUS], {large: 3, small: 10}) == 3 + 2
+    assert at_once([EIGHT_GPUS], {large: 10, small: 10}) == 4
+    assert at_once([EIGHT_GPUS], {large: 1, small: 1}) == 2
+
+
+def needs(**changes: Any) -> Needs:
+    one: dict[str, Any] = {"workers": 1, "gpus": None, "accelerator": None, "threads": 1, "loaders": 1}
+    return Needs(**{**one, "accumulate": 1, "recompute": False, **changes})
+
+
+def the_request(need: Needs, nodes: Sequence[Node]) -> Request:
+    return requested({"toy": need}, nodes, can_grow=False)["toy"]
+
+
 def test_a_gpu_is_taken_where_there_is_one() -> None:
-    run = Run(threads=4)
-    assert requested(run, [ONE_CPU, EIGHT_GPUS], can_grow=False) == Request.of(workers=1, CPU=4, GPU=1)
-    assert requested(run, [{"CPU": 4.0}], can_grow=False) == Request.of(workers=1, CPU=4)
-    assert requested(Run(gpus=0), [EIGHT_GPUS], can_grow=False) == Request.of(workers=1, CPU=1)
+    assert the_request(needs(threads=4), [ONE_CPU, EIGHT_GPUS]) == Request.of(workers=1, CPU=4, GPU=1)
+    assert the_request(needs(threads=4), [{"CPU": 4.0}]) == Request.of(workers=1, CPU=4)
+    assert the_request(needs(gpus=0), [EIGHT_GPUS]) == Request.of(workers=1, CPU=1)
+
+
+def test_an_accelerator_is_found_on_the_nodes_that_have_it() -> None:
+    l4, h100 = ({**EIGHT_GPUS, f"accelerator_type:{kind}": 1.0} for kind in ("L4", "H100"))
+    request = the_request(needs(gpus=1, accelerator="H100"), [l4, h100])
+    assert dict(request.worker) == {"CPU": 1, "GPU": 1, "accelerator_type:H100": 0.001}
+    assert at_once([l4, h100, l4], {request: 100}) == 8
+    with pytest.raises(UserError) as refused:
+        the_request(needs(gpus=1, accelerator="A100", workers=2), [l4, h100])
+    assert str(refused.value) == (
+        "run: a trial of toy needs 2 times 1 CPU and 1 GPU (A100), the cluster has 32 CPU and 8 GPU (L4); 32 CPU and "
+        "8 GPU (H100); lower run.workers, run.threads or run.gpus, or name another run.accelerator"
+    )
 
 
 def test_what_no_node_holds_is_refused_unless_the_cluster_grows() -> None:
-    run = Run(threads=2, workers=2)
+    """Of all models at once."""
+    by_model = {"a": needs(threads=2, workers=2), "b": needs(), "c": needs(threads=3), "d": needs(threads=3)}
     with pytest.raises(UserError) as refused:
-        requested(run, [ONE_CPU] * 5, can_grow=False)
-    assert str(refused.value) == (
-        "run: a trial needs 2 times 2 CPU, the cluster has 1 CPU and 0 GPU; 1 CPU and 0 GPU; 1 CPU and 0 GPU and "
-        "2 more nodes; lower run.workers, run.threads or run.gpus"
+        requested(by_model, [ONE_CPU] * 5, can_grow=False)
+    there = "the cluster has 1 CPU and 0 GPU; 1 CPU and 0 GPU; 1 CPU and 0 GPU and 2 more nodes"
+    what = "lower run.workers, run.threads or run.gpus, or name another run.accelerator"
+    assert refused.value.faults == (
+        f"run: a trial of a needs 2 times 2 CPU, {there}; {what}",
+        f"run: a trial of c, d needs 3 CPU, {there}; {what}",
     )
-    assert requested(run, [ONE_CPU] * 5, can_grow=True) == Request.of(workers=2, CPU=2)
+    assert requested(by_model, [ONE_CPU] * 5, can_grow=True)["a"] == Request.of(workers=2, CPU=2)

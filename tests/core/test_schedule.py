@@ -53,6 +53,14 @@ def test_what_others_are_making_of_a_stage_is_waited_for_after_the_rest_of_it() 
     assert simulator.totals.work == 13
 
 
+def test_a_wide_trial_is_not_kept_waiting_by_narrow_ones() -> None:
+    """On four GPUs the narrow one with the longest chain is first, till 10 s; the wide one is next, till 19."""
+    narrow = [chain(f"n{number}", 8) for number in range(6)]
+    trials = [chain("first", 10), chain("wide", 9, gpus=4), *narrow]
+    assert Simulator(trials).on(4).seconds == 10 + 9 + 2 * 8
+    assert Simulator(trials).on(5).seconds == 9 + 2 * 8  # the wide one has room beside the first from the start
+
+
 def test_what_is_made_is_not_made_again_but_read() -> None:
     simulator = Simulator([chain("a", 4, 6)], made={"a0"})
     assert simulator.on(1).seconds == 6

@@ -20,11 +20,15 @@ MERGES_FILE = WEIGHTS / "merges.txt.gz"
 
 
 class MiniModel(NamedTuple):
-    """An architecture as open_clip's configuration, its shipped base, and its learning rate on a task."""
+    """An architecture as open_clip's configuration, its shipped base, its learning rate on a task, and its memory.
+
+    `pair_bytes` are the activations of a pair in float32 (see cost.activations), known without torch.
+    """
 
     config: dict[str, Any]
     weights: Path
     finetune_lr: float
+    pair_bytes: int
 
     @property
     def num_bytes(self) -> int:
@@ -39,7 +43,9 @@ def vocab_size() -> int:
     return 256 + 256 + (len(header_and_merges) - 1) + 2
 
 
-def _model(name: str, *, image: tuple[int, int], text: tuple[int, int], finetune_lr: float) -> MiniModel:
+def _model(
+    name: str, *, image: tuple[int, int], text: tuple[int, int], finetune_lr: float, pair_bytes: int
+) -> MiniModel:
     """A model whose towers have these widths and numbers of layers."""
     config = {
         "embed_dim": 64,
@@ -53,13 +59,13 @@ def _model(name: str, *, image: tuple[int, int], text: tuple[int, int], finetune
             "tokenizer_kwargs": {"bpe_path": str(MERGES_FILE)},
         },
     }
-    return MiniModel(config, WEIGHTS / f"{name}.safetensors", finetune_lr)
+    return MiniModel(config, WEIGHTS / f"{name}.safetensors", finetune_lr, pair_bytes)
 
 
 MODELS: dict[str, MiniModel] = {
-    "mini-tiny": _model("mini-tiny", image=(64, 3), text=(64, 2), finetune_lr=6e-4),
-    "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4),
-    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4),
+    "mini-tiny": _model("mini-tiny", image=(64, 3), text=(64, 2), finetune_lr=6e-4, pair_bytes=340_000),
+    "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4, pair_bytes=556_000),
+    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4, pair_bytes=1_072_000),
 }
 
 

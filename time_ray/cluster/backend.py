@@ -24,6 +24,7 @@ from time_ray.data.batches import training_batches
 from time_ray.data.image_cache import ImageCache
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
+from time_ray.model_needs import needs_by_model
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -56,7 +57,7 @@ class SweepBackend:
         self.study = study
         self.cells = {cell.key: cell for cell in study.cells}
         self.hold_as(uuid.uuid4().hex)
-        self._run = study.experiment.run
+        self._needs = needs_by_model(study.experiment)
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
@@ -99,25 +100,27 @@ class SweepBackend:
 
     def _trained(self, expert: Trained, start: Weights) -> Weights:
         training = expert.training
-        base = _base_of(expert)
-        clip = self._clip(self._models[base.key])
+        spec = self._models[_base_of(expert).key]
+        clip, needs = self._clip(spec), self._needs[spec.label]
         started = time.perf_counter()
         weights = train(
             clip,
             start,
-            self._batches(training, clip, training.steps),
+            self._batches(training, clip, training.steps, needs.loaders),
             training.config,
             steps=training.steps,
             device=self.device,
             seed=training.seed,
             checkpoints=self._checkpoints(expert, start),
-            accumulate=self._run.accumulate,
-            recompute=self._run.recompute,
+            accumulate=needs.accumulate,
+            recompute=needs.recompute,
         )
         self._seconds[expert.key] = time.perf_counter() - started
         return weights
 
-    def _batches(self, training: TaskTraining, clip: models.Clip, steps: int) -> Callable[[int], Iterator[Batch]]:
+    def _batches(
+        self, training: TaskTraining, clip: models.Clip, steps: int, loaders: int
+    ) -> Callable[[int], Iterator[Batch]]:
         """The slices of a training's batches that are this worker's."""
         return training_batches(
             training,
@@ -126,7 +129,7 @@ class SweepBackend:
             steps=steps,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
-            loaders=self._run.loaders,
+            loaders=loaders,
         )
 
     def _checkpoints(self, expert: Trained, start: Weights) -> StepCheckpoints:
@@ -142,9 +145,10 @@ class SweepBackend:
 
     def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
         """See Backend."""
-        clip = self._clip(self._models[recipe.base.key])
+        spec = self._models[recipe.base.key]
+        clip = self._clip(spec)
         started = time.perf_counter()
-        stream = self._batches(recipe.newest.training, clip, recipe.batches)
+        stream = self._batches(recipe.newest.training, clip, recipe.batches, self._needs[spec.label].loaders)
         found = reestimated(clip, weights, stream(0), device=self.device)
         self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
         return found
@@ -164,7 +168,7 @@ class SweepBackend:
                 seed=setting.seed,
                 device=self.device,
                 shard=shard,
-                loaders=self._run.loaders,
+                loaders=self._needs[setting.model.label].loaders,
                 cache=self._image_cache,
             )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)

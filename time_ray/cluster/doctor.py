@@ -56,7 +56,7 @@ def brief(study: Study, files: Files, watch: Callable[[Note], None]) -> None:
     """
     findings = _mlflow_briefly(files, study.experiment.name)
     address = os.environ.get("RAY_ADDRESS")
-    if address and study.experiment.run.workers:
+    if address and study.experiment.run.on_ray:
         with _token(files) as (file, token, failed):
             answers = _ask(_question(files, study, address, file, token, BRIEF_SECONDS, with_torch=False))
             here = _here(files, study, failed, with_torch=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 
 from time_ray.clip.threads import torch_threads
 from time_ray.cluster.backend import SweepBackend
@@ -10,6 +11,7 @@ from time_ray.cluster.polling import polling
 from time_ray.cluster.work import work
 from time_ray.core.grid import Cell
 from time_ray.events import TrialEvent
+from time_ray.model_needs import needs_by_model
 from time_ray.store.store import Store
 from time_ray.study import Study
 
@@ -31,8 +33,11 @@ def run_here(
         take: Called with every event, from another thread.
 
     """
-    with polling(partial(_take_all, coordinator, take)), torch_threads(study.experiment.run.threads):
-        work(cells, SweepBackend(study, store, coordinator))
+    backend, needs = SweepBackend(study, store, coordinator), needs_by_model(study.experiment)
+    with polling(partial(_take_all, coordinator, take)):
+        for threads, group in groupby(cells, lambda cell: needs[cell.setting.model.label].threads):
+            with torch_threads(threads):
+                work(list(group), backend)
 
 
 def _take_all(coordinator: LocalCoordinator, take: Callable[[TrialEvent], None]) -> None:

@@ -5,20 +5,21 @@ Secrets are in no manifest: pods have them from a Secret of the sweep's name.
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import yaml
 
 from time_ray import __version__
-from time_ray.clip.cost import size
+from time_ray.cluster.room import TYPE
 from time_ray.cluster.shipped import Shipped
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Experiment, Run
+from time_ray.core.experiment import Experiment
+from time_ray.core.model import ModelSpec
+from time_ray.model_needs import TRAINED, Needs, needs_by_model, training_bytes, weight_bytes
 
 MOUNT = "/etc/time-ray/"
-BYTES_A_PARAMETER = 4 * 4  # weights, gradients and the optimiser's two moments, in float32
 PROCESS_GB = 4.0  # libraries, images that are being decoded, and what else a worker holds
 HEAD = {"cpu": "2", "memory": "16Gi"}  # the driver and the coordinator
 NAME_LETTERS = 47  # KubeRay makes longer names of a job's
@@ -27,13 +28,29 @@ STOP_SECONDS = 30
 
 
 class Pod(NamedTuple):
-    """A pod of the worker group: what it has, how many workers fit, and how many pods may run."""
+    """A pod of a worker group: what it has, how many pods may run, and the models whose trials ask for it."""
 
     cpus: int
     gpus: int
+    accelerator: str | None
     memory_gb: int
     threads: int
     most: int
+    models: tuple[str, ...]
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """As Kubernetes takes it."""
+        limits = {"cpu": str(self.cpus), "memory": f"{self.memory_gb}Gi"}
+        return {**limits, "nvidia.com/gpu": str(self.gpus)} if self.gpus else limits
+
+    @property
+    def start_params(self) -> dict[str, str]:
+        """What Ray is told of a node, so that it knows which pods to ask for while there are none."""
+        params = {"num-cpus": str(self.threads)}
+        if self.accelerator is None:
+            return params
+        return {**params, "resources": f'"{{\\"{TYPE}{self.accelerator}\\": 1}}"'}
 
 
 def kuberay(shipped: Shipped, image: str = "") -> str:
@@ -43,33 +60,66 @@ def kuberay(shipped: Shipped, image: str = "") -> str:
         UserError: The experiment does not say how many GPUs a worker needs, or is too large for a ConfigMap.
 
     """
-    faults = [*_unsaid(shipped.experiment.run), *_too_large(shipped)]
+    faults = [*_unsaid(shipped.experiment), *_too_large(shipped)]
     UserError.unless_none(faults)
     name = _name(shipped.name)
     documents = [_config_map(shipped, name), _ray_job(shipped, name, image or f"time-ray:{__version__}")]
     return _head(shipped, name) + yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def pod(experiment: Experiment) -> Pod:
-    """What a worker's pod needs: the largest model of the experiment decides."""
-    run = experiment.run
-    gpus = run.gpus or 0.0
-    share = math.floor(1 / gpus) if 0 < gpus < 1 else 1  # workers on one GPU
-    parameters = max(size(model.name).total for model in experiment.model)
-    memory = share * (PROCESS_GB + run.cache_gb + parameters * BYTES_A_PARAMETER / 1e9)
+def pods(experiment: Experiment) -> dict[str, Pod]:
+    """A worker group, by name, for each kind of worker that trials of this experiment ask for."""
+    needs, kinds = needs_by_model(experiment), dict[_Kind, list[str]]()
+    for model, need in needs.items():
+        kinds.setdefault(_Kind(need.gpus or 0.0, need.threads, need.accelerator), []).append(model)
+    memory = {
+        spec.label: _memory_gb(experiment, spec, need)
+        for spec, need in zip(experiment.model, needs.values(), strict=True)
+    }
+    found = [_pod(kind, models, needs, memory, experiment.run.trials or 1) for kind, models in kinds.items()]
+    return {f"workers-{number}" if len(found) > 1 else "workers": pod for number, pod in enumerate(found, start=1)}
+
+
+class _Kind(NamedTuple):
+    """What Ray knows of a worker's request: trials that ask for the same may land on the same pods."""
+
+    gpus: float
+    threads: int
+    accelerator: str | None
+
+
+def _pod(
+    kind: _Kind, models: Sequence[str], needs: Mapping[str, Needs], memory: Mapping[str, float], trials: int
+) -> Pod:
+    share = math.floor(1 / kind.gpus) if 0 < kind.gpus < 1 else 1  # workers on one GPU
+    gpus, threads = math.ceil(kind.gpus), share * kind.threads
+    guests = [model for model, need in needs.items() if _fits(need, gpus, threads, kind.accelerator)]
     return Pod(
-        cpus=share * (run.threads + run.loaders),
-        gpus=math.ceil(gpus),
-        memory_gb=math.ceil(memory),
-        threads=share * run.threads,
-        most=math.ceil((run.trials or 1) * run.workers / share),
+        cpus=threads + share * max(needs[model].loaders for model in models),
+        gpus=gpus,
+        accelerator=kind.accelerator,
+        memory_gb=math.ceil(share * max(memory[model] for model in guests)),
+        threads=threads,
+        most=math.ceil(trials * max(needs[model].workers for model in models) / share),
+        models=tuple(models),
     )
 
 
-def _unsaid(run: Run) -> Iterator[str]:
-    if run.workers == 0:
+def _fits(need: Needs, gpus: int, threads: int, accelerator: str | None) -> bool:
+    """Whether Ray may place such a worker on such a pod, whatever memory it takes."""
+    return (need.gpus or 0.0) <= gpus and need.threads <= threads and need.accelerator in (None, accelerator)
+
+
+def _memory_gb(experiment: Experiment, spec: ModelSpec, need: Needs) -> float:
+    """Of a worker's pod: with a GPU, activations are not among it."""
+    trained = TRAINED * weight_bytes(spec) if need.gpus else training_bytes(experiment, spec, need)
+    return PROCESS_GB + experiment.run.cache_gb + trained / 1e9
+
+
+def _unsaid(experiment: Experiment) -> Iterator[str]:
+    if not experiment.run.on_ray:
         yield "run.workers: 0 runs in one process and asks Ray for nothing; give it 1 or more for a cluster"
-    if run.gpus is None:
+    if any(need.gpus is None for need in needs_by_model(experiment).values()):
         yield "run.gpus: no cluster can be asked yet; say how many a worker needs, as in run.gpus=1, or 0 for none"
 
 
@@ -103,16 +153,24 @@ def _name(sweep: str) -> str:
 
 
 def _head(shipped: Shipped, name: str) -> str:
-    run = shipped.experiment.run
+    groups = "".join(
+        f"#   {group}: {', '.join(pod.models)}{_on(pod)}\n" for group, pod in pods(shipped.experiment).items()
+    )
     return (
         f"# Sweep {shipped.name} on KubeRay. The Secret first: the storage that all pods reach, MLflow, credentials.\n"
         f"#   kubectl create secret generic {name} --from-literal=TIME_RAY_STORAGE=s3://BUCKET/PATH \\\n"
         "#     --from-literal=MLFLOW_TRACKING_URI=http://MLFLOW:5000 --from-literal=AWS_ACCESS_KEY_ID=... \\\n"
         "#     --from-literal=AWS_SECRET_ACCESS_KEY=...\n"
         f"#   time-ray manifest kuberay EXP | kubectl apply -f -\n"
-        f"# Pods come as trials ask for them, up to run.trials ({run.trials or 1}) x run.workers ({run.workers}).\n"
-        "# Memory is for weights, gradients and optimiser of the largest model; larger batches on CPUs need more.\n"
+        f"# Pods come as trials ask for them, for run.trials ({shipped.experiment.run.trials or 1}) at once. Groups:\n"
+        f"{groups}"
     )
+
+
+def _on(pod: Pod) -> str:
+    """What only the owner of the cluster knows how to say."""
+    where = f", on nodes with {pod.accelerator} GPUs: give the group your cloud's nodeSelector for these"
+    return where if pod.accelerator else ""
 
 
 def _config_map(shipped: Shipped, name: str) -> dict[str, Any]:
@@ -126,10 +184,6 @@ def _key(path: str) -> str:
 
 
 def _ray_job(shipped: Shipped, name: str, image: str) -> dict[str, Any]:
-    worker = pod(shipped.experiment)
-    limits = {"cpu": str(worker.cpus), "memory": f"{worker.memory_gb}Gi"}
-    if worker.gpus:
-        limits["nvidia.com/gpu"] = str(worker.gpus)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
@@ -150,13 +204,14 @@ def _ray_job(shipped: Shipped, name: str, image: str) -> dict[str, Any]:
                 },
                 "workerGroupSpecs": [
                     {
-                        "groupName": "workers",
+                        "groupName": group,
                         "replicas": 0,
                         "minReplicas": 0,
-                        "maxReplicas": worker.most,
-                        "rayStartParams": {"num-cpus": str(worker.threads)},
-                        "template": _template(shipped, name, image, limits, "ray-worker"),
+                        "maxReplicas": pod.most,
+                        "rayStartParams": pod.start_params,
+                        "template": _template(shipped, name, image, pod.limits, "ray-worker"),
                     }
+                    for group, pod in pods(shipped.experiment).items()
                 ],
             },
         },

@@ -7,7 +7,6 @@ from pydantic import Base64Bytes, Discriminator, TypeAdapter
 
 from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
-from time_ray.core.experiment import Run
 from time_ray.events import TrialEvent
 from time_ray.trials import Trial
 
@@ -16,9 +15,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Connect:
-    """How to connect to Ray: what the driver is told first. The folder is for Ray's files."""
+    """How to connect to Ray: what the driver is told first.
 
-    run: Run
+    Attributes:
+        threads: The most that a worker has.
+        groups: Whether some trials have several workers.
+        folder: For Ray's files.
+
+    """
+
+    threads: int
+    groups: bool
     folder: str
     kind: Literal["connect"] = field(default="connect", repr=False)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 from time_ray.core.secrets import hidden
 from time_ray.core.waiting import STARTS_AT_ONCE
 from time_ray.version import COMMIT_VARIABLE, git_commit
@@ -58,7 +57,7 @@ def check_address(address: str | None = None) -> None:
 
 
 @contextmanager
-def connected(run: Run, folder: str) -> Iterator[str]:
+def connected(folder: str, *, threads: int, groups: bool) -> Iterator[str]:
     """A Ray cluster is connected while the block runs: the one that RAY_ADDRESS names, else one started for the block.
 
     Gives the address of its dashboard, if it has one.
@@ -66,8 +65,9 @@ def connected(run: Run, folder: str) -> Iterator[str]:
     Groups of workers need Ray's State API: without it what a group holds might never be given back.
 
     Args:
-        run: How the sweep executes.
         folder: Where a cluster that is started keeps its files.
+        threads: CPU threads of a process, until a trial says what its own are.
+        groups: Whether trials have several workers.
 
     Raises:
         UserError: The cluster cannot be joined, or lacks what a sweep needs of it.
@@ -80,7 +80,7 @@ def connected(run: Run, folder: str) -> Iterator[str]:
     import ray
 
     env = {
-        "OMP_NUM_THREADS": str(run.threads),
+        "OMP_NUM_THREADS": str(threads),
         "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_ARENA_MAX": "2",  # glibc keeps what was freed for each thread apart: 100 MB a process
         COMMIT_VARIABLE: git_commit(),
@@ -89,9 +89,9 @@ def connected(run: Run, folder: str) -> Iterator[str]:
     if address := os.environ.get("RAY_ADDRESS"):
         dashboard = _join(address, env)
     else:
-        dashboard = _start_local(env, folder, dashboard=run.workers > 1)
+        dashboard = _start_local(env, folder, dashboard=groups)
     try:
-        if run.workers > 1:
+        if groups:
             _check_state_api()
         yield dashboard
     finally:

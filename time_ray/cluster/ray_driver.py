@@ -119,7 +119,7 @@ def main() -> None:
     first = commands.first()
     commands.listen(first.folder)
     try:
-        with connected(first.run, first.folder) as dashboard:
+        with connected(first.folder, threads=first.threads, groups=first.groups) as dashboard:
             _watch_over_ray(events)
             while True:
                 events.write(Ready(nodes(), can_grow(), dashboard))

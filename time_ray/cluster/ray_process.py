@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -35,11 +35,12 @@ from time_ray.cluster.messages import (
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.room import at_once, requested
 from time_ray.core.errors import UserError
-from time_ray.core.experiment import Run
 from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
+from time_ray.model_needs import Needs
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
+MANY = 1_000_000  # trials: more than any cluster holds
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
 PREFIX = "tr-"
 SOCKET_BYTES = 107  # of a socket's path, on Linux
@@ -74,9 +75,10 @@ class RayProcess:
                 start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
             )
 
-    def connect(self, run: Run) -> None:
-        """Ray is being started or joined."""
-        self._send(to_line(Connect(run, str(self._folder)), CONNECT))
+    def connect(self, needs: Collection[Needs]) -> None:
+        """Ray is being started or joined, for trials with these needs."""
+        threads, groups = max(need.threads for need in needs), any(need.workers > 1 for need in needs)
+        self._send(to_line(Connect(threads, groups, str(self._folder)), CONNECT))
 
     def ready(self) -> Ready:
         """Ray is connected: what it holds.
@@ -155,28 +157,34 @@ class RayProcess:
 
 
 @contextmanager
-def ray_process(run: Run) -> Iterator[tuple[RayProcess, Path]]:
-    """Ray is connected while the block runs, with a folder for its files; nothing of both is left after it."""
+def ray_process(needs: Collection[Needs]) -> Iterator[tuple[RayProcess, Path]]:
+    """Ray is connected for trials with these needs while the block runs, with a folder for its files.
+
+    Nothing of both is left after it.
+    """
     with _folder() as folder:
         process = RayProcess(folder)
         try:
-            process.connect(run)
+            process.connect(needs)
             yield process, folder
         finally:
             process.end()
 
 
-def cluster_slots(run: Run) -> int:
-    """How many trials of a sweep run at once on the cluster that RAY_ADDRESS names, if nothing else does.
+def cluster_slots(needs: Mapping[str, Needs]) -> int:
+    """How many trials of these models run at once on the cluster that RAY_ADDRESS names, if nothing else does.
+
+    Where they differ it is the number of those of which the fewest do.
 
     Raises:
         UserError: Nothing answers there, or no trial fits.
 
     """
     check_address()
-    with ray_process(run) as (ray, _):
+    with ray_process(needs.values()) as (ray, _):
         ready = ray.ready()
-    return at_once(ready.nodes, requested(run, ready.nodes, can_grow=ready.can_grow))
+    requests = requested(needs, ready.nodes, can_grow=ready.can_grow)
+    return min(at_once(ready.nodes, {request: MANY}) for request in requests.values())
 
 
 def end_session(session: int) -> None:

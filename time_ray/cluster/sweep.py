@@ -6,8 +6,10 @@ import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import assert_never
 
@@ -19,6 +21,7 @@ from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, 
 from time_ray.cluster.room import at_once, requested
 from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
+from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.core.ray_job import ray_job
@@ -37,6 +40,7 @@ from time_ray.events import (
     TaskDone,
     TrialEvent,
 )
+from time_ray.model_needs import needs_by_model, settled
 from time_ray.plugins import installed_in, loaded
 from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
@@ -74,7 +78,7 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     """
     started = time.monotonic()
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
-    if study.experiment.run.workers:
+    if study.experiment.run.on_ray:
         check_address()
         folder_root()
     if ray_job(os.environ):
@@ -171,7 +175,7 @@ class _Sweep:
 
     def _run_missing(self, todo: Sequence[Cell]) -> None:
         settings = self.study.experiment.run
-        if settings.workers == 0:
+        if not settings.on_ray:
             from time_ray.cluster.in_process import run_here  # imports torch, which trials on Ray import themselves
 
             self._draw()
@@ -192,6 +196,11 @@ class _Sweep:
                 self._status(f"{error}{'; starting it again' if lost <= settings.max_failures else ''}")
         self._fail(self._todo(), f"no trial could run it ({_joined(errors)})")
 
+    @cached_property
+    def _settled(self) -> Experiment:
+        """The experiment with what its trials need: found once, here, so that all workers go by the same."""
+        return settled(self.study.experiment)
+
     def _todo(self) -> list[Cell]:
         """Cells to be run, unless we are stopping."""
         if self.drained:
@@ -206,7 +215,7 @@ class _Sweep:
         """Trials ran every cell that they could; why the last of them ended early, if they did."""
         self._status("starting Ray")
         errors: list[str] = []
-        with ray_process(self.study.experiment.run) as (ray, folder):
+        with ray_process(needs_by_model(self._settled).values()) as (ray, folder):
             self._drain = ray.drain
             self._draw()  # while Ray starts
             for _ in range(MAX_ROUNDS):
@@ -226,11 +235,12 @@ class _Sweep:
 
     def _round(self, ray: RayProcess, ready: Ready, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
-        experiment = self.study.experiment
-        request = requested(experiment.run, ready.nodes, can_grow=ready.can_grow)
+        experiment = self._settled
+        by_model = requested(needs_by_model(experiment), ready.nodes, can_grow=ready.can_grow)
         costs = trial_costs(todo, read_rates(self.store, todo), experiment.training.batch_size)
         packed = trials(todo, costs, stored(self.store), one_each=experiment.run.pack == "cell")
-        capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, request)))
+        requests = tuple(by_model[trial.model] for trial in packed)
+        capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, Counter(requests))))
         self._status(f"starting {len(packed)} trials, {capacity} at once")
         coordinator = f"time-ray-coordinator-{uuid.uuid4().hex}"
         job = Job(
@@ -243,7 +253,7 @@ class _Sweep:
         with self._scratch(folder) as scratch:
             asked = RunTrials(
                 trials=tuple(packed),
-                requests=(request,) * len(packed),
+                requests=requests,
                 limit=experiment.run.trials,
                 max_failures=experiment.run.max_failures,
                 job=pickle.dumps(job),

@@ -1,4 +1,8 @@
-"""Which trial starts next on the nodes of a cluster: the longest of those that fit and need not wait for another."""
+"""Which trial starts next on the nodes of a cluster: the longest of those that fit and need not wait for another.
+
+Trials of several sizes share the nodes. A small one may use the room that a larger one before it cannot use yet, but
+never so that the larger one would have to wait for it: small trials together leave room for one of the larger kind.
+"""
 
 import threading
 import time
@@ -9,6 +13,8 @@ from statistics import fmean
 from time_ray.cluster.room import Node, Request, at_once, fit
 from time_ray.core.waiting import STARTS_AT_ONCE, WaitingTrials
 from time_ray.trials import Trial
+
+PATIENCE_SECONDS = 60.0  # a trial that was started and does not run by then has found no node with enough room
 
 
 class TrialQueue:
@@ -48,8 +54,12 @@ class TrialQueue:
         with self._lock:
             if len(self._starting) >= STARTS_AT_ONCE or len(self._running) >= (self._limit or len(self._requests)):
                 return None
+            stuck = self._stuck(nodes)
             number = self._waiting.next(
-                lambda request, _, kept: self._fits(nodes, request, kept), lambda request: self._places(nodes, request)
+                lambda request, before, kept: (
+                    all(request.covers(other) for other in stuck) and self._fits(nodes, request, before, kept)
+                ),
+                lambda request: self._places(nodes, request),
             )
             if number is not None:
                 self._running.add(number)
@@ -106,10 +116,32 @@ class TrialQueue:
             first, later = (fmean(took) if took else None for took in (self._took[True], self._took[False]))
             return first, later
 
-    def _fits(self, nodes: Sequence[Node], request: Request, kept: Mapping[Request, int]) -> bool:
+    def _fits(
+        self, nodes: Sequence[Node], request: Request, before: Sequence[Request], kept: Mapping[Request, int]
+    ) -> bool:
         if self._limit is not None:  # a cluster that grows hears of what does not fit yet
             return len(self._running) + sum(kept.values()) < self._limit
-        return fit(nodes, self._held + Counter(kept) + Counter([request]))
+        return fit(nodes, self._held + Counter(kept) + Counter([request])) and all(
+            self._leaves_room(nodes, request, other) for other in before if not request.covers(other)
+        )
+
+    def _leaves_room(self, nodes: Sequence[Node], request: Request, first: Request) -> bool:
+        """Whether one of a kind that came first has a place beside all that are smaller, this one among them.
+
+        Those of its size end, and leave their place to it. What the nodes never hold, nobody waits for.
+        """
+        smaller = Counter({held: count for held, count in self._held.items() if not held.covers(first)})
+        return fit(nodes, smaller + Counter([request, first])) or not fit(nodes, {first: 1})
+
+    def _stuck(self, nodes: Sequence[Node]) -> list[Request]:
+        """Kinds of trials that were started and find no place: what is free is in pieces that are too small.
+
+        Nothing smaller starts until they run, as long as something smaller runs that can make place.
+        """
+        since = self._clock() - PATIENCE_SECONDS
+        late = {self._requests[number] for number, (_, began) in self._starting.items() if began < since}
+        at_work = {self._requests[number] for number in self._running if number not in self._starting}
+        return [kind for kind in late if fit(nodes, {kind: 1}) and any(not other.covers(kind) for other in at_work)]
 
     def _places(self, nodes: Sequence[Node], request: Request) -> int:
-        return self._limit or at_once(nodes, request)
+        return self._limit or at_once(nodes, {request: len(self._requests)})

@@ -38,8 +38,9 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
     wanted = set(cells) - coordinator.failed(cells)
     if not wanted:
         return
+    torch.set_num_threads(int(resources["CPU"]))
     try:
-        backend = _backend(job, int(resources["CPU"]), gpu="GPU" in resources)
+        backend = _backend(job, gpu="GPU" in resources)
     except StoreError:
         raise  # it may pass
     except Exception as error:
@@ -55,10 +56,9 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
 
 
 @lru_cache(maxsize=1)
-def _backend(job: bytes, threads: int, *, gpu: bool) -> SweepBackend:
+def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     """The backend of the job's study on this worker's device."""
     told = Job.read(job)
-    torch.set_num_threads(threads)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
     return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)

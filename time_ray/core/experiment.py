@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
@@ -54,17 +54,41 @@ class Stream(Section):
         return self.order or ("random" if self.file is None else "listed")
 
 
-class Run(Section):
-    """How the sweep executes. Nothing here changes a result, so nothing here is part of a key."""
+class WorkerRun(Section):
+    """What the workers of a trial have and how they train, as it is written: for all models, or for one."""
 
-    workers: Annotated[int, Field(ge=0, description="training workers of a trial; 0: run in this process, no Ray")] = 1
+    workers: Annotated[
+        int | None,
+        Field(
+            ge=0, description="training workers of a trial; 0: run in this process, no Ray; null: 1, or as memory wants"
+        ),
+    ] = None
     gpus: Annotated[float | None, Field(ge=0, description="GPUs of a worker; null: one if the cluster has any")] = None
+    accelerator: Annotated[
+        str | None, Field(min_length=1, description="type of a worker's GPU by Ray's name, as H100; null: any")
+    ] = None
     threads: Annotated[int, Field(ge=1, description="CPU threads of a worker")] = 1
     loaders: Annotated[
         int, Field(ge=0, description="threads that make coming batches while a step computes; 0: between steps")
     ] = 1
-    accumulate: Annotated[int, Field(ge=1, description="micro-batches of a step: less memory, more time")] = 1
+    accumulate: Annotated[
+        int | None,
+        Field(ge=1, description="micro-batches of a step: less memory, more time; null: 1, or as memory wants"),
+    ] = None
     recompute: Annotated[bool, Field(description="compute activations again instead of keeping them")] = False
+
+
+def _as_given(run: WorkerRun) -> dict[str, Any]:
+    return run.model_dump(mode="json", exclude_unset=True)
+
+
+class Run(WorkerRun):
+    """How the sweep executes. Nothing here changes a result, so nothing here is part of a key."""
+
+    by_model: Annotated[
+        dict[str, Annotated[WorkerRun, PlainSerializer(_as_given)]],
+        Field(description="what differs for a model, by its name or label"),
+    ] = {}  # noqa: RUF012 pydantic copies it
     trials: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as the cluster holds")] = None
     pack: Annotated[
         Literal["auto", "cell"], Field(description="auto: a trajectory a trial; cell: one cell a trial")
@@ -75,21 +99,23 @@ class Run(Section):
         float, Field(ge=0, lt=1, description="share of the time that step checkpoints may take; 0: none")
     ] = 0.02
 
-    @field_validator("gpus")
-    @classmethod
-    def _are_used(cls, gpus: float | None, info: ValidationInfo) -> float | None:
-        """A worker trains on one GPU, or on a share of one; NCCL has no two workers share one."""
-        workers = info.data.get("workers", 1)
-        if gpus and not workers:
-            msg = f"{gpus:g} GPUs, but run.workers=0 trains in this process on the CPU; give run.workers 1 or more"
-            raise ValueError(msg)
-        if gpus is not None and gpus > 1:
-            msg = f"a worker uses one GPU, not {gpus:g}; set run.gpus=1 and as many run.workers"
-            raise ValueError(msg)
-        if gpus and gpus < 1 and workers > 1:
-            msg = f"{workers} workers cannot share a GPU ({gpus:g} each); set run.gpus=1, or run.workers=1"
-            raise ValueError(msg)
-        return gpus
+    @property
+    def on_ray(self) -> bool:
+        """Whether trials run on Ray; else everything does in this process."""
+        return self.workers != 0
+
+    def place(self, model: ModelSpec, key: str) -> tuple[str, ...]:
+        """Where in `run` the key's value for a model is written: what is said of its label, else of its name."""
+        said = (name for name in (model.label, model.name) if key in self._given(name))
+        return next((("by_model", name, key) for name in said), (key,))
+
+    def of(self, model: ModelSpec) -> WorkerRun:
+        """What holds for a model."""
+        for_all = {key: getattr(self, key) for key in WorkerRun.model_fields}
+        return WorkerRun.model_validate({**for_all, **self._given(model.name), **self._given(model.label)})
+
+    def _given(self, name: str) -> dict[str, Any]:
+        return _as_given(self.by_model[name]) if name in self.by_model else {}
 
 
 def _listed(value: object) -> object:

@@ -8,8 +8,9 @@ from rich.console import Console
 from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.plan import needs
+from time_ray.model_needs import Needs
 from time_ray.opened import Opened
-from time_ray.planning import PlanReport
+from time_ray.planning import PlannedNeeds, PlanReport
 from time_ray.ranking import Ranked, rank
 from time_ray.report import tables
 from time_ray.report.fleet import print_fleet
@@ -82,6 +83,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
             ("images", f"{found.preprocessing.resizing.size} px", f"{model}: {found}")
             for model, found in plan.preprocessing.items()
         ),
+        *(("needs", _workers(need), f"{model}: {_needs_words(need)}") for model, need in plan.needs.items()),
         ("cells", plan.cells, f"in {plan.trials} trials"),
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
         ("merges", plan.merges.distinct, "distinct"),
@@ -105,6 +107,26 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         print_fleet(plan.fleet, talk)
     for note in plan.notes:
         talk.print(f"note: {note}")
+
+
+def _workers(need: Needs) -> str:
+    if not need.workers:
+        return "no worker"
+    return "1 worker" if need.workers == 1 else f"{need.workers} workers"
+
+
+def _needs_words(need: PlannedNeeds) -> str:
+    """What each worker has, how it trains where that is not as always, and the memory that it takes."""
+    threads = f"{need.threads} CPU thread{'s' * (need.threads > 1)}"
+    gpus = "a GPU if there is one" if need.gpus is None else f"{need.gpus:g} GPU" if need.gpus else ""
+    parts = [
+        threads,
+        f"{gpus} ({need.accelerator})" if need.accelerator else gpus if need.workers else "",
+        f"{need.accumulate} micro-batches" if need.accumulate > 1 else "",
+        "recompute" if need.recompute else "",
+        f"{size(need.training_bytes)} to train",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _who_measures(plan: PlanReport) -> str:
