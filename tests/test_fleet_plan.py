@@ -9,9 +9,17 @@ import pytest
 
 from time_ray import api
 from time_ray.core.metrics import AccuracyHistory
-from time_ray.fleet_plan import FIRST_START, LATER_START
+from time_ray.fleet_plan import ASSUMED_START
 from time_ray.flops import TFLOPS, Scored, Speed, scored
-from time_ray.rates import Rate, known_rates, read_rates, write_rates, write_timed
+from time_ray.rates import (
+    Rate,
+    known_rates,
+    read_rates,
+    read_start_up,
+    write_rates,
+    write_start_up,
+    write_timed,
+)
 from time_ray.results import CellResult, TaskResult
 
 Command = Callable[..., Any]
@@ -32,9 +40,9 @@ def test_a_plan_on_gpus(tiny: Path, time_ray: Command) -> None:
     fleet = plan["fleet"]
     work = 10.0 * 2 * plan["trainings"]["to_do"] + plan["evaluations"]["to_do"]
     one, four, many = (fleet["on"][count] for count in ("1", "4", "100"))
-    assert one["seconds"] == work + FIRST_START + (fleet["trials"] - 1) * LATER_START
+    assert one["seconds"] == pytest.approx(work + ASSUMED_START.first + (fleet["trials"] - 1) * ASSUMED_START.later)
     assert one["idle"] == pytest.approx(1 - work / one["seconds"], abs=1e-3)
-    assert one["seconds"] > four["seconds"] > many["seconds"] >= fleet["longest_chain"]["seconds"] + FIRST_START
+    assert one["seconds"] > four["seconds"] > many["seconds"] >= fleet["longest_chain"]["seconds"] + ASSUMED_START.first
     assert fleet["longest_chain"]["trainings"] == plan["stream"]["tasks"]
     assert fleet["work_gpu_hours"] == pytest.approx(work / 3600, abs=1e-3)
     assert many["gpu_hours"] == pytest.approx(100 * many["seconds"] / 3600, abs=1e-3)
@@ -131,3 +139,29 @@ def test_timing_again_takes_the_place_of_what_was_timed(tiny: Path) -> None:
     for store in (opened.store, api.open_experiment(tiny).store):
         assert read_rates(store, opened.study.cells) == {"mini-tiny": Rate(3.0, 2.0)}
     assert len(opened.store.keys("rates")) == 1
+
+
+def test_a_plan_on_a_cluster_goes_by_its_room(tiny: Path, time_ray: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from time_ray.cluster import ray_process
+
+    monkeypatch.setattr(ray_process, "cluster_slots", lambda _: 3)
+    words = ["plan", tiny, "run.workers=1", "-f", "json"]
+    here = json.loads(time_ray(*words).out)
+    assert here["on"] == "this machine"
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    there = json.loads(time_ray(*words).out)
+    assert there["on"] == "the cluster"
+    alone = json.loads(time_ray(*words, "run.trials=1").out)
+    assert alone["on"] == "run.trials"
+    assert there["seconds"] == pytest.approx(alone["seconds"] / 3, abs=0.1)
+    assert "on the cluster of RAY_ADDRESS" in time_ray(*words[:-2]).out
+
+
+def test_what_trials_took_to_start_is_known_from_the_newest_sweep(tiny: Path, time_ray: Command) -> None:
+    store = api.open_experiment(tiny).store
+    write_start_up(store, 20.0, None)  # no process was used again
+    assert read_start_up(api.open_experiment(tiny).store) is None
+    write_start_up(store, 20.0, 2.0)
+    write_start_up(store, 30.0, 3.0)
+    starts = json.loads(time_ray("plan", tiny, "--gpus", "1", "-f", "json").out)["fleet"]["start_up"]
+    assert starts == {"first": 30.0, "later": 3.0, "source": "a sweep on this storage"}

@@ -201,7 +201,7 @@ def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
     tracked.client.set_tag(run.info.run_id, "time_ray.rows", "2")  # as after a driver that died before its last call
     tracker = Tracker(swept.opened.study, swept.opened.files)
     tracker.sync(swept.outcome.results)
-    tracker.finish(swept.outcome.results)
+    tracker.finish(swept.opened.study.cells)
     after = Tracked(swept)
     assert after.rows() == before
     assert len(after.parents) == 1

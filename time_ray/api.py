@@ -18,6 +18,7 @@ from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
 from time_ray.halves import Halves
+from time_ray.model_needs import needs_by_model
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.ranking import Ranked, Ranking, ranking
@@ -143,11 +144,18 @@ def plan(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None
         tflops: TFLOP/s that a GPU sustains in training; None: 400 in bf16 or fp16, 40 in fp32.
         fleet: Numbers of GPUs on which to simulate the sweep.
 
+    Where RAY_ADDRESS names a cluster, its nodes say how many trials run at once; else this machine does.
+
     Raises:
-        UserError: a trial needs more GPUs than such a number.
+        UserError: a trial needs more GPUs than such a number; no cluster answers where RAY_ADDRESS says.
 
     """
-    return plan_report(opened, tflops, fleet)
+    run = opened.study.experiment.run
+    if not run.on_ray or run.trials or not os.environ.get("RAY_ADDRESS"):
+        return plan_report(opened, tflops, fleet)
+    from time_ray.cluster.ray_process import cluster_slots
+
+    return plan_report(opened, tflops, fleet, slots=cluster_slots(needs_by_model(opened.study.experiment)))
 
 
 def measure(opened: Opened, say: Callable[[str], None] = lambda _: None) -> Mapping[str, Rate]:

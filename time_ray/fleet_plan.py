@@ -10,11 +10,11 @@ from time_ray.core.plan import Stored
 from time_ray.core.schedule import Delays, Schedule, Simulator
 from time_ray.flops import Speed, assumed_rate
 from time_ray.model_needs import Needs, needs_by_model
-from time_ray.rates import KnownRate
+from time_ray.rates import KnownRate, StartUp
 from time_ray.study import Study
 from time_ray.workload import TrialNeeds, workload
 
-FIRST_START, LATER_START = 15.0, 1.0  # seconds until a trial is at work, of a new process and of one that is reused
+ASSUMED_START = StartUp(7.0, 0.1)  # measured on two CPU cores; a GPU's first start is longer
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,15 @@ class ModelCost:
     source: str
 
 
+@dataclass(frozen=True)
+class StartCost:
+    """Seconds until a trial is at work, in a new process and in one that is used again, and who says so."""
+
+    first: float
+    later: float
+    source: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class FleetPlan:
     """A sweep on several numbers of GPUs.
@@ -74,6 +83,7 @@ class FleetPlan:
         bytes_written: Into the storage: weights.
         bytes_read: From the storage: experts that another trial made, each once by every trial that needs it.
         models: What each model takes.
+        start_up: What trials take to start.
 
     """
 
@@ -85,6 +95,7 @@ class FleetPlan:
     bytes_written: int
     bytes_read: int
     models: Mapping[str, ModelCost]
+    start_up: StartCost
 
 
 def trial_gpus(need: Needs) -> float:
@@ -93,7 +104,13 @@ def trial_gpus(need: Needs) -> float:
 
 
 def fleet_plan(
-    study: Study, have: Stored, rates: Mapping[str, KnownRate], sizes: Mapping[str, int], fleet: Fleet, speed: Speed
+    study: Study,
+    have: Stored,
+    rates: Mapping[str, KnownRate],
+    sizes: Mapping[str, int],
+    fleet: Fleet,
+    speed: Speed,
+    start_up: StartUp | None = None,
 ) -> FleetPlan:
     """The study's sweep on a fleet.
 
@@ -104,6 +121,7 @@ def fleet_plan(
         sizes: Bytes of each model's weights.
         fleet: The numbers of GPUs.
         speed: What a GPU sustains, where nothing was measured.
+        start_up: What trials take to start, measured; None: it is assumed.
 
     Raises:
         UserError: a trial needs more GPUs than a number that is given, or none at all.
@@ -117,7 +135,8 @@ def fleet_plan(
     }
     needs = {model: TrialNeeds(found.rate, gpus[model], sizes[model]) for model, found in known.items()}
     todo = workload(study.everything, needs, have, one_each=study.experiment.run.pack == "cell")
-    delays = Delays(FIRST_START, LATER_START, math.inf if fleet.mtbf is None else fleet.mtbf)
+    starts = start_up or ASSUMED_START
+    delays = Delays(*starts, math.inf if fleet.mtbf is None else fleet.mtbf)
     simulator = Simulator(todo.trials, made=todo.stored, delays=delays)
     totals = simulator.totals
     return FleetPlan(
@@ -129,6 +148,7 @@ def fleet_plan(
         bytes_written=totals.written,
         bytes_read=totals.read,
         models={model: ModelCost(*found.rate, gpus[model], found.source) for model, found in known.items()},
+        start_up=StartCost(*starts, "a sweep on this storage" if start_up else "assumed until a sweep measures it"),
     )
 
 

@@ -14,7 +14,7 @@ from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
 from time_ray.model_needs import Needs, capacity, needs_by_model, training_bytes, weight_bytes
 from time_ray.opened import Opened
-from time_ray.rates import known_rates, work_seconds
+from time_ray.rates import known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
 from time_ray.study import Study
@@ -89,8 +89,9 @@ class PlanReport:
         preprocessing: What every model's images go through, its activation, and who says so.
         needs: What a trial of each model needs.
         trials: Ray Tune trials; 0 if nothing is left to do.
+        on: What says how many trials run at once: `run.trials`, `the cluster` of RAY_ADDRESS, or `this machine`.
         bytes: Bytes to be stored: experts and final models.
-        seconds: Wall seconds on this machine; None until a sweep on this storage has measured every model.
+        seconds: Wall seconds, see `on`; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
         fleet: On the numbers of GPUs that were asked for; None if none were.
         notes: What is not as it may look, one line each.
@@ -107,6 +108,7 @@ class PlanReport:
     merges: MergeCounts
     evaluations: EvaluationCounts
     bytes: int
+    on: str
     seconds: float | None
     gpu_hours: GpuHours | None
     fleet: FleetPlan | None = None
@@ -138,13 +140,16 @@ class BudgetReport:
     total_gflops: float
 
 
-def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None) -> PlanReport:
+def plan_report(
+    opened: Opened, tflops: float | None = None, fleet: Fleet | None = None, *, slots: int | None = None
+) -> PlanReport:
     """What a sweep of the experiment would do on its storage now.
 
     Args:
         opened: The experiment.
         tflops: TFLOP/s that a GPU sustains in training; None: what is assumed of its precision.
         fleet: Numbers of GPUs to plan for.
+        slots: How many trials run at once on the cluster; None: on as many CPUs as this machine has.
 
     Raises:
         UserError: the fleet cannot hold a trial.
@@ -157,7 +162,7 @@ def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None
     rates = known_rates(store, study.everything)
     seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
     needs = _needs(experiment)
-    trials, at_once = _trials(study, counts, store, needs)
+    trials, at_once = _trials(study, counts, store, needs, slots)
     preprocessing = {spec.label: resolve(spec) for spec in experiment.model}
     in_flops = tflops is not None or any(budget.gflops is not None for budget in experiment.budget)
     return PlanReport(
@@ -171,9 +176,12 @@ def plan_report(opened: Opened, tflops: float | None = None, fleet: Fleet | None
         merges=MergeCounts(counts.merges_distinct),
         evaluations=EvaluationCounts(counts.evaluations_distinct, counts.evaluations_to_do),
         bytes=_bytes(experiment, counts),
+        on="run.trials" if experiment.run.trials else "this machine" if slots is None else "the cluster",
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, speed) if in_flops else None,
-        fleet=None if fleet is None else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed),
+        fleet=None
+        if fleet is None
+        else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed, read_start_up(store)),
         notes=(
             *_same_techniques(study),
             *_assumed(preprocessing),
@@ -265,11 +273,11 @@ def _steps(study: Study) -> dict[str, dict[str, int]]:
     return steps
 
 
-def _trials(study: Study, counts: Plan, store: Store, needs: Mapping[str, Needs]) -> tuple[int, int]:
-    """Trials, and how many run at once on this machine."""
+def _trials(study: Study, counts: Plan, store: Store, needs: Mapping[str, Needs], slots: int | None) -> tuple[int, int]:
+    """Trials, and how many run at once, on as many CPUs as this machine has if nobody knows."""
     run = study.experiment.run
     widest = max(max(1, need.workers) * need.threads for need in needs.values())
-    at_once = run.trials or max(1, (os.cpu_count() or 1) // widest)
+    at_once = run.trials or slots or max(1, (os.cpu_count() or 1) // widest)
     if not counts.cells_to_do:
         return 0, at_once
     if not run.on_ray:

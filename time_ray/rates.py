@@ -10,6 +10,8 @@ from time_ray.results import CellResult
 from time_ray.store.store import Entry, Store
 from time_ray.trials import EVALUATION_STEPS, Costs
 
+_START_UP = key_of("start-up")
+
 
 class Rate(NamedTuple):
     """Seconds of one trial for one training step, and for one evaluation with its merge."""
@@ -69,6 +71,25 @@ def known_rates(store: Store, cells: Sequence[Cell]) -> dict[str, KnownRate]:
         elif entry := store.entry("rates", _timed(name)):
             found[model] = KnownRate(_rate(entry), f"plan --measure on {entry['device']}")
     return found
+
+
+class StartUp(NamedTuple):
+    """Seconds from a trial's start until it is at work: in a new process, and in one that is used again."""
+
+    first: float
+    later: float
+
+
+def write_start_up(store: Store, first: float | None, later: float | None) -> None:
+    """The store knows what trials took to start in the newest sweep that started some of both kinds."""
+    if first is not None and later is not None:
+        store.replace("rates", _START_UP, {"first": first, "later": later})
+
+
+def read_start_up(store: Store) -> StartUp | None:
+    """What trials took to start on this storage; None: nobody knows yet."""
+    entry = store.entry("rates", _START_UP)
+    return None if entry is None else StartUp(float(str(entry["first"])), float(str(entry["later"])))
 
 
 def _rate(entry: Entry) -> Rate:

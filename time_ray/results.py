@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.metrics import AccuracyHistory, scores
-from time_ray.core.plan import Stored
+from time_ray.core.plan import Stored, needs
 from time_ray.core.recipe import Recipe
 from time_ray.events import CellFailed
 from time_ray.per_image import Lazy, PerImage
@@ -78,6 +78,13 @@ class Outcome:
 def stored(store: Store) -> Stored:
     """What the store holds, by two listings."""
     return Stored(store.keys("weights"), store.keys("scores"))
+
+
+def unfinished(cells: Sequence[Cell], store: Store) -> list[Cell]:
+    """Cells that are not done. Only what the listings say is there is read, as it may be damaged."""
+    have = stored(store)
+    images = PerImage(store)
+    return [cell for cell in cells if needs(cell).missing(have) or not _read(cell, store, images).done]
 
 
 def read_results(cells: Sequence[Cell], store: Store) -> list[CellResult]:

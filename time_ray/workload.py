@@ -35,11 +35,11 @@ def workload(
     for group in of_a_trial(cells, one_each=one_each):
         need = needs[group[0].setting.model.label]
         stages = [stage for stage in _stages(group, need, stored) if stage]
-        experts = {stage[0].key for stage in stages if stage[0].read}
+        experts = [step.expert.key for step in group[0].walk()]
         have = {key for key in experts if key in stored.weights}
         if any(piece.key not in have for stage in stages for piece in stage):
-            trials.append(SimulatedTrial(stages, need.gpus))
-            trainings.append(len(experts - have))
+            trials.append(SimulatedTrial(stages, need.gpus, experts))
+            trainings.append(len(experts) - len(have))
             found |= have
     return Workload(trials, trainings, frozenset(found))
 

@@ -129,4 +129,4 @@ def test_a_trial_that_is_started_again_leaves_out_what_has_failed(experiment: Pa
     coordinator.emit(CellFailed(first.key, "out of memory"))
     work(opened.study.cells, SweepBackend(opened.study, opened.store, coordinator))
     assert [result.done for result in api.status(opened)] == [False, True]
-    assert second.key not in coordinator.failed()
+    assert second.key not in coordinator.failed([second.key])

@@ -12,7 +12,7 @@ from time_ray import api
 from time_ray.cluster import sweep
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator import LocalCoordinator
-from time_ray.cluster.messages import Ready, RunTrials
+from time_ray.cluster.messages import Ready, RunTrials, StartUps
 from time_ray.cluster.ray_process import RayLostError
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import work
@@ -28,6 +28,7 @@ class ToyRay:
 
     def __init__(self, rounds: Callable[..., list[str]]) -> None:
         self.run_round = rounds
+        self.start_ups = StartUps(None, None)
 
     def ready(self) -> Ready:
         return Ready(({"CPU": 1.0},), can_grow=False)

@@ -16,7 +16,7 @@ import pytest
 
 from time_ray import api
 from time_ray.api import Opened
-from time_ray.events import Event, ExpertTrained, Status
+from time_ray.events import Event, ExpertTrained, Note, Status
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -106,6 +106,7 @@ def test_two_trials_on_ray_of_which_one_is_killed(
     assert f"sweep 'tiny' is being run by process {os.getpid()} on " in second[0].stderr
     assert len(killed) == 1
     assert Status("starting 2 trials, 2 at once") in events
+    assert [e.text for e in events if isinstance(e, Note) and "is started again (" in e.text]
     assert outcome.failures == {}
     assert outcome.exit_code == 0
     assert outcome.tracking_error is None

@@ -1,7 +1,8 @@
 """Which trial starts next."""
 
 from time_ray.cluster.room import Request
-from time_ray.cluster.trial_queue import PATIENCE_SECONDS, STARTS_AT_ONCE, TrialQueue
+from time_ray.cluster.trial_queue import PATIENCE_SECONDS, TrialQueue
+from time_ray.core.waiting import STARTS_AT_ONCE
 from time_ray.trials import Trial
 
 ONE = Request.of(workers=1, CPU=1)
@@ -171,3 +172,15 @@ def test_starts_are_bounded() -> None:
     queue.began(0)
     queue.began(1)
     assert len(started(queue, nodes)) == 2
+
+
+def test_the_place_of_a_long_trial_that_waits_is_kept() -> None:
+    """Whatever ends last is not to be late; others may use the place of a trial that is not long beside them."""
+    chains = [("1", "2"), ("1", "3"), ("4",), ("5",), ("6",), ("7",)]
+    for second, first in ((8.0, [0]), (1.0, [0, 2])):
+        costs = (9.0, second, 1.0, 1.0, 1.0, 1.0)
+        trials = [Trial(chain, "toy", chain, cost) for chain, cost in zip(chains, costs, strict=True)]
+        for queue, nodes in ((TrialQueue(trials, [ONE] * 6), [{"CPU": 2.0}]), (TrialQueue(trials, [ONE] * 6, 2), [])):
+            assert started(queue, nodes) == first
+            queue.trained("1")
+            assert started(queue, nodes) == [1][: 2 - len(first)]

@@ -15,20 +15,20 @@ def chain(name: str, *seconds: float, first: str | None = None, gpus: float = 1.
     """Stages of one piece each; the first may be one that other trials need, too."""
     keys = [first or f"{name}0", *(f"{name}{number}" for number in range(1, len(seconds)))]
     return SimulatedTrial(
-        [[Piece(key, took, written=10, read=10)] for key, took in zip(keys, seconds, strict=True)], gpus
+        [[Piece(key, took, written=10, read=10)] for key, took in zip(keys, seconds, strict=True)], gpus, keys
     )
 
 
 def test_a_small_case_by_hand() -> None:
     """Three chains share their first piece (4 s). On two GPUs:
 
-    0-4 a makes it, b waits; 4-10 a is at 6 s of its own; 4-9 b at 5 s; 9-11 c finds the first and makes 2 s.
+    0-4 a makes it, b does not start; 4-10 a is at 6 s of its own; 4-9 b at 5 s; 9-11 c finds the first and makes 2 s.
     """
     trials = [chain("c", 4, 2, first="both"), chain("a", 4, 6, first="both"), chain("b", 4, 5, first="both")]
     simulator = Simulator(trials)
     found = simulator.on(2)
     assert (found.seconds, found.peak) == (11, 2)
-    assert found.held == 10 + 9 + 2
+    assert found.held == 10 + 5 + 2
     assert simulator.totals == (4 + 6 + 5 + 2, 40, 20)
     assert simulator.chains == [6, 10, 9]
     assert simulator.on(1).seconds == 17
@@ -111,7 +111,7 @@ def grids(draw: st.DrawFn) -> list[SimulatedTrial]:
                 for task in range(tasks)
             ]
             stages = [stage for pair in zip(([e] for e in experts), scores, strict=True) for stage in pair if stage]
-            trials.append(SimulatedTrial([[base], *stages], 1))
+            trials.append(SimulatedTrial([[base], *stages], 1, [expert.key for expert in experts]))
     return trials
 
 

@@ -200,7 +200,7 @@ def test_a_writer_that_dies_between_points_and_their_sign_doubles_nothing(swept:
     ]
     tracker = Tracker(swept.opened.study, swept.opened.files)
     tracker.sync(slower)
-    tracker.finish(slower)
+    tracker.finish([result.cell for result in slower])
     assert tracked(empty) == swept.tracked
 
 

@@ -64,6 +64,7 @@ class SweepBackend:
         self.device = device
         self.ranks = Ranks()
         self.study = study
+        self.cells = {cell.key: cell for cell in study.everything}
         self.hold_as(uuid.uuid4().hex)
         self._needs = needs_by_model(study.experiment)
         self._data = study.datasets.open()

@@ -6,6 +6,7 @@ depends on it; it saves double work and feeds the display.
 
 import threading
 import time
+from collections.abc import Collection
 from typing import Protocol
 
 from time_ray.events import CellFailed, TrialEvent
@@ -37,36 +38,37 @@ class Coordinator(Protocol):
     def draining(self) -> bool:
         """Whether trials should finish what they are at and stop."""
 
-    def failed(self) -> frozenset[str]:
-        """Keys of cells that have failed: a trial that is started again leaves them out."""
+    def failed(self, cells: Collection[str]) -> frozenset[str]:
+        """Which of these cells, by key, have failed: a trial that is started again leaves them out."""
 
 
 class LocalCoordinator:
     """The coordinator itself."""
 
     def __init__(self) -> None:
-        self._leases: dict[str, tuple[str, float]] = {}
+        self._leases: dict[str, str] = {}  # holders
+        self._heard: dict[str, float] = {}  # when each holder of something was last heard of
         self._events: list[TrialEvent] = []
         self._draining = False
         self._failed: set[str] = set()
 
     def lease(self, name: str, holder: str) -> bool:
         """See Coordinator."""
-        current, renewed = self._leases.get(name, (holder, time.monotonic()))
-        if current != holder and time.monotonic() - renewed < LEASE_SECONDS:
+        now, current = time.monotonic(), self._leases.get(name, holder)
+        if current != holder and now - self._heard[current] < LEASE_SECONDS:
             return False
-        self._leases[name] = (holder, time.monotonic())
+        self._leases[name] = holder
+        self._heard[holder] = now
         return True
 
     def release(self, name: str, holder: str) -> None:
         """See Coordinator."""
-        if self._leases.get(name, ("", 0.0))[0] == holder:
+        if self._leases.get(name) == holder:
             del self._leases[name]
 
     def renew(self, holder: str) -> None:
         """See Coordinator."""
-        now = time.monotonic()
-        self._leases.update({name: (h, now) for name, (h, _) in self._leases.items() if h == holder})
+        self._heard[holder] = time.monotonic()
 
     def emit(self, event: TrialEvent) -> None:
         """See Coordinator."""
@@ -78,9 +80,9 @@ class LocalCoordinator:
         """See Coordinator."""
         return self._draining
 
-    def failed(self) -> frozenset[str]:
+    def failed(self, cells: Collection[str]) -> frozenset[str]:
         """See Coordinator."""
-        return frozenset(self._failed)
+        return frozenset(self._failed.intersection(cells))
 
     def drain(self) -> None:
         """Trials stop once they have finished what they are at."""

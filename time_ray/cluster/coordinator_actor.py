@@ -1,5 +1,6 @@
 """The coordinator as a Ray actor, and the trial's end of it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import ray
@@ -36,9 +37,9 @@ class RemoteCoordinator:
         """See Coordinator."""
         return bool(ray.get(self._actor.draining.remote()))
 
-    def failed(self) -> frozenset[str]:
+    def failed(self, cells: Collection[str]) -> frozenset[str]:
         """See Coordinator."""
-        found: frozenset[str] = ray.get(self._actor.failed.remote())
+        found: frozenset[str] = ray.get(self._actor.failed.remote(list(cells)))
         return found
 
     def drain(self) -> None:

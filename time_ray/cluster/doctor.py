@@ -97,6 +97,7 @@ def _question(
         paths=tuple(_paths(files, study)),
         with_torch=with_torch,
         seconds=seconds,
+        with_leaks=with_torch,
     )
 
 

@@ -57,6 +57,7 @@ class Ready:
 
     nodes: tuple[dict[str, float], ...]  # what each holds, by Ray's names
     can_grow: bool  # what does not fit now may fit later
+    dashboard: str = ""  # its address, if there is one
     kind: Literal["ready"] = field(default="ready", repr=False)
 
 
@@ -66,6 +67,15 @@ class TrialsEnded:
 
     errors: tuple[str, ...]
     kind: Literal["trials_ended"] = field(default="trials_ended", repr=False)
+
+
+@dataclass(frozen=True)
+class StartUps:
+    """What trials of a round took until they were at work: mean seconds in new processes, and in those used again."""
+
+    first: float | None
+    later: float | None
+    kind: Literal["start_ups"] = field(default="start_ups", repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class RayLost:
 
 
 Command: TypeAlias = RunTrials | Drain
-DriverEvent: TypeAlias = TrialEvent | Ready | TrialsEnded | Refused | RayLost
+DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | TrialsEnded | Refused | RayLost
 
 CONNECT: TypeAdapter[Connect] = TypeAdapter(Connect)
 COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("kind")])

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from time_ray.cluster import machine
+from time_ray.cluster.leaks import give_back_what_dead_jobs_left
 from time_ray.cluster.machine import Machine
 from time_ray.cluster.ray_process import end_session, environment
 from time_ray.core.finding import Finding
@@ -37,6 +38,7 @@ class Question:
     paths: tuple[str, ...]
     with_torch: bool
     seconds: float  # in which every node must have answered
+    with_leaks: bool = False  # whether what dead jobs still hold is looked for, and given back
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def ask(question: Question) -> Answers:
     found = json.loads(out.splitlines()[-1])
     silent = [Finding("nodes", name, *_silence(why)) for name, why in found["silent"]]
     machines = tuple(Machine(**fields) for fields in found["machines"])
-    return Answers(machines, len(machines) + len(silent), tuple(silent))
+    left = [Finding("resources", question.address, line, "nothing is left to do") for line in found["left"]]
+    return Answers(machines, len(machines) + len(silent), (*silent, *left))
 
 
 def unjoined(text: str) -> tuple[str, str]:
@@ -111,7 +114,10 @@ def main() -> None:
             silent.append((name, answer))
         else:
             machines.append({**answer, "name": name, "is_here": False})
-    sys.stdout.write(json.dumps({"machines": machines, "silent": silent}) + "\n")
+    left: list[str] = []
+    if question.with_leaks:
+        give_back_what_dead_jobs_left(left.append)
+    sys.stdout.write(json.dumps({"machines": machines, "silent": silent, "left": left}) + "\n")
     sys.stdout.flush()
     ray.shutdown()
 

@@ -6,10 +6,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from time_ray.cluster.trial_queue import STARTS_AT_ONCE
 from time_ray.core.errors import UserError
 from time_ray.core.secrets import hidden
+from time_ray.core.waiting import STARTS_AT_ONCE
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 # read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
@@ -56,8 +57,10 @@ def check_address(address: str | None = None) -> None:
 
 
 @contextmanager
-def connected(folder: str, *, threads: int, groups: bool) -> Iterator[None]:
+def connected(folder: str, *, threads: int, groups: bool) -> Iterator[str]:
     """A Ray cluster is connected while the block runs: the one that RAY_ADDRESS names, else one started for the block.
+
+    Gives the address of its dashboard, if it has one.
 
     Groups of workers need Ray's State API: without it what a group holds might never be given back.
 
@@ -84,32 +87,33 @@ def connected(folder: str, *, threads: int, groups: bool) -> Iterator[None]:
         **_SETTINGS,
     }
     if address := os.environ.get("RAY_ADDRESS"):
-        _join(address, env)
+        dashboard = _join(address, env)
     else:
-        _start_local(env, folder, dashboard=groups)
+        dashboard = _start_local(env, folder, dashboard=groups)
     try:
         if groups:
             _check_state_api()
-        yield
+        yield dashboard
     finally:
         ray.shutdown()
 
 
-def _join(address: str, env: dict[str, str]) -> None:
+def _join(address: str, env: dict[str, str]) -> str:
     import ray
 
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # within a Ray job: variables that it has, too, are ours to set
 
     try:
-        ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
+        context = ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"RAY_ADDRESS: {address}: {reason}; start the cluster, or unset it for a private one"
         ) from error
+    return _dashboard(context)
 
 
-def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> None:
+def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> str:
     """Four processes fewer without the dashboard, which answers for the State API."""
     import ray
 
@@ -118,7 +122,7 @@ def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> None:
     env = {**env, "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", **_ONE_MACHINE}
     os.environ.update(_ONE_MACHINE)
     os.environ["RAY_API_SERVER_ADDRESS"] = env["RAY_API_SERVER_ADDRESS"]
-    ray.init(
+    context = ray.init(
         address="local",
         include_dashboard=dashboard,
         dashboard_host="127.0.0.1",
@@ -129,6 +133,11 @@ def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> None:
         logging_level="ERROR",
         log_to_driver=False,
     )
+    return _dashboard(context)
+
+
+def _dashboard(context: Any) -> str:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
 def lost_part() -> str | None:
@@ -164,6 +173,14 @@ def nodes() -> tuple[dict[str, float], ...]:
     import ray
 
     return tuple(node["Resources"] for node in ray.nodes() if node["Alive"])
+
+
+def node_names() -> dict[str, str]:
+    """Every node that is there now, by id: how people call it."""
+    import ray
+
+    found = [node for node in ray.nodes() if node["Alive"]]
+    return {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in found}
 
 
 def can_grow() -> bool:

@@ -16,7 +16,8 @@ from contextlib import nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, NoReturn, assert_never
 
-from time_ray.cluster.leaks import leaks_given_back
+from time_ray.cluster.incidents import WAITING_SECONDS, Incidents
+from time_ray.cluster.leaks import give_back_what_dead_jobs_left, leaks_given_back
 from time_ray.cluster.messages import (
     COMMANDS,
     CONNECT,
@@ -29,18 +30,19 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    StartUps,
     TrialsEnded,
     from_line,
     to_line,
 )
 from time_ray.cluster.polling import POLL_SECONDS, polling
-from time_ray.cluster.ray_cluster import can_grow, connected, lost_part, nodes
+from time_ray.cluster.ray_cluster import can_grow, connected, lost_part, node_names, nodes
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.room import Node
 from time_ray.cluster.trial import Placed, trial_number, tune_trial
 from time_ray.cluster.trial_queue import TrialQueue
 from time_ray.core.errors import UserError
-from time_ray.events import CellsRunning, ExpertTrained
+from time_ray.events import CellsRunning, ExpertTrained, Note
 
 if TYPE_CHECKING:
     from time_ray.cluster.coordinator_actor import RemoteCoordinator  # Ray reads its settings when it is imported
@@ -117,10 +119,10 @@ def main() -> None:
     first = commands.first()
     commands.listen(first.folder)
     try:
-        with connected(first.folder, threads=first.threads, groups=first.groups):
+        with connected(first.folder, threads=first.threads, groups=first.groups) as dashboard:
             _watch_over_ray(events)
             while True:
-                events.write(Ready(nodes(), can_grow()))
+                events.write(Ready(nodes(), can_grow(), dashboard))
                 errors = _round(commands.next_round(), commands, events)
                 events.write(TrialsEnded(tuple(errors)))
     except UserError as error:
@@ -150,6 +152,9 @@ def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> li
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    if "RAY_ADDRESS" in os.environ:
+        give_back_what_dead_jobs_left(lambda text: events.write(Note(text)))
+
     from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
 
     # on our own node: no other one's loss takes it away
@@ -157,31 +162,32 @@ def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> li
     actor = CoordinatorActor.options(name=asked.coordinator, scheduling_strategy=here).remote()
     queue = TrialQueue(asked.trials, asked.requests, asked.limit)
     groups = any(request.workers > 1 for request in asked.requests)
+    incidents = Incidents(lambda text: events.write(Note(text)))
     try:
         with (
             polling(partial(_pass_on, RemoteCoordinator(actor), queue, commands, events)),
+            polling(partial(_look, incidents, queue), NODES_SECONDS),
             leaks_given_back() if groups else nullcontext(),
         ):
-            return _tune(asked, queue, commands)
+            return _tune(asked, queue, commands, events)
     finally:
+        events.write(StartUps(*queue.start_ups()))
         ray.kill(actor)
 
 
-def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader) -> list[str]:
+def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader, events: EventWriter) -> list[str]:
     """All trials ran on Ray Tune; the last line of every error that ended one."""
     from ray import tune
 
     from time_ray.cluster.searcher import TrialSearcher
+    from time_ray.cluster.trial_starts import TrialStarts
 
     placed = [Placed(trial.cells, request) for trial, request in zip(asked.trials, asked.requests, strict=True)]
-    trainable = tune.with_parameters(
-        tune_trial, job=asked.job, trials=placed, scratch=asked.scratch, max_failures=asked.max_failures
-    )
-    held = [trial.held for trial in placed]
+    trainable = tune.with_parameters(tune_trial, job=asked.job, scratch=asked.scratch, max_failures=asked.max_failures)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(held[config["trial"]])])),
+        tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(config["placed"].held)])),
         tune_config=tune.TuneConfig(
-            search_alg=TrialSearcher(queue, _Nodes(), commands.draining.is_set),
+            search_alg=TrialSearcher(queue, placed, _Nodes(), commands.draining.is_set),
             num_samples=len(placed),
             reuse_actors=True,  # a process that has run a trial takes the next one at once
             trial_name_creator=lambda trial: f"trial_{trial.config['trial']:05d}",
@@ -191,6 +197,7 @@ def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader) -> list[
             name="tune",
             **asked.scratch.where(),
             verbose=0,
+            callbacks=[TrialStarts(queue, lambda text: events.write(Note(text)))],
             failure_config=tune.FailureConfig(max_failures=asked.max_failures),
         ),
     )
@@ -209,6 +216,13 @@ class _Nodes:
         if time.monotonic() - self._at > NODES_SECONDS:
             self._found, self._at = nodes(), time.monotonic()
         return self._found
+
+
+def _look(incidents: Incidents, queue: TrialQueue) -> None:
+    """People hear what is new on the cluster."""
+    import ray
+
+    incidents.look(node_names(), queue.unplaced(WAITING_SECONDS), ray.available_resources())
 
 
 def _pass_on(coordinator: "RemoteCoordinator", queue: TrialQueue, commands: CommandReader, events: EventWriter) -> None:

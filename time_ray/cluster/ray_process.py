@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -27,16 +27,20 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    StartUps,
     TrialsEnded,
     from_line,
     to_line,
 )
+from time_ray.cluster.ray_cluster import check_address
+from time_ray.cluster.room import at_once, requested
 from time_ray.core.errors import UserError
 from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
 from time_ray.model_needs import Needs
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
+MANY = 1_000_000  # trials: more than any cluster holds
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
 PREFIX = "tr-"
 SOCKET_BYTES = 107  # of a socket's path, on Linux
@@ -49,9 +53,15 @@ class RayLostError(Exception):
 
 
 class RayProcess:
-    """The process that speaks with Ray, as long as the sweep needs it."""
+    """The process that speaks with Ray, as long as the sweep needs it.
+
+    Attributes:
+        start_ups: What trials of the last round took to start.
+
+    """
 
     def __init__(self, folder: Path) -> None:
+        self.start_ups = StartUps(None, None)
         self._folder = folder
         self._lock = threading.Lock()
         self._errors = folder / "errors.txt"
@@ -98,7 +108,9 @@ class RayProcess:
         """
         self._send(to_line(asked, COMMANDS))
         while not isinstance(event := self._next(), TrialsEnded):
-            if not isinstance(event, Ready):
+            if isinstance(event, StartUps):
+                self.start_ups = event
+            elif not isinstance(event, Ready):
                 take(event)
         return list(event.errors)
 
@@ -126,7 +138,7 @@ class RayProcess:
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _next(self) -> TrialEvent | Ready | TrialsEnded:
+    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()
@@ -157,6 +169,22 @@ def ray_process(needs: Collection[Needs]) -> Iterator[tuple[RayProcess, Path]]:
             yield process, folder
         finally:
             process.end()
+
+
+def cluster_slots(needs: Mapping[str, Needs]) -> int:
+    """How many trials of these models run at once on the cluster that RAY_ADDRESS names, if nothing else does.
+
+    Where they differ it is the number of those of which the fewest do.
+
+    Raises:
+        UserError: Nothing answers there, or no trial fits.
+
+    """
+    check_address()
+    with ray_process(needs.values()) as (ray, _):
+        ready = ray.ready()
+    requests = requested(needs, ready.nodes, can_grow=ready.can_grow)
+    return min(at_once(ready.nodes, {request: MANY}) for request in requests.values())
 
 
 def end_session(session: int) -> None:

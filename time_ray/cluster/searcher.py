@@ -6,6 +6,7 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from time_ray.cluster.room import Node
+from time_ray.cluster.trial import Placed
 from time_ray.cluster.trial_queue import TrialQueue
 
 
@@ -14,14 +15,22 @@ class TrialSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     Args:
         queue: Which trial is next.
+        trials: What trials are told: by number, as the queue has them.
         nodes: What the nodes that are there now hold.
         draining: Whether no further trial shall start.
 
     """
 
-    def __init__(self, queue: TrialQueue, nodes: Callable[[], Sequence[Node]], draining: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        queue: TrialQueue,
+        trials: Sequence[Placed],
+        nodes: Callable[[], Sequence[Node]],
+        draining: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self._queue = queue
+        self._trials = trials
         self._nodes = nodes
         self._draining = draining
         self._numbers: dict[str, int] = {}
@@ -38,7 +47,7 @@ class TrialSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         if number is None:
             return None
         self._numbers[trial_id] = number
-        return {"trial": number}
+        return {"trial": number, "placed": self._trials[number]}
 
     def on_trial_complete(self, trial_id: str, *_: object, **__: object) -> None:
         """See Searcher."""

@@ -25,6 +25,7 @@ from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
 from time_ray.core.ray_job import ray_job
+from time_ray.core.secrets import hidden
 from time_ray.data.sources import prepare
 from time_ray.events import (
     CellDone,
@@ -41,8 +42,8 @@ from time_ray.events import (
 )
 from time_ray.model_needs import needs_by_model, settled
 from time_ray.plugins import installed_in, loaded
-from time_ray.rates import read_rates, trial_costs, write_rates
-from time_ray.results import CellResult, Outcome, read_results, stored
+from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
+from time_ray.results import Outcome, read_results, stored, unfinished
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.stop_request import How, stop_requests
@@ -101,27 +102,26 @@ class _Sweep:
         self.cells = {cell.key: cell for cell in study.everything}
         self.failures: dict[str, CellFailed] = {}
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
+        self._holders: dict[str, str] = {}  # by cell, the last trial that was at it
+        self._said_where = False
         self.drained = False
         self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self.mlflow: MlflowSync | None = None
 
     def run(self) -> Outcome:
         """See sweep."""
-        results = read_results(self.study.everything, self.store)
         counts = plan(self.study.everything, stored(self.store))
         self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
-        done = all(result.done for result in results)
-        if done and is_tracked(self.study, self.files):
-            return Outcome(results)
-        if not done:
+        todo = self._todo()
+        if not todo and is_tracked(self.study, self.files):
+            return Outcome(read_results(self.study.everything, self.store))
+        if todo:
             check_weights(self.study)
             brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files)
-        stopped_at_once = False
-        if not done:
-            stopped_at_once = self._interruptible(results)
-            results = read_results(self.study.everything, self.store)
+        stopped_at_once = bool(todo) and self._interruptible(todo)
+        results = read_results(self.study.everything, self.store)
         if stopped_at_once:
             self.mlflow.give_up()
         else:
@@ -133,7 +133,7 @@ class _Sweep:
             note_tracked(self.study, self.files)
         return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mlflow.lag)
 
-    def _interruptible(self, results: Sequence[CellResult]) -> bool:
+    def _interruptible(self, todo: Sequence[Cell]) -> bool:
         """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True.
 
         A stop request on the storage does the same, and SIGTERM is as Ctrl-C twice.
@@ -142,7 +142,7 @@ class _Sweep:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             with stop_requests(self.files, self.study.experiment.name, self.held, self._asked_to_stop):
-                self._run_missing(results)
+                self._run_missing(todo)
         except KeyboardInterrupt:
             return True
         finally:
@@ -173,7 +173,7 @@ class _Sweep:
         threading.Thread(target=self._drain, name="drain").start()  # this one may be writing to Ray just now
         self._status(status)
 
-    def _run_missing(self, results: Sequence[CellResult]) -> None:
+    def _run_missing(self, todo: Sequence[Cell]) -> None:
         settings = self.study.experiment.run
         if not settings.on_ray:
             from time_ray.cluster.in_process import run_here  # imports torch, which trials on Ray import themselves
@@ -183,9 +183,7 @@ class _Sweep:
             self._drain = coordinator.drain
             if self.drained:  # meanwhile
                 coordinator.drain()
-            run_here(
-                self.study, self.store, [result.cell for result in results if not result.done], coordinator, self._take
-            )
+            run_here(self.study, self.store, todo, coordinator, self._take)
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:
@@ -207,8 +205,7 @@ class _Sweep:
         """Cells to be run, unless we are stopping."""
         if self.drained:
             return []
-        cells = [cell for cell in self.study.everything if cell.key not in self.failures]
-        return [result.cell for result in read_results(cells, self.store) if not result.done]
+        return unfinished([cell for cell in self.study.everything if cell.key not in self.failures], self.store)
 
     def _draw(self) -> None:
         """Datasets that are made here lie on the disk."""
@@ -225,8 +222,16 @@ class _Sweep:
                 ready = ray.ready()
                 if not (todo := self._todo()):
                     break
+                self._say_where(ready)
                 errors = self._round(ray, ready, todo, folder)
         return errors
+
+    def _say_where(self, ready: Ready) -> None:
+        """People know where they can watch a cluster that is not ours alone."""
+        if "RAY_ADDRESS" in os.environ and not self._said_where:
+            self._said_where = True
+            self.watch(Note(f"Ray: {ready.dashboard or 'no dashboard'}"))
+            self.watch(Note(f"MLflow: {hidden(tracking_uri(self.files))}"))
 
     def _round(self, ray: RayProcess, ready: Ready, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
@@ -256,6 +261,7 @@ class _Sweep:
                 scratch=scratch,
             )
             errors = ray.run_round(asked, self._take)
+        write_start_up(self.store, ray.start_ups.first, ray.start_ups.later)
         # a trial that was lost with cells in hand has failed those cells, and only those
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()
@@ -285,6 +291,7 @@ class _Sweep:
         match event:
             case CellsRunning():
                 self.running[event.holder] = set(event.cells)
+                self._holders.update(dict.fromkeys(event.cells, event.holder))
             case TaskDone():
                 self._changed(event.cell)
             case CellDone():
@@ -304,7 +311,8 @@ class _Sweep:
             self.mlflow.changed(self.cells[cell])
 
     def _over(self, cell: str) -> None:
-        self.running = {holder: cells - {cell} for holder, cells in self.running.items()}
+        if (holder := self._holders.pop(cell, None)) is not None:
+            self.running[holder].discard(cell)
 
     def _status(self, text: str) -> None:
         self.watch(Status(text))

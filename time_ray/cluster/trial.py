@@ -6,7 +6,6 @@ little, and the job travels as bytes that the workers alone open.
 
 import pickle
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,9 +76,7 @@ class Placed:
         return self.request.worker if self.request.workers == 1 else (("memory", GROUP_BYTES),)
 
 
-def tune_trial(
-    config: dict[str, Any], *, job: bytes, trials: Sequence[Placed], scratch: Scratch, max_failures: int
-) -> None:
+def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_failures: int) -> None:
     """The Tune trainable: the cells' worker, or a group of workers that Ray Train starts, has worked on them.
 
     A single worker is this process (Ray Train's local mode), which Tune uses again for the next trial, with all that
@@ -88,11 +85,13 @@ def tune_trial(
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    trial = trials[config["trial"]]
+    trial: Placed = config["placed"]
     told = {"job": job, "cells": trial.cells, "worker": dict(trial.request.worker), "holder": holder(config["trial"])}
     if trial.request.workers == 1:
         TorchTrainer(train_worker, train_loop_config=told, scaling_config=ScalingConfig(num_workers=0)).fit()
         return
+    from time_ray.cluster.trial_starts import GroupStarts
+
     gpus = "GPU" in told["worker"]
     TorchTrainer(
         train_worker,
@@ -104,6 +103,7 @@ def tune_trial(
         run_config=RunConfig(
             name=f"trial-{config['trial']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
             **scratch.where(),
+            callbacks=[GroupStarts(Job.read(job).coordinator, holder(config["trial"]), trial.request.workers)],
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=20),
         ),
     ).fit()

@@ -33,7 +33,7 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
         AloneError: One of several workers failed, and has told why its cells did: all workers must start again.
 
     """
-    failed = backend.ranks.broadcast(backend.coordinator.failed)
+    failed = backend.ranks.broadcast(lambda: backend.coordinator.failed([cell.key for cell in cells]))
     cells = [cell for cell in cells if cell.key not in failed]
     going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
     current, waited = None, 0

@@ -35,7 +35,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
     """
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
-    wanted = set(cells) - coordinator.failed()
+    wanted = set(cells) - coordinator.failed(cells)
     if not wanted:
         return
     torch.set_num_threads(int(resources["CPU"]))
@@ -50,7 +50,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
             raise  # other workers wait for this one
         return
     backend.hold_as(holder)
-    ours = [cell for cell in backend.study.everything if cell.key in wanted]
+    ours = [backend.cells[key] for key in cells if key in wanted]
     backend.keep_only(cell.setting for cell in ours)
     work(ours, backend)
 

@@ -1,15 +1,18 @@
 """The schedule of a sweep, simulated: trials on GPUs, longest chain first; what trials share is made once.
 
-Nothing runs: a trial is a list of what it needs, with seconds. It holds its GPUs from its start to its end, also while
-it waits for what another trial is making. Nodes are not known here: GPUs that are free can be used together.
+Nothing runs: a trial is a list of what it needs, with seconds. It starts as in a sweep (see core.waiting), and holds
+its GPUs from then to its end, also while it waits for what another trial has come to make first. Nodes are not known
+here: GPUs that are free can be used together.
 """
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from heapq import heappop, heappush
 from typing import NamedTuple
+
+from time_ray.core.waiting import STARTS_AT_ONCE, WaitingTrials
 
 UNITS = 10_000  # of a GPU: Ray's own, in which shares of a GPU add up exactly
 
@@ -24,10 +27,14 @@ class Piece(NamedTuple):
 
 
 class SimulatedTrial(NamedTuple):
-    """A chain of stages, one after another; the pieces of a stage are made together. No piece is in it twice."""
+    """A chain of stages, one after another; the pieces of a stage are made together. No piece is in it twice.
+
+    It does not start while another trial makes the first missing piece of `awaited`, which are keys in order.
+    """
 
     stages: Sequence[Sequence[Piece]]
     gpus: float
+    awaited: Sequence[str] = ()
 
 
 class Delays(NamedTuple):
@@ -82,7 +89,7 @@ class _Stage(NamedTuple):
 class Simulator:
     """Trials that can be put on any number of GPUs.
 
-    A GPU that is free goes to the trial with the longest chain of those that fit.
+    A GPU that is free goes to the trial with the longest chain of those that may start.
 
     Args:
         trials: What is to be done. Each is a chain: it makes what is missing of a stage, waits for what others are
@@ -104,6 +111,7 @@ class Simulator:
             sum(piece.seconds for piece in self._missing(trial)) for trial in trials
         ]  # seconds of each alone
         self.stages = [list(self._joined(trial)) for trial in trials]
+        self.order = sorted(range(len(trials)), key=lambda number: -self.chains[number])
 
     @cached_property
     def totals(self) -> Totals:
@@ -171,15 +179,16 @@ class _Run:
         self._at = [0] * len(what.trials)
         self._begun = [False] * len(what.trials)  # whether it has made what it alone needs of its stage
         self._started = [0.0] * len(what.trials)
-        self._queues: dict[int, list[tuple[float, int]]] = {}  # by width, chains and trials, the longest last
-        for number, (width, chain) in enumerate(zip(self._widths, what.chains, strict=True)):
-            self._queues.setdefault(width, []).append((chain, -number))
-        for queue in self._queues.values():
-            queue.sort()
+        self._place = {trial: place for place, trial in enumerate(what.order)}
+        self._waiting = WaitingTrials(
+            [[key for key in what.trials[trial].awaited if key not in what.made] for trial in what.order],
+            [self._widths[trial] for trial in what.order],
+            [what.chains[trial] for trial in what.order],
+        )
+        self._starting: set[int] = set()
         self._idle_processes: Counter[int] = Counter()  # by width
-        self._gpus = math.inf if math.isinf(gpus) else round(gpus * UNITS)
-        self._free = self._gpus
         self._running: Counter[int] = Counter()  # trials by width
+        self._all = self._free = math.inf if math.isinf(gpus) else round(gpus * UNITS)
         self._events: list[tuple[float, int, Sequence[Piece]]] = []  # when, which trial, what it has made then
         self._holding = self._peak = 0
         self._held = 0.0
@@ -190,9 +199,11 @@ class _Run:
         self._start(now)
         while self._events:
             now, trial, pieces = heappop(self._events)
+            self._starting.discard(trial)
             going_on = [trial]
             for piece in pieces:
                 self._made.add(piece.key)
+                self._waiting.made(piece.key)
                 going_on += self._making.pop(piece.key)
             for each in going_on:
                 self._go_on(each, now)
@@ -200,33 +211,34 @@ class _Run:
         return Schedule(now, self._held / UNITS, self._peak / UNITS)
 
     def _start(self, now: float) -> None:
-        """Whatever fits has begun, the longest chain first."""
-        while (width := self._next_width()) is not None:
-            trial = -self._queues[width].pop()[1]
+        """Whatever may start has begun."""
+        while (place := self._next()) is not None:
+            trial = self._what.order[place]
+            width = self._widths[trial]
+            self._starting.add(trial)
             reused = self._idle_processes[width] > 0
             self._idle_processes[width] -= reused
+            self._running[width] += 1
             self._free -= width
             self._holding += width
-            self._running[width] += 1
             self._peak = max(self._peak, self._holding)
             self._started[trial] = now
             delays = self._what.delays
             heappush(self._events, (now + (delays.later if reused else delays.first), trial, ()))
 
-    def _next_width(self) -> int | None:
-        """The width whose longest chain starts now: a narrow trial leaves room for a wide one that came before it."""
-        waiting = (width for width, queue in self._queues.items() if queue)
-        before: list[int] = []
-        for width in sorted(waiting, key=lambda width: self._queues[width][-1], reverse=True):
-            if width <= self._free and all(self._leaves_room(width, wide) for wide in before if wide > width):
-                return width
-            before.append(width)
-        return None
+    def _next(self) -> int | None:
+        if len(self._starting) >= STARTS_AT_ONCE:
+            return None
+        return self._waiting.next(self._fits, lambda width: self._all / width)
 
-    def _leaves_room(self, width: int, wide: int) -> bool:
-        """Whether a wide trial has a place beside all that are narrower, one more of this width among them."""
-        narrower = sum(count * each for each, count in self._running.items() if each < wide)
-        return narrower + width + wide <= self._gpus
+    def _fits(self, width: int, before: Sequence[int], kept: Mapping[int, int]) -> bool:
+        """Whether so many GPUs are free. Narrow trials together leave room for a wider one that waits before them."""
+        room = self._free - sum(other * count for other, count in kept.items())
+        return width <= room and all(
+            sum(held * count for held, count in self._running.items() if held < wider) + width + wider <= self._all
+            for wider in before
+            if wider > width
+        )
 
     def _go_on(self, trial: int, now: float) -> None:
         """The trial makes what is missing of its stage, waits for what others are making of it, or is at its end."""
@@ -254,8 +266,9 @@ class _Run:
 
     def _end(self, trial: int, now: float) -> None:
         width = self._widths[trial]
+        self._running[width] -= 1
         self._free += width
         self._holding -= width
-        self._running[width] -= 1
         self._held += (now - self._started[trial]) * width
         self._idle_processes[width] += 1
+        self._waiting.ended(self._place[trial])

@@ -53,5 +53,10 @@ def print_fleet(fleet: FleetPlan, talk: Console) -> None:
     print(f"beyond {fleet.enough} GPUs nothing gets faster: {chain}")
     work = f"{fleet.work_gpu_hours:.2f} GPU-hours of work in {fleet.trials} trials"
     print(f"{work}; storage: {size(fleet.bytes_written)} written, {size(fleet.bytes_read)} read")
+    starts = fleet.start_up
+    talk.print(
+        f"note: a trial starts in {starts.first:.2g} s, in a process that is used again in {starts.later:.2g} s: "
+        f"{starts.source}"
+    )
     for model, cost in fleet.models.items():
         talk.print(f"note: {model}: {cost.step:.3g} s a step, {cost.evaluation:.3g} s an evaluation: {cost.source}")

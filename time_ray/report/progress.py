@@ -44,7 +44,9 @@ class SweepProgress:
         self._evaluated = 0
         self._cells = 0
         self._spent = {"trained": 0.0, "evaluated": 0.0}
-        self._busy: set[str] = set()
+        self._busy: dict[str, set[str]] = {}  # by trial, the cells it is at
+        self._holders: dict[str, str] = {}
+        self._begun = False
         self._last_line = 0.0
         self._bars = Progress(
             TextColumn("{task.description:>10}"),
@@ -66,7 +68,9 @@ class SweepProgress:
             case Note():
                 self.console.print(event.text, style="dim", highlight=False, soft_wrap=True)
             case CellsRunning():
-                self._busy.add(event.holder)
+                self._busy[event.holder] = set(event.cells)
+                self._holders.update(dict.fromkeys(event.cells, event.holder))
+                self._begun = True
                 self.status = ""
             case ExpertTrained():
                 self._trained += 1
@@ -113,12 +117,20 @@ class SweepProgress:
 
     def _on_done(self, event: CellDone) -> None:
         self._cells += 1
+        self._over(event.cell)
         (result,) = read_results([self.cells[event.cell]], self.store)
         if result.done and (self.best is None or (result.final["gm"] or 0) > (self.best.final["gm"] or 0)):
             self.best = result
 
+    def _over(self, cell: str) -> None:
+        holder = self._holders.pop(cell, "")
+        self._busy.get(holder, set()).discard(cell)
+        if not self._busy.get(holder):
+            self._busy.pop(holder, None)
+
     def _on_failed(self, event: CellFailed) -> None:
         self.failed += 1
+        self._over(event.cell)
         message = f"failed: {self.cells[event.cell].name}: {event.error}"
         self.console.print(message, style="red", highlight=False)
 
@@ -128,7 +140,7 @@ class SweepProgress:
         self._plain(self._counts())
 
     def _counts(self) -> str:
-        if self._plan is None or not self._busy:
+        if self._plan is None or not self._begun:
             return ""
         counts = (
             f"trainings {self._trained}/{self._plan.trainings}, "

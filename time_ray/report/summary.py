@@ -71,7 +71,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         (
             "time",
             "unknown" if plan.seconds is None else duration(plan.seconds),
-            _who_measures(plan.seconds),
+            _who_measures(plan),
         ),
     ]
     if hours := plan.gpu_hours:
@@ -108,8 +108,12 @@ def _needs_words(need: PlannedNeeds) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _who_measures(seconds: float | None) -> str:
-    return "measured by the first sweep, or by --measure" if seconds is None else ""
+def _who_measures(plan: PlanReport) -> str:
+    """Where the sweep would take so long, or who measures how long it takes."""
+    if plan.seconds is None:
+        return "measured by the first sweep, or by --measure"
+    places = {"run.trials": "with run.trials at once", "the cluster": "on the cluster of RAY_ADDRESS"}
+    return places.get(plan.on, f"on {plan.on}")
 
 
 def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything: bool = False) -> None:

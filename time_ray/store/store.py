@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Entry = dict[str, object]
+MOST_ENTRIES = 10_000  # in memory; a sweep of any size reads them all
 PROGRESS = "progress"
 PAYLOADS = "payloads"
 
@@ -52,7 +53,10 @@ class Store:
             found = next((entry for _, entry in self.entries(kind, key)), None)
             if found is None:
                 return None
+            if len(self._entries) >= MOST_ENTRIES:
+                del self._entries[next(iter(self._entries))]
             self._entries[kind, key] = found
+            return found
         return self._entries[kind, key]
 
     def keys(self, kind: str) -> frozenset[str]:

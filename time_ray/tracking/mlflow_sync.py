@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from time_ray.core.grid import Cell
 from time_ray.core.secrets import hidden
-from time_ray.results import CellResult, read_results
+from time_ray.results import read_results
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
@@ -100,7 +100,7 @@ class MlflowSync:
         try:
             self._copy()
             if over:
-                self._connected().finish(self._results())
+                self._connected().finish(self._study.everything)
         except Exception as error:  # noqa: BLE001 MLflow may fail in any way; the sweep says so at its end
             self._tracker = None
             self._failures += 1
@@ -127,7 +127,8 @@ class MlflowSync:
     def _error_of(self, cell: Cell) -> Exception | None:
         """None: the cell was copied."""
         try:
-            self._connected().sync(read_results([cell], Store(self._files)))
+            tracker = self._connected()
+            tracker.sync(read_results([cell], tracker.store))
         except Exception as error:  # noqa: BLE001 see _caught_up
             self._tracker = None
             return error
@@ -137,14 +138,11 @@ class MlflowSync:
     def _close(self) -> None:
         """No run stays open for a cell that cannot be copied; where MLflow does not answer, they do."""
         with contextlib.suppress(Exception):
-            self._connected().finish(self._results())
+            self._connected().finish(self._study.everything)
 
     def _connected(self) -> Tracker:
         self._tracker = self._tracker or self._make_tracker(self._study, self._files)
         return self._tracker
-
-    def _results(self) -> list[CellResult]:
-        return read_results(self._study.everything, Store(self._files))
 
     def _next(self) -> Cell | None:
         with self._lock:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -134,13 +135,13 @@ class Tracker:
             if result.rows:
                 self._sync_cell(result)
 
-    def finish(self, results: Sequence[CellResult]) -> None:
+    def finish(self, cells: Sequence[Cell]) -> None:
         """Runs of cells that did not get to their end are closed, and so are the sweeps'; no cell has two runs.
 
         A request whose answer was lost may have been carried out later than it was repeated: so runs are found anew.
         """
         self._sweeps, self._cells = self._find("sweep", SWEEP_TAG), self._find("cell", CELL_TAG)
-        for key in (result.cell.key for result in results):
+        for key in (cell.key for cell in cells):
             if key in self._cells and self._cells[key].status == "RUNNING":
                 self._end(self._cells[key], "FAILED")
         whole = {key for key, run in self._cells.items() if run.status == "FINISHED"}
@@ -166,14 +167,26 @@ class Tracker:
             msg = f"{result.cell.name}: not finished; run the sweep first"
             raise UserError(msg)
         as_served = length == 1
-        digest = result.weights["digest"] if as_served else final_weights(result, self.store, length).digest
-        found = self._client.search_logged_models(
-            experiment_ids=[self.experiment_id], filter_string=f"tags.`{DIGEST_TAG}` = '{digest}'"
-        )
-        whole = [model for model in found if str(model.status).endswith("READY")]
-        for model in [model for model in found if model not in whole[:1]]:
-            self._client.delete_logged_model(model.model_id)  # it was cut off while it was made
-        return whole[0] if whole else self._make_model(result.cell, final_weights(result, self.store, length))
+        digest = str(result.weights["digest"]) if as_served else final_weights(result, self.store, length).digest
+        if digest not in self._models:
+            self._models[digest] = self._make_model(result.cell, final_weights(result, self.store, length))
+        return self._models[digest]
+
+    @cached_property
+    def _models(self) -> dict[str, Any]:
+        """Logged models by digest, one of each. One that was cut off while it was made is deleted."""
+        models: dict[str, Any] = {}
+        token = None
+        while token is None or token:
+            page = self._client.search_logged_models([self.experiment_id], page_token=token or None)
+            token = page.token or ""
+            for model in page:
+                digest = model.tags.get(DIGEST_TAG)
+                if digest is not None and (digest in models or not str(model.status).endswith("READY")):
+                    self._client.delete_logged_model(model.model_id)
+                elif digest is not None:
+                    models[digest] = model
+        return models
 
     def _sync_cell(self, result: CellResult) -> None:
         run = self._cells.get(result.cell.key) or self._make_cell(result.cell)
