@@ -4,8 +4,9 @@ import itertools
 from pathlib import Path
 
 import pytest
+from kept import end_state, table
 from s3_server import S3Server, every, refuse
-from small import Small, at, end_state, table
+from small import Small, at
 
 from time_ray import api
 from time_ray.core.errors import StoreError, UserError
