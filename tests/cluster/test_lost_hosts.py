@@ -1,6 +1,7 @@
 """Sweeps on several hosts of which one is lost, joins or is cut off: the same bytes as on one that is left alone."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,18 @@ from typing import Any
 import pytest
 from hosts import Network, need_namespaces, network
 from kept import end_state, table
-from ray_hosts import Experiment, RayHosts
+from ray_hosts import Experiment, RayHosts, wait_until
+from s3_server import SECRET, S3Server
 
 from time_ray import api
+from time_ray.store.files import Files
+from time_ray.store.lease import STALE_SECONDS
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 Make = Callable[..., Path]
 SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"], "budget": "20 steps"}
+CUT_SECONDS = 15
 ON_RAY = {**SMALL, "run": {"workers": 1}}
 
 
@@ -54,3 +59,137 @@ def test_a_node_is_lost_inside_a(
     print(f"{stage}, {power=}: {back.time - lost.time:.1f} s after it was lost the work was there again")
     assert back.host != lost.host
     assert kept(experiment.path) == undisturbed
+
+
+def test_a_node_joins(place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any) -> None:
+    ray = RayHosts(place)
+    first = ray.add(1)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), "task")  # the first trial never ends by itself
+    sweep = ray.sweep(ray.head, experiment)
+    assert experiment.held().host == first.name
+    second = ray.add(1)
+    wait_until(lambda: any(note.host == second.name for note in experiment.notes))
+    first.lose(power=False)
+    assert sweep.wait() == 0, sweep.said
+    assert kept(experiment.path) == undisturbed
+
+
+@pytest.mark.parametrize("whole_host", [True, False], ids=["with its host", "alone"])
+def test_the_driver_is_lost(
+    whole_host: bool, place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
+) -> None:
+    """With the coordinator of its sweep; the same command resumes, on another host, too."""
+    ray = RayHosts(place)
+    ray.add(2)
+    driving = ray.add(0)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), "merge")
+    sweep = ray.sweep(driving, experiment)
+    experiment.held()
+    if whole_host:
+        driving.lose()
+        driving = ray.head
+        refused = ray.sweep(driving, experiment)
+        assert refused.wait() == 2
+        assert "sweep 'tiny' is being run by process" in refused.said
+        time.sleep(STALE_SECONDS)
+    else:
+        for process in driving.below(sweep.process.pid):
+            process.kill()
+    assert sweep.process.wait() != 0
+    again = ray.sweep(driving, experiment)
+    assert again.wait() == 0, again.said
+    assert kept(experiment.path) == undisturbed
+
+
+def test_the_head_is_lost_and_started_again(
+    place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
+) -> None:
+    """The driver, on another host, ends with a line within two minutes; the same command resumes."""
+    ray = RayHosts(place)
+    node = ray.add(2)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), "task")
+    sweep = ray.sweep(node, experiment)
+    experiment.held()
+    ray.head.lose()
+    began = time.monotonic()
+    assert sweep.wait() in (1, 2)
+    print(f"{time.monotonic() - began:.0f} s after the head was lost the sweep ended: {sweep.said}")
+    node.lose()
+    ray.start_head()
+    ray.add(2)
+    again = ray.sweep(ray.head, experiment)
+    assert again.wait() == 0, again.said
+    assert kept(experiment.path) == undisturbed
+
+
+def test_a_node_is_cut_off_from_the_storage(
+    place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = S3Server(place.ours[0])
+    credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
+    for name, value in credentials.items():
+        monkeypatch.setenv(name, value)
+    Files(server.uri("bucket")).filesystem.create_dir("bucket")
+    ray = RayHosts(place, **credentials)
+    node = ray.add(2)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), storage=server.uri("bucket/runs"))
+    tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    sweep = ray.sweep(ray.head, experiment, **credentials, **tracked)
+    wait_until(lambda: any(note.stage == "task" for note in experiment.notes))
+    with node.cut_off_from(place.ours[0]):
+        time.sleep(CUT_SECONDS)
+    assert sweep.wait() == 0, sweep.said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked["MLFLOW_TRACKING_URI"])
+    assert kept(experiment.path) == undisturbed
+    server.stop()
+
+
+def test_two_sweeps_at_once_on_one_storage(
+    place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
+) -> None:
+    """They share experts, and nobody waits for ever."""
+    ray = RayHosts(place)
+    for _ in range(2):
+        ray.add(2)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY))
+    sweeps = [ray.sweep(ray.head, experiment), ray.sweep(ray.head, experiment, "name=other")]
+    for sweep in sweeps:
+        assert sweep.wait() == 0, sweep.said
+    assert kept(experiment.path) == undisturbed
+
+
+def test_more_gpus_than_there_are(place: Network, new_experiment: Make, tmp_path: Path) -> None:
+    ray = RayHosts(place)
+    ray.add(1)
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY))
+    sweep = ray.sweep(ray.head, experiment, "run.gpus=2")
+    wait_until(lambda: "starting Ray" in sweep.said)
+    began = time.monotonic()
+    assert sweep.wait() == 2
+    assert time.monotonic() - began < 10
+    assert "a trial needs 1 CPU and 2 GPU, the cluster has " in sweep.said
+    assert "lower run.workers, run.threads or run.gpus" in sweep.said
+
+
+@pytest.mark.parametrize("stage", ["", "task"], ids=["left alone", "one of them is lost"])
+def test_a_group_of_workers_spans_two_nodes(
+    stage: str, place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
+) -> None:
+    ray = RayHosts(place, dashboard=True)
+    nodes = {host.name: host for host in (ray.add(1), ray.add(1))}
+    experiment = Experiment(new_experiment(tmp_path, **SMALL, run={"workers": 2}), stage)
+    sweep = ray.sweep(ray.head, experiment)
+    if stage:
+        nodes[experiment.held().host].lose(power=False)
+        ray.add(1)
+    assert sweep.wait() == 0, sweep.said
+    assert {note.host for note in experiment.notes if note.stage == "task"} >= nodes.keys()
+    assert_close(kept(experiment.path)[0], undisturbed[0])
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    """Tables agree to an image or two."""
+    for (ours_key, *_, our_rows), (their_key, *_, their_rows) in zip(ours, theirs, strict=True):
+        assert ours_key == their_key
+        for (_, _, our_accuracy), (_, _, their_accuracy) in zip(our_rows, their_rows, strict=True):
+            assert dict(our_accuracy) == pytest.approx(dict(their_accuracy), abs=2.0)

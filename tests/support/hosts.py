@@ -99,6 +99,12 @@ class Host:
         """The command runs on the host."""
         return psutil.Popen(self.words(command, **variables), stdout=out, stderr=err)
 
+    @staticmethod
+    def below(pid: int) -> list[psutil.Process]:
+        """The process and all that it has started."""
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+
     def run(self, command: Sequence[str], **variables: str) -> str:
         """The command has run on the host: its output."""
         done = subprocess.run(self.words(command, **variables), capture_output=True, text=True, check=False)
@@ -152,8 +158,9 @@ class Network:
         self._prefix = f"10.{64 + (number >> 8)}.{number & 255}"
         self.bridge = f"tr{number}"
         self.ours = (f"{self._prefix}.253", f"{self._prefix}.254")
-        users = [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith(f"{USER}:")]
-        (folder / "passwd").write_text("\n".join([*users, f"{USER}:x:0:0::/home/{USER}:/bin/bash", ""]))
+        users = [f"{USER}:x:0:0::/home/{USER}:/bin/bash"]  # first: whoever asks for the name of 0 finds it
+        users += [line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith(f"{USER}:")]
+        (folder / "passwd").write_text("\n".join([*users, ""]))
         (folder / "hosts").write_text("127.0.0.1 localhost\n")
         ip("link", "add", self.bridge, "type", "bridge")
         ip("link", "set", self.bridge, "up")

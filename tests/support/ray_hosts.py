@@ -113,13 +113,13 @@ class Sweep:
 class Experiment:
     """An experiment on a storage that all hosts share, whose work is noted."""
 
-    def __init__(self, path: Path, stage: str = "") -> None:
+    def __init__(self, path: Path, stage: str = "", **changes: object) -> None:
         self.path = path
         self._folder = path.parent
         plugin = self._folder / "notes.py"
         plugin.write_text(_PLUGIN.format(folder=str(self._folder), stage=stage))
         written = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**written, "plugins": [str(plugin)]}, sort_keys=False))
+        path.write_text(yaml.safe_dump({**written, "plugins": [str(plugin)], **changes}, sort_keys=False))
         self._sweeps = 0
 
     @property
@@ -142,7 +142,8 @@ class Experiment:
 class RayHosts:
     """A Ray cluster: a head without CPUs, and the nodes that are added."""
 
-    def __init__(self, network: Network, *, dashboard: bool = False) -> None:
+    def __init__(self, network: Network, *, dashboard: bool = False, **variables: str) -> None:
+        self._variables = {**_VARIABLES, **variables}
         self._network = network
         self._dashboard = dashboard
         self._head_address = network.address()
@@ -170,13 +171,13 @@ class RayHosts:
         command = [sys.executable, "-c", "from time_ray.cli import main; main()", "sweep", str(experiment.path)]
         with out.open("wb") as stdout, err.open("wb") as stderr:
             process = host.start(
-                [*command, *overrides], stdout, stderr, **_VARIABLES, RAY_ADDRESS=self.address, **variables
+                [*command, *overrides], stdout, stderr, **self._variables, RAY_ADDRESS=self.address, **variables
             )
         return Sweep(process, out, err, time.monotonic())
 
     def _start(self, host: Host, cpus: int, *words: str) -> None:
         ray = [str(Path(sys.executable).parent / "ray"), "start", f"--node-ip-address={host.ip}", f"--num-cpus={cpus}"]
-        host.run([*ray, "--object-store-memory=100000000", "--disable-usage-stats", *words], **_VARIABLES)
+        host.run([*ray, "--object-store-memory=100000000", "--disable-usage-stats", *words], **self._variables)
 
 
 _VARIABLES = {
