@@ -1,13 +1,17 @@
 """Sweeps on several hosts of which one is lost, joins or is cut off: the same bytes as on one that is left alone."""
 
+import contextlib
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
-from hosts import Network, need_namespaces, network
+from hosts import Host, Network, need_namespaces, network
 from kept import end_state, table
 from ray_hosts import Experiment, RayHosts, wait_until
 from s3_server import SECRET, S3Server
@@ -15,6 +19,7 @@ from s3_server import SECRET, S3Server
 from time_ray import api
 from time_ray.store.files import Files
 from time_ray.store.lease import STALE_SECONDS
+from time_ray.tracking.tracker import is_tracked
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
@@ -43,21 +48,30 @@ def place() -> Iterator[Network]:
         yield made
 
 
-@pytest.mark.parametrize("power", [True, False], ids=["without a word", "with its connections closed"])
-@pytest.mark.parametrize("stage", ["task", "merge", "evaluation"])
-def test_a_node_is_lost_inside_a(
-    stage: str, *, power: bool, place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
+@pytest.mark.parametrize(
+    ("stage", "lose"),
+    [("task", Host.kill_all), ("merge", Host.kill_all), ("evaluation", Host.kill_all), ("task", Host.lose)],
+    ids=["a task", "a merge", "an evaluation", "a task, by a power failure"],
+)
+def test_a_node_is_lost_inside(
+    stage: str,
+    lose: Callable[[Host], None],
+    place: Network,
+    new_experiment: Make,
+    tmp_path: Path,
+    undisturbed: Any,
 ) -> None:
     ray = RayHosts(place)
     nodes = {host.name: host for host in (ray.add(1), ray.add(1))}
     experiment = Experiment(new_experiment(tmp_path, **ON_RAY), stage)
     sweep = ray.sweep(ray.head, experiment)
-    lost = experiment.held()
-    nodes[lost.host].lose(power=power)
+    held = experiment.held()
+    lost_at = time.time()
+    lose(nodes[held.host])
     assert sweep.wait() == 0, sweep.said
-    back = next(n for n in experiment.notes if n.time > lost.time and (n.stage, n.key) == (lost.stage, lost.key))
-    print(f"{stage}, {power=}: {back.time - lost.time:.1f} s after it was lost the work was there again")
-    assert back.host != lost.host
+    back = next(note for note in experiment.notes if note.time > lost_at and note[1:3] == held[1:3])
+    print(f"{stage}, {lose.__name__}: work was there again {back.time - lost_at:.1f} s after its node was lost")
+    assert back.host != held.host
     assert kept(experiment.path) == undisturbed
 
 
@@ -69,7 +83,7 @@ def test_a_node_joins(place: Network, new_experiment: Make, tmp_path: Path, undi
     assert experiment.held().host == first.name
     second = ray.add(1)
     wait_until(lambda: any(note.host == second.name for note in experiment.notes))
-    first.lose(power=False)
+    first.kill_all()
     assert sweep.wait() == 0, sweep.said
     assert kept(experiment.path) == undisturbed
 
@@ -144,6 +158,39 @@ def test_a_node_is_cut_off_from_the_storage(
     server.stop()
 
 
+def test_the_driver_is_cut_off_from_mlflow(
+    place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials go on meanwhile, and in the end MLflow has everything."""
+    server = place.host()
+    uri = f"http://{server.ip}:5000"
+    path = new_experiment(tmp_path, **ON_RAY)
+    database = shutil.copy(tmp_path / "runs/mlflow.db", tmp_path)
+    words = [sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0", "--workers", "1"]  # noqa: S104 a host's own
+    words += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "artifacts")]
+    with (tmp_path / "mlflow.log").open("wb") as log:
+        server.start(words, log, log)
+    wait_until(lambda: answers(f"{uri}/health"), 120)
+    ray = RayHosts(place)
+    ray.add(2)
+    experiment = Experiment(path)
+    sweep = ray.sweep(ray.head, experiment, MLFLOW_TRACKING_URI=uri)
+    wait_until(lambda: any(note.stage == "task" for note in experiment.notes))
+    with ray.head.cut_off_from(server.ip):
+        time.sleep(CUT_SECONDS)
+    assert sweep.wait() == 0, sweep.said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    opened = api.open_experiment(path)
+    assert is_tracked(opened.study, opened.files)
+    assert kept(path) == undisturbed
+
+
+def answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urlopen(address, timeout=5):  # noqa: S310
+        return True
+    return False
+
+
 def test_two_sweeps_at_once_on_one_storage(
     place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any
 ) -> None:
@@ -180,7 +227,7 @@ def test_a_group_of_workers_spans_two_nodes(
     experiment = Experiment(new_experiment(tmp_path, **SMALL, run={"workers": 2}), stage)
     sweep = ray.sweep(ray.head, experiment)
     if stage:
-        nodes[experiment.held().host].lose(power=False)
+        nodes[experiment.held().host].kill_all()
         ray.add(1)
     assert sweep.wait() == 0, sweep.said
     assert {note.host for note in experiment.notes if note.stage == "task"} >= nodes.keys()

@@ -113,15 +113,21 @@ class Host:
 
     @property
     def processes(self) -> list[str]:
-        """Command lines of what runs on the host, but for its first process and what that waits for."""
+        """Command lines of what runs on the host."""
         found = []
+        for process in self._running():
+            with contextlib.suppress(psutil.Error):
+                found.append(shlex.join(process.cmdline()))
+        return found
+
+    def _running(self) -> Iterator[psutil.Process]:
+        """All processes but the first, and what that waits for."""
         space = Path(f"/proc/{self._init.pid}/ns/pid").readlink()
         ours = {self._init.pid, *(child.pid for child in self._init.children() if child.name() == "cat")}
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid not in ours and Path(f"/proc/{process.pid}/ns/pid").readlink() == space:
-                    found.append(shlex.join(process.cmdline()))
-        return found
+                    yield process
 
     @contextmanager
     def cut_off_from(self, ip_address: str) -> Iterator[None]:
@@ -132,15 +138,23 @@ class Host:
         finally:
             self.run(["ip", "neigh", "del", ip_address, "dev", "eth0"])
 
-    def lose(self, *, power: bool = True) -> None:
-        """Every process of the host is dead; if its power failed, nobody was told."""
-        if power:
-            ip("link", "set", self._link, "down")
+    def lose(self) -> None:
+        """Its power has failed: every process is dead, and nobody was told."""
+        ip("link", "set", self._link, "down")
         self._init.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
+
+    def kill_all(self) -> None:
+        """Every process is dead; the kernel closes their connections."""
+        for process in self._running():
+            process.kill()
+
+    def unplug(self) -> None:
+        """Its link is gone; what its kernel has not sent yet would keep it for minutes."""
+        subprocess.run(["ip", "link", "del", self._link], stderr=subprocess.DEVNULL, check=False)
 
     @property
     def is_up(self) -> bool:
@@ -185,6 +199,7 @@ class Network:
         for host in self._hosts:
             if host.is_up:
                 host.lose()
+            host.unplug()
         ip("link", "del", self.bridge)
 
 
