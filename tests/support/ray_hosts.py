@@ -36,11 +36,13 @@ def unused(base, experts):
 
 
 def come_to(stage, key):
+    note = f"{{time.time()}} {{stage}} {{key}} {{socket.gethostname()}}\\n"
     with (NOTES / "notes").open("a") as notes:
-        notes.write(f"{{time.time()}} {{stage}} {{key}} {{socket.gethostname()}}\\n")
+        notes.write(note)
     if stage == STAGE:
         try:
-            (NOTES / "held").open("x").close()
+            with (NOTES / "held").open("x") as held:
+                held.write(note)
         except FileExistsError:
             return
         time.sleep(3600)
@@ -89,6 +91,11 @@ class Note(NamedTuple):
     host: str
 
 
+def _read(path: Path) -> list[Note]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Note(float(at), *rest) for at, *rest in (line.split(" ") for line in lines)]
+
+
 @dataclass
 class Sweep:
     """A sweep that runs on a host."""
@@ -124,14 +131,12 @@ class Experiment:
 
     @property
     def notes(self) -> list[Note]:
-        path = self._folder / "notes"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [Note(float(at), *rest) for at, *rest in (line.split(" ") for line in lines)]
+        return _read(self._folder / "notes")
 
     def held(self) -> Note:
         """Where the work stays, once it does."""
-        wait_until((self._folder / "held").exists)
-        return self.notes[-1]
+        wait_until(lambda: _read(self._folder / "held"))
+        return _read(self._folder / "held")[0]
 
     def files(self) -> tuple[Path, Path]:
         """For what a sweep says."""
@@ -189,7 +194,7 @@ _VARIABLES = {
 } | {name: os.environ[name] for name in ("TIME_RAY_DEBUG",) if name in os.environ}
 
 
-def wait_until(true: Callable[[], bool], seconds: float = LONGEST_SECONDS) -> None:
+def wait_until(true: Callable[[], object], seconds: float = LONGEST_SECONDS) -> None:
     until = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < until
