@@ -29,16 +29,16 @@ CUT_SECONDS = 15
 ON_RAY = {**SMALL, "run": {"workers": 1}}
 
 
-def kept(path: Path) -> tuple[object, ...]:
-    opened = api.open_experiment(path)
+def kept(folder: Path, *overrides: str) -> tuple[object, ...]:
+    opened = api.open_experiment(folder / "tiny.yaml", overrides)
     return table(opened), end_state(opened.files)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> tuple[object, ...]:
-    path = new_experiment(tmp_path_factory.mktemp("undisturbed"), **SMALL)
-    assert api.sweep(api.open_experiment(path)).exit_code == 0
-    return kept(path)
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert api.sweep(api.open_experiment(new_experiment(folder, **SMALL))).exit_code == 0
+    return kept(folder)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_node_is_lost_inside(
     back = next(note for note in experiment.notes if note.time > lost_at and note[1:3] == held[1:3])
     print(f"{stage}, {lose.__name__}: work was there again {back.time - lost_at:.1f} s after its node was lost")
     assert back.host != held.host
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 def test_a_node_joins(place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any) -> None:
@@ -85,7 +85,7 @@ def test_a_node_joins(place: Network, new_experiment: Make, tmp_path: Path, undi
     wait_until(lambda: any(note.host == second.name for note in experiment.notes))
     first.kill_all()
     assert sweep.wait() == 0, sweep.said
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 @pytest.mark.parametrize("whole_host", [True, False], ids=["with its host", "alone"])
@@ -112,7 +112,7 @@ def test_the_driver_is_lost(
     assert sweep.process.wait() != 0
     again = ray.sweep(driving, experiment)
     assert again.wait() == 0, again.said
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 def test_the_head_is_lost_and_started_again(
@@ -133,7 +133,7 @@ def test_the_head_is_lost_and_started_again(
     ray.add(2)
     again = ray.sweep(ray.head, experiment)
     assert again.wait() == 0, again.said
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 def test_a_node_is_cut_off_from_the_storage(
@@ -146,7 +146,7 @@ def test_a_node_is_cut_off_from_the_storage(
     Files(server.uri("bucket")).filesystem.create_dir("bucket")
     ray = RayHosts(place, **credentials)
     node = ray.add(2)
-    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), storage=server.uri("bucket/runs"))
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), storage=(storage := server.uri("bucket/runs")))
     tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     sweep = ray.sweep(ray.head, experiment, **credentials, **tracked)
     wait_until(lambda: any(note.stage == "task" for note in experiment.notes))
@@ -154,7 +154,7 @@ def test_a_node_is_cut_off_from_the_storage(
         time.sleep(CUT_SECONDS)
     assert sweep.wait() == 0, sweep.said
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracked["MLFLOW_TRACKING_URI"])
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path, f"storage={storage}") == undisturbed
     server.stop()
 
 
@@ -182,7 +182,7 @@ def test_the_driver_is_cut_off_from_mlflow(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     opened = api.open_experiment(path)
     assert is_tracked(opened.study, opened.files)
-    assert kept(path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 def answers(address: str) -> bool:
@@ -202,7 +202,7 @@ def test_two_sweeps_at_once_on_one_storage(
     sweeps = [ray.sweep(ray.head, experiment), ray.sweep(ray.head, experiment, "name=other")]
     for sweep in sweeps:
         assert sweep.wait() == 0, sweep.said
-    assert kept(experiment.path) == undisturbed
+    assert kept(tmp_path) == undisturbed
 
 
 def test_more_gpus_than_there_are(place: Network, new_experiment: Make, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_group_of_workers_spans_two_nodes(
         ray.add(1)
     assert sweep.wait() == 0, sweep.said
     assert {note.host for note in experiment.notes if note.stage == "task"} >= nodes.keys()
-    assert_close(kept(experiment.path)[0], undisturbed[0])
+    assert_close(kept(tmp_path)[0], undisturbed[0])
 
 
 def assert_close(ours: Any, theirs: Any) -> None:

@@ -118,15 +118,15 @@ class Sweep:
 
 
 class Experiment:
-    """An experiment on a storage that all hosts share, whose work is noted."""
+    """An experiment as it is written, but that its work is noted."""
 
     def __init__(self, path: Path, stage: str = "", **changes: object) -> None:
-        self.path = path
         self._folder = path.parent
+        self.path = self._folder / "noted.yaml"
         plugin = self._folder / "notes.py"
         plugin.write_text(_PLUGIN.format(folder=str(self._folder), stage=stage))
-        written = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**written, "plugins": [str(plugin)], **changes}, sort_keys=False))
+        written = {**yaml.safe_load(path.read_text()), "plugins": [str(plugin)], **changes}
+        self.path.write_text(yaml.safe_dump(written, sort_keys=False))
         self._sweeps = 0
 
     @property
