@@ -23,6 +23,7 @@ from time_ray.store.files import Files
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 WORKERS_COME_SECONDS = 300
+SSH_SECONDS = 30  # Ray's own connections stay for ten
 WORKERS_LEAVE_SECONDS = 150  # they wait a minute for a head that is away
 SMALL = {
     "name": "small",
@@ -167,7 +168,7 @@ def test_a_cluster_comes_up_runs_a_sweep_and_goes(
 
     ray("exec", "pkill -f '[m]lflow server'")
     ray("down", "--yes")
-    assert head.processes == before[0]
+    wait_until(lambda: head.processes == before[0], SSH_SECONDS)
     wait_until(lambda: [host.processes for host in workers] == before[1:], WORKERS_LEAVE_SECONDS)
     server.stop()
 

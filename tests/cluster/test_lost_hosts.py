@@ -76,9 +76,10 @@ def test_a_node_is_lost_inside(
 
 
 def test_a_node_joins(place: Network, new_experiment: Make, tmp_path: Path, undisturbed: Any) -> None:
+    """What waited for room starts there."""
     ray = RayHosts(place)
     first = ray.add(1)
-    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), "task")  # the first trial never ends by itself
+    experiment = Experiment(new_experiment(tmp_path, **ON_RAY), "merge")  # the first trial never ends by itself
     sweep = ray.sweep(ray.head, experiment)
     assert experiment.held().host == first.name
     second = ray.add(1)
