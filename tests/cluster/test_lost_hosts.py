@@ -149,7 +149,7 @@ def test_a_node_is_cut_off_from_the_storage(
     node = ray.add(2)
     experiment = Experiment(new_experiment(tmp_path, **ON_RAY), storage=(storage := server.uri("bucket/runs")))
     tracked = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    sweep = ray.sweep(ray.head, experiment, **credentials, **tracked)
+    sweep = ray.sweep(ray.head, experiment, **tracked)
     wait_until(lambda: any(note.stage == "task" for note in experiment.notes))
     with node.cut_off_from(place.ours[0]):
         time.sleep(CUT_SECONDS)
@@ -170,7 +170,7 @@ def test_the_driver_is_cut_off_from_mlflow(
     words = [sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0", "--workers", "1"]  # noqa: S104 a host's own
     words += ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(tmp_path / "artifacts")]
     with (tmp_path / "mlflow.log").open("wb") as log:
-        server.start(words, log, log)
+        served = server.start(words, log, log)
     wait_until(lambda: answers(f"{uri}/health"), 120)
     ray = RayHosts(place)
     ray.add(2)
@@ -184,6 +184,8 @@ def test_the_driver_is_cut_off_from_mlflow(
     opened = api.open_experiment(path)
     assert is_tracked(opened.study, opened.files)
     assert kept(tmp_path) == undisturbed
+    server.kill_all()
+    served.wait()
 
 
 def answers(address: str) -> bool:
