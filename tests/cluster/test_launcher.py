@@ -49,7 +49,7 @@ PIP = "[global]\nno-index = true\nno-build-isolation = false\n"
 
 @pytest.fixture
 def place() -> Iterator[Network]:
-    need_namespaces()
+    need_namespaces("/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync", "curl")
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="up-") as folder, network(Path(folder)) as made:
         keys = [
             ["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", f"{folder}/{name}"] for name in ("key", "host_key")

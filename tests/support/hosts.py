@@ -50,10 +50,11 @@ class Address(NamedTuple):
     ip: str
 
 
-def need_namespaces() -> None:
-    """Skip the test where hosts cannot be made."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "nsenter", "ip"))):
-        pytest.skip("hosts are made of namespaces, which takes root, util-linux and iproute2")
+def need_namespaces(*programs: str) -> None:
+    """Skip the test where hosts cannot be made, or lack the programs."""
+    missing = [name for name in ("unshare", "nsenter", "ip", *programs) if not shutil.which(name)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"hosts are made of namespaces, which takes root{', and '.join(['', *missing])}")
 
 
 class Host:
