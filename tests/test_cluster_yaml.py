@@ -1,22 +1,32 @@
-from pathlib import Path
 from typing import Any
 
+import cluster_yaml
 import pytest
-import yaml
-
-FILE = Path(__file__).parent.parent / "cluster.yaml"
+from cluster_yaml import FILE, laid_over, overlay
 
 
 @pytest.fixture
 def cluster() -> dict[str, Any]:
-    values: dict[str, Any] = yaml.safe_load(FILE.read_text())
-    return values
+    return cluster_yaml.cluster()
 
 
 def test_ray_accepts_the_file(cluster: dict[str, Any]) -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(cluster))
+
+
+def test_machines_of_ones_own_replace_keys_of_the_file_and_add_none(cluster: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    assert overlay().keys() <= cluster.keys()
+    merged = laid_over(cluster, overlay())
+    assert {key: merged[key] for key in merged if "commands" in key} == {
+        k: cluster[k] for k in cluster if "commands" in k
+    }
+    prepared = prepare_config(merged)
+    validate_config(prepared)
+    assert prepared["max_workers"] == len(merged["provider"]["worker_ips"])
 
 
 def test_ray_would_refuse_a_misspelt_key(cluster: dict[str, Any]) -> None:

@@ -68,11 +68,21 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_process_that_ends_is_lost_with_its_last_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("last", "why"),
+    [
+        ("out of cheese", "out of cheese"),
+        ("[2026-11-26 02:10:49,174 E 226 244] rpc_client.h:204: Cannot connect. Look.", "Cannot connect"),
+    ],
+    ids=["its own", "Ray's log"],
+)
+def test_a_process_that_ends_is_lost_with_its_last_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch, last: str, why: str
+) -> None:
     monkeypatch.setattr(sys, "executable", str(root / "broken"))
-    (root / "broken").write_text("#!/bin/sh\necho 'out of cheese' >&2\nexit 3\n")
+    (root / "broken").write_text(f"#!/bin/sh\necho '{last}' >&2\nexit 3\n")
     (root / "broken").chmod(0o755)
-    why = "the process that speaks with Ray ended with status 3: out of cheese"
+    why = f"^the process that speaks with Ray ended with status 3: {why}$"
     with pytest.raises(RayLostError, match=why), ray_process.ray_process([ONE]) as (process, _):
         process.ready()
     assert [path.name for path in root.iterdir()] == ["broken"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from faulty import Faulty
-from small import Small, Untracked, at, draw, end_state, open_small, table
+from kept import end_state, table
+from small import Small, Untracked, at, draw, open_small
 
 from time_ray import api
 

@@ -1,6 +1,5 @@
 """A sweep that takes a blink: two tasks, one step each, on two datasets of a handful of pictures."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 from faulty import Point
+from kept import end_state, table
 
 from time_ray import api
 from time_ray.api import Opened
@@ -16,7 +16,6 @@ from time_ray.data.dataset import write_dataset
 from time_ray.data.mini.draw.canvas import encode
 from time_ray.data.shards import Row
 from time_ray.store.files import Files
-from time_ray.store.store import Store
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -73,33 +72,6 @@ def open_small(folder: Path, data: Path, **changes: object) -> Opened:
 def at(opened: Opened, files: Files) -> Opened:
     """The same experiment on another storage."""
     return replace(opened, files=files)
-
-
-def end_state(files: Files) -> dict[str, object]:
-    """What the store holds, as a reader finds it: weights by digest, scores, and how both were made."""
-    store = Store(files)
-    found: dict[str, object] = {}
-    for kind in ("weights", "scores"):
-        for key in store.keys(kind):
-            entry = store.entry(kind, key) or {}
-            found[f"{kind} {key}"] = [entry.get(name) for name in ("recipe", "digest", "accuracy")]
-            if kind == "weights":
-                assert store.get(key) is not None
-    state: dict[str, object] = json.loads(json.dumps(found))
-    return state
-
-
-def table(opened: Opened) -> list[object]:
-    """The final table, and what every cell serves at its end."""
-    return [
-        [
-            r.cell.key,
-            r.done,
-            r.weights and r.weights["digest"],
-            [(row.task, row.scores, row.accuracy) for row in r.rows],
-        ]
-        for r in api.status(opened)
-    ]
 
 
 class Small(NamedTuple):

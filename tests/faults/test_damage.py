@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from kept import end_state, table
 from PIL import Image
-from small import Untracked, end_state, open_small, table
+from small import Untracked, open_small
 
 from time_ray import api
 from time_ray.api import Opened

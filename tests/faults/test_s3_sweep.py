@@ -1,11 +1,13 @@
 """A sweep on an S3 server that fails now and then, or goes away: the same bytes, or a clear stop that resumes."""
 
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
+from kept import end_state, table
 from s3_server import S3Server, every, refuse
-from small import Small, at, end_state, table
+from small import Small, at
 
 from time_ray import api
 from time_ray.core.errors import StoreError, UserError
@@ -31,6 +33,28 @@ def same(small: Small, root: str) -> bool:
 def test_errors_that_pass_change_nothing(small: Small, s3: S3Server, root: str) -> None:
     with s3.troubled(every(9, "503 Slow Down", "SlowDown")):
         assert api.sweep(at(small.opened, Files(root))).exit_code == 0
+    assert same(small, root)
+
+
+def test_a_network_that_is_cut_for_a_while_changes_nothing(
+    small: Small, s3: S3Server, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request is answered for a second and a half; whoever asks gives up after half a second, and asks again."""
+    monkeypatch.setattr(files_module, "S3_SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(files_module, "PAUSES", (0.5,) * 10)
+    seen = itertools.count()
+    over = threading.Event()
+
+    def cut(*_: object) -> None:
+        number = next(seen)
+        if number == 40:
+            threading.Timer(1.5, over.set).start()
+        if number >= 40:
+            over.wait()
+
+    with s3.troubled(cut):
+        assert api.sweep(at(small.opened, Files(root))).exit_code == 0
+    assert over.is_set()
     assert same(small, root)
 
 

@@ -1,4 +1,4 @@
-"""An S3 server on loopback (moto's), that can be made slow, silent or wrong."""
+"""An S3 server (moto's), on loopback unless it is told otherwise, that can be made slow, silent or wrong."""
 
 import threading
 import time
@@ -13,20 +13,20 @@ SECRET = "never-to-be-shown"  # noqa: S105 moto takes anything
 class S3Server:
     """moto behind a door that `trouble` may hold shut: it sees every request before moto does."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
         self.trouble: Callable[[dict[str, Any], Respond], Iterable[bytes] | None] | None = None
         self.requests = 0
         self._app = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
+        self._server = make_server(host, 0, self._serve, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     def uri(self, path: str) -> str:
         """The address of a root in a bucket of this server."""
-        address = f"127.0.0.1:{self._server.server_port}"
+        address = f"{self._server.host}:{self._server.server_port}"
         return f"s3://{path}?scheme=http&region=us-east-1&allow_bucket_creation=true&endpoint_override={address}"
 
     def stop(self) -> None:

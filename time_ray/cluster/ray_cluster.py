@@ -101,6 +101,7 @@ def connected(folder: str, *, threads: int, groups: bool) -> Iterator[str]:
 def _join(address: str, env: dict[str, str]) -> str:
     import ray
 
+    check_address(address)  # again: Ray waits minutes for a head that was lost meanwhile
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # within a Ray job: variables that it has, too, are ours to set
 
     try:

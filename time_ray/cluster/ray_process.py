@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -153,7 +154,13 @@ class RayProcess:
         code = self._process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         last = self._errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        return RayLostError(": ".join([f"the process that speaks with Ray {how}", *last]))
+        return RayLostError(": ".join([f"the process that speaks with Ray {how}", *map(_said, last)]))
+
+
+def _said(line: str) -> str:
+    """What a line says; of Ray's own log its first sentence, as the rest is advice for whoever runs the head."""
+    logged = re.match(r"\[[^\]]*\] \S+:\d+: (.*?)(\. |$)", line)
+    return logged[1] if logged else line
 
 
 @contextmanager
