@@ -1,5 +1,6 @@
 """A Ray cluster on hosts of namespaces, and sweeps that run on it: what each stage was at, and where, is noted."""
 
+import contextlib
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from hosts import Address, Host, Network
 
 PORT = 6379
 REPOSITORY = Path(__file__).parent.parent.parent
+START_ATTEMPTS = 3  # Ray gives a node half a minute to start, which a busy machine may not have
 LONGEST_SECONDS = 600  # of one command
 # a plugin that notes where work goes on; the first to come to the stage that is named here stays there for ever
 _PLUGIN = '''
@@ -182,7 +184,13 @@ class RayHosts:
 
     def _start(self, host: Host, cpus: int, *words: str) -> None:
         ray = [str(Path(sys.executable).parent / "ray"), "start", f"--node-ip-address={host.ip}", f"--num-cpus={cpus}"]
-        host.run([*ray, "--object-store-memory=100000000", "--disable-usage-stats", *words], **self._variables)
+        ray += ["--object-store-memory=100000000", "--disable-usage-stats", *words]
+        for _ in range(START_ATTEMPTS - 1):
+            with contextlib.suppress(AssertionError):
+                host.run(ray, **self._variables)
+                return
+            host.kill_all()
+        host.run(ray, **self._variables)
 
 
 _VARIABLES = {
