@@ -28,6 +28,7 @@ from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.work import work
 from time_ray.core.errors import CellError
+from time_ray.core.metrics import METRICS
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
@@ -40,6 +41,7 @@ from time_ray.trials import Costs, trials
 from time_ray.weight_cache import Weights
 
 Make = Callable[..., Path]
+DISTINCT = 22  # of 24 cells: zs/ft and ft/ft merge nothing, so both techniques serve the same models
 Command = Callable[..., Any]
 
 
@@ -114,7 +116,11 @@ def test_the_same_command_again_does_nothing_and_prints_the_same_table(swept: Sw
     one, other = time_ray("sweep", swept.path), time_ray("sweep", swept.path)
     assert one.status == other.status == 0
     assert one.out == other.out
-    assert sum("." in line for line in one.out.splitlines()) == 24 + 1  # a row of scores each, and the base
+    rows = [line for line in one.out.splitlines() if "." in line]
+    assert len(rows) == 12 + 2  # the first ones; of the baselines plain fine-tuning, and the base
+    more = time_ray("sweep", swept.path, "--all").out.splitlines()
+    assert len([line for line in more if "." in line]) == DISTINCT + 1
+    assert "one seed: order shown, no ranking supported" in one.err
     assert "Best-in-TIME: init " in one.err
     for command in ("time-ray best", "time-ray export", "time-ray ui"):
         assert f"{command} {swept.path}" in one.err
@@ -211,7 +217,7 @@ def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
 def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     status = json.loads(time_ray("status", swept.path, "-f", "json").out)
     assert len(status) == 24
-    assert list(status[0]) == [*swept.opened.study.cells[0].axes, "tasks", "done", "ka", "zs", "gm", "forgetting"]
+    assert list(status[0]) == [*swept.opened.study.cells[0].axes, "tasks", "done", *METRICS]
     assert all(row["done"] is True for row in status)
     found = json.loads(time_ray("plan", swept.path, "-f", "json").out)
     assert found["cells"] == 24
@@ -256,27 +262,35 @@ def test_show_is_itself_a_valid_experiment(swept: Swept, time_ray: Command, tmp_
 
 def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Tracked) -> None:
     done = time_ray("best", swept.path, "-f", "json")
-    ranked = json.loads(done.out)
-    assert len(ranked) == 24
+    *ranked, base = json.loads(done.out)
+    assert (base["init"], base["baseline"], base["ka"]) == (
+        "(base)",
+        "base",
+        swept.outcome.results[0].rows[0].scores["ka"],
+    )
+    assert len(ranked) == DISTINCT
     columns = "init deploy technique model budget seeds ka zs gm ka_sd zs_sd gm_sd pareto forgetting forgetting_sd"
     assert set(columns.split()) <= set(ranked[0])
-    assert [row["gm"] for row in ranked] == sorted((row["gm"] for row in ranked), reverse=True)
+    assert [row["value"] for row in ranked[1:]] == sorted((row["value"] for row in ranked[1:]), reverse=True)
+    assert ranked[0]["selected_on"] == max(row["selected_on"] for row in ranked)
     assert ranked[0]["seeds"] == 1
-    assert ranked[0]["gm_sd"] is None
+    assert ranked[0]["gm_sd"] is ranked[0]["tied"] is ranked[0]["lower"] is None
+    assert sum(row["p_best"] for row in ranked) == pytest.approx(1)
+    plain = [(row["init"], row["technique"]) for row in ranked if row["deploy"] == "ft" and row["technique"] == "any"]
+    assert sorted(plain) == [("ft", "any"), ("zs", "any")]
     assert any(row["pareto"] for row in ranked)
-    assert done.err.startswith("registered: models:/time-ray-tiny@best-in-time")
+    assert "registered: models:/time-ray-tiny@best-in-time" in done.err
     version = tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time")
-    best = max(swept.outcome.results, key=lambda result: result.final["gm"])
-    assert version.tags["time_ray.digest"] in {
-        result.weights["digest"] for result in swept.outcome.results if result.final["gm"] == best.final["gm"]
-    }
+    best = api.best(swept.opened).winner
+    assert version.tags["time_ray.digest"] == best.weights["digest"]
+    assert (version.tags["time_ray.seeds"], version.tags["time_ray.metric"]) == ("1", "gm")
     again = time_ray("best", swept.path, "-f", "csv")
     assert again.out.splitlines()[0].startswith(columns.replace(" ", ","))
     assert tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time").version == version.version
-    by_ka = json.loads(time_ray("best", swept.path, "--by", "ka", "--no-register", "-f", "json").out)
-    assert by_ka[0]["ka"] == max(row["ka"] for row in by_ka)
-    kept = json.loads(time_ray("best", swept.path, "--by", "forgetting", "--no-register", "-f", "json").out)
-    assert [row["forgetting"] for row in kept] == sorted(row["forgetting"] for row in kept)
+    for by in ("ka", "forgetting", "acc", "bwt"):
+        *found, _ = json.loads(time_ray("best", swept.path, "--by", by, "--no-register", "-f", "json").out)
+        values = [METRICS[by].loss(row["selected_on"]) for row in found]
+        assert values[0] == min(values)
 
 
 def test_a_metric_that_is_none_is_refused(swept: Swept, time_ray: Command) -> None:

@@ -27,7 +27,7 @@ def export_cell(opened: Opened, result: CellResult, folder: Path, length: float 
         UserError: the cell's weights are not in the store, or not whole; or that length needs data.
 
     """
-    found = final_weights(result, opened.store, length)
+    found = final_weights(result, opened.store, length, again=f"time-ray sweep {opened.words}")
     folder.mkdir(parents=True, exist_ok=True)
     name = result.cell.setting.model.name
     (folder / "recipe.json").write_text(

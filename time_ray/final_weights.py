@@ -18,13 +18,16 @@ class FinalWeights(NamedTuple):
     about: Mapping[str, object]
 
 
-def final_weights(result: CellResult, store: Store, length: float = 1.0) -> FinalWeights:
+def final_weights(
+    result: CellResult, store: Store, length: float = 1.0, *, again: str = "the sweep again"
+) -> FinalWeights:
     """What a cell serves last, moved to that length.
 
     Args:
         result: of a cell that is done.
         store: where its weights are.
         length: 1 for what it serves.
+        again: the command that makes what is missing.
 
     Raises:
         UserError: the weights are not in the store, or not whole there; or another length needs data.
@@ -33,13 +36,13 @@ def final_weights(result: CellResult, store: Store, length: float = 1.0) -> Fina
     cell, entry = result.cell, result.weights
     data = store.payload("weights", result.final_key, entry) if entry else None
     if entry is None or data is None:
-        raise UserError(f"{cell.name}: its final weights are not there; run the sweep again")
+        raise UserError(f"{cell.name}: its weights are not there; run: {again}")
     if length == 1:
         return FinalWeights(data, str(entry["digest"]), entry)
     *_, last = cell.walk()
     recipe = cell.recipe_at(last.deployed, length)
     if isinstance(recipe, Reestimated):
-        how = f"write deploy as {{name: {cell.deploy.name}, patch: {length:g}}} and run the sweep again"
+        how = f"write deploy as {{name: {cell.deploy.name}, patch: {length:g}}} and run {again}"
         raise UserError(f"{cell.name}: at length {length:g} BatchNorm's statistics are estimated on data; {how}")
     moved = _moved(data, result, length)
     digest = hashlib.sha256(moved).hexdigest()

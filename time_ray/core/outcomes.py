@@ -6,6 +6,7 @@ finds its image, and an image one of its captions, among the first one or five.
 
 import hashlib
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -93,9 +94,9 @@ def packed(outcomes: Outcomes, prefix: str = "right") -> dict[str, NDArray[np.ui
 
 
 def unpacked(arrays: Mapping[str, NDArray[np.uint8]], prefix: str = "right") -> dict[Question, Bits]:
-    """What `packed` was given."""
+    """What `packed` was given, in the order of names: files have none."""
     found: dict[Question, Bits] = {}
-    for name, array in arrays.items():
+    for name, array in sorted(arrays.items(), key=itemgetter(0)):
         what, count, side, dataset = name.split("/", 3)
         if what == prefix:
             found[Question(dataset, side)] = np.unpackbits(array, count=int(count)).astype(bool)
@@ -111,9 +112,9 @@ def labelled(labels: Mapping[Question, Rows]) -> dict[str, NDArray[np.int32]]:
 
 
 def labels_in(arrays: Mapping[str, NDArray[np.int32]]) -> dict[Question, Rows]:
-    """What `labelled` was given."""
+    """What `labelled` was given, in the order of names."""
     found: dict[Question, Rows] = {}
-    for name, array in arrays.items():
+    for name, array in sorted(arrays.items(), key=itemgetter(0)):
         what, _, side, dataset = name.split("/", 3)
         if what == "label":
             found[Question(dataset, side)] = array.astype(np.int64)
