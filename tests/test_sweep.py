@@ -228,6 +228,8 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
         "steps",
         "cells",
         "preprocessing",
+        "needs",
+        "on",
         *work,
         "gpu_hours",
         "fleet",
