@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kept_outcomes import keep
 from toy_grid import setting, strategies, technique
 
+from time_ray import resampling
 from time_ray.contenders import comparable, contenders
 from time_ray.core.criterion import Criterion, read_floor
 from time_ray.core.errors import UserError
@@ -326,3 +328,20 @@ def test_scores_without_outcomes_have_no_halves_and_say_so(tmp_path: Path) -> No
 def test_the_median_is_of_the_length_that_counts(tmp_path: Path) -> None:
     ranked = ranked_in(tmp_path, lengthy())
     assert sorted(ranked.leader.by_seed)[1] == ranked.leader.by_seed[ranked.seeds.index(ranked.seed)]
+
+
+@pytest.mark.parametrize("by", ["ka", "zs", "gm"])
+def test_images_drawn_anew_are_scored_as_all_others(by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn once each, they give what is reported."""
+    found = lengthy()
+    store = keep(str(tmp_path), found, chances)
+    halves, results = Halves(store), read_results(found, store)
+    compared = comparable(contenders(results))
+    candidates = [(contender, 0.5) for contender in compared.contenders]
+    monkeypatch.setattr(resampling, "_times", lambda _, bits: np.ones(bits.shape[1], dtype=np.float32))
+    drawn = resampling._Images(candidates, compared.seeds, Criterion(by=by), halves).draw(np.random.default_rng(0))
+    wanted = [
+        [halves.value(contender.results[seed], by, "report", length=0.5) for seed in compared.seeds]
+        for contender in compared.contenders
+    ]
+    assert drawn == pytest.approx(np.array(wanted), rel=1e-5)

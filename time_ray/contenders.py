@@ -43,7 +43,8 @@ def contenders(results: Sequence[CellResult]) -> list[Contender]:
     groups: dict[tuple[str, ...], dict[int, CellResult]] = {}
     for result in results:
         if result.done:
-            axes = tuple(result.cell.axes[name] for name in AXES)
+            named = result.cell.axes
+            axes = tuple(named[name] for name in AXES)
             groups.setdefault(axes, {})[result.cell.setting.seed] = result
     found = [Contender(dict(zip(AXES, axes, strict=True)), by_seed) for axes, by_seed in groups.items()]
     return list(_merged(found))

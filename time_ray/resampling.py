@@ -1,6 +1,7 @@
 """How often a contender is the best when seeds and test images are drawn anew: a paired bootstrap."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from time_ray.contenders import Contender
 from time_ray.core import bootstrap
 from time_ray.core.criterion import Criterion
-from time_ray.core.metrics import OF_THE_PAPER, AccuracyHistory
+from time_ray.core.grid import Setting
+from time_ray.core.metrics import OF_THE_PAPER
 from time_ray.core.outcomes import Question, accuracies_of
 from time_ray.halves import Halves, rows_at
 from time_ray.results import CellResult
@@ -57,8 +59,7 @@ class _Images:
     def __init__(
         self, candidates: Sequence[tuple[Contender, float]], seeds: Sequence[int], criterion: Criterion, halves: Halves
     ) -> None:
-        self._metric = criterion.metric
-        self._sign = 1.0 if self._metric.higher_is_better else -1.0
+        self._by = criterion.by
         self._settings = [candidates[0][0].results[seed].cell.setting for seed in seeds]
         self._right: list[Mapping[Question, NDArray[np.float32]]] = [
             _stacked([(contender.results[seed], length) for contender, length in candidates], halves) for seed in seeds
@@ -73,14 +74,18 @@ class _Images:
                 drawn[setting.evaluation_key] = {question: _times(generator, bits) for question, bits in right.items()}
             times = drawn[setting.evaluation_key]
             percents = {question: 100 * (bits @ times[question]) / bits.shape[1] for question, bits in right.items()}
-            columns.append([self._value(percents, number) for number in range(len(next(iter(right.values()))))])
-        return self._sign * np.array(columns).T
+            columns.append(_of_the_paper(accuracies_of(percents), setting, self._by))
+        return np.array(columns, dtype=np.float64).T
 
-    def _value(self, percents: Mapping[Question, NDArray[np.float32]], number: int) -> float:
-        accuracy = accuracies_of({question: float(values[number]) for question, values in percents.items()})
-        setting = self._settings[0]
-        found = self._metric.compute(AccuracyHistory([accuracy], setting.adaptation, setting.evaluation))
-        return -np.inf if found is None else found
+
+def _of_the_paper(accuracies: Mapping[str, Any], setting: Setting, by: str) -> Values:
+    """KA, ZS or GM (see `core.metrics`) of all candidates at once: from accuracies [candidates], by dataset."""
+    sides = {"ka": setting.adaptation, "zs": setting.evaluation}
+    means = [
+        np.mean([accuracies[name] for name in names], axis=0) for side, names in sides.items() if by in (side, "gm")
+    ]
+    found: Values = means[0] if len(means) == 1 else np.sqrt(means[0] * means[1])
+    return found
 
 
 def _stacked(results: Sequence[tuple[CellResult, float]], halves: Halves) -> dict[Question, NDArray[np.float32]]:

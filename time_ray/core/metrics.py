@@ -55,12 +55,14 @@ class Metric:
 
 def knowledge_accumulation(history: AccuracyHistory) -> float | None:
     """Mean accuracy (percent) over the adaptation datasets, learned already or not."""
-    return _mean(history.accuracies[-1][name] for name in history.adaptation)
+    now = history.accuracies[-1]
+    return _mean(now[name] for name in history.adaptation)
 
 
 def zero_shot_retention(history: AccuracyHistory) -> float | None:
     """Mean accuracy (percent) over the held-out datasets; None without any."""
-    return _mean(history.accuracies[-1][name] for name in history.evaluation)
+    now = history.accuracies[-1]
+    return _mean(now[name] for name in history.evaluation)
 
 
 def geometric_mean(history: AccuracyHistory) -> float | None:

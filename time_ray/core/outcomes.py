@@ -52,7 +52,7 @@ def accuracies(outcomes: Outcomes) -> dict[str, float]:
 
 
 def accuracies_of(percents: Mapping[Question, float]) -> dict[str, float]:
-    """As `accuracies`, from the percentage of each question's outcomes that are right."""
+    """As `accuracies`, from the percentage of each question's outcomes that are right; also of arrays of them."""
     scores: dict[str, float] = {}
     for question, percent in percents.items():
         if not question.side:
