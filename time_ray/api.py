@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from time_ray import config
+from time_ray import comparison, config
+from time_ray.comparison import Comparison
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
 from time_ray.core.finding import Finding
 from time_ray.core.plan import needs
+from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
@@ -41,6 +43,7 @@ if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
 __all__ = [
     "BudgetReport",
     "CellResult",
+    "Comparison",
     "Finding",
     "Fleet",
     "FleetPlan",
@@ -52,6 +55,7 @@ __all__ = [
     "Rate",
     "best",
     "budget",
+    "compare",
     "doctor",
     "export",
     "jobs",
@@ -294,6 +298,36 @@ def best(
     if not found.rows:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return found
+
+
+def compare(
+    opened: Opened, a: str, b: str, by: str = "gm", *, over: Over = "end", lengths: Lengths = "best"
+) -> Comparison:
+    """Cells of A against those of B that agree with them on everything else; see `Comparison`.
+
+    Args:
+        opened: The experiment.
+        a: Axes as in `init=ema,deploy=ema`: one cell, or a value of an axis over all else.
+        b: The other side, likewise.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+        lengths: Every cell at its best length where lengths were measured, or as it was served.
+
+    Raises:
+        UserError: no cell is meant, or several for one partner; no seed in common is finished; no such metric.
+
+    """
+    one, other = read_selection(a, "A"), read_selection(b, "B")
+    criterion = Criterion(by=by, over=over, lengths=lengths)
+    return comparison.compare(_finished(opened), Halves(opened.store), one, other, criterion)
+
+
+def _finished(opened: Opened) -> list[CellResult]:
+    """Every cell, of which at least one is finished."""
+    results = status(opened)
+    if not any(result.done for result in results if not result.cell.multitask):
+        raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
+    return results
 
 
 def register(opened: Opened, ranked: Ranking) -> str:
