@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from time_ray import comparison, config
+from time_ray.axis_importance import AxisImportance, axis_importance
 from time_ray.comparison import Comparison
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
     from time_ray.stream_orders import Built
 
 __all__ = [
+    "AxisImportance",
     "BudgetReport",
     "CellResult",
     "Comparison",
@@ -58,6 +60,7 @@ __all__ = [
     "compare",
     "doctor",
     "export",
+    "importance",
     "jobs",
     "manifest",
     "measure",
@@ -320,6 +323,23 @@ def compare(
     one, other = read_selection(a, "A"), read_selection(b, "B")
     criterion = Criterion(by=by, over=over, lengths=lengths)
     return comparison.compare(_finished(opened), Halves(opened.store), one, other, criterion)
+
+
+def importance(opened: Opened, by: str = "gm", *, over: Over = "end") -> AxisImportance:
+    """Which axis matters: shares of the variance between cells, by axis and interaction; see `AxisImportance`.
+
+    Args:
+        opened: The experiment.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+
+    Raises:
+        UserError: a cell is not finished, no axis has several values, or there is no such metric.
+
+    """
+    criterion = Criterion(by=by, over=over)
+    to_finish = f"time-ray sweep {opened.words}"
+    return axis_importance(status(opened), Halves(opened.store), criterion, to_finish=to_finish)
 
 
 def _finished(opened: Opened) -> list[CellResult]:

@@ -272,6 +272,21 @@ def compare(
 
 
 @app.command()
+def importance(
+    exp: Exp,
+    overrides: Overrides = None,
+    by: Rank = "gm",
+    form: Form = "table",
+    over: OverTasks = "end",
+) -> None:
+    """Say which axis matters: the share of the variance between cells that each explains, and their interactions."""
+    from time_ray import api
+    from time_ray.report.importance import print_importance
+
+    print_importance(api.importance(api.open_experiment(exp, overrides or ()), by, over=over), form, talk)
+
+
+@app.command()
 def sync(exp: Exp, overrides: Overrides = None) -> None:
     """Copy every result of an experiment from the store into MLflow, as after an outage, or into an empty server."""
     from time_ray import api
