@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from time_ray import comparison, config
 from time_ray.axis_importance import AxisImportance, axis_importance
+from time_ray.claim_rules import Verdict
+from time_ray.claims import judge
 from time_ray.comparison import Comparison
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
@@ -18,6 +20,7 @@ from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
+from time_ray.evidence import Evidence
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
 from time_ray.halves import Halves
@@ -55,11 +58,14 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Rate",
+    "Verdict",
     "best",
     "budget",
     "compare",
     "doctor",
     "export",
+    "findings",
+    "findings_need",
     "importance",
     "jobs",
     "manifest",
@@ -340,6 +346,27 @@ def importance(opened: Opened, by: str = "gm", *, over: Over = "end") -> AxisImp
     criterion = Criterion(by=by, over=over)
     to_finish = f"time-ray sweep {opened.words}"
     return axis_importance(status(opened), Halves(opened.store), criterion, to_finish=to_finish)
+
+
+def findings(opened: Opened, epsilon: float = 1.0) -> list[Verdict]:
+    """Which of the paper's findings hold, by the results of the experiment and its variants; see `Verdict`.
+
+    Args:
+        opened: The experiment. Where it has several models or budgets, all but R6 is judged by the first of each.
+        epsilon: Differences in GM that do not matter.
+
+    Raises:
+        UserError: no cell is finished, or GM is not defined, since nothing is held out.
+
+    """
+    _finished(opened)
+    return judge(Evidence(opened), epsilon)
+
+
+def findings_need(opened: Opened) -> dict[str, Opened]:
+    """What to sweep for `findings`, by name: the experiment itself, and the variants that it is compared with."""
+    evidence = Evidence(opened)
+    return {"as written": opened, **{name: evidence.open(name) for name in evidence.variants}}
 
 
 def _finished(opened: Opened) -> list[CellResult]:

@@ -32,16 +32,23 @@ class Measured:
     values: NDArray[np.float64]
 
 
-def measured(places: Sequence[Cells], halves: Halves, criterion: Criterion) -> Measured:
+def measured(
+    places: Sequence[Cells], halves: Halves, criterion: Criterion, *, as_served: Sequence[Cells] = ()
+) -> Measured:
     """Every place at its best length where lengths were measured with every seed, if the criterion says so, else at 1.
 
-    The criterion's floor does not count.
+    Args:
+        places: each with the same seeds.
+        halves: where outcomes are.
+        criterion: the metric, over which tasks, and whether at best lengths; its floor does not count.
+        as_served: more places, which come after the others and are at length 1 whatever was measured.
 
     Raises:
         UserError: the metric is not defined for one of the cells.
 
     """
-    choices = [_lengths(cells, criterion) for cells in places]
+    choices = [*(_lengths(cells, criterion) for cells in places), *((1.0,) for _ in as_served)]
+    places = [*places, *as_served]
     if all(len(lengths) == 1 for lengths in choices):
         return _measured(places, choices, "all", "all", halves, criterion)
     try:

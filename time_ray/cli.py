@@ -287,6 +287,28 @@ def importance(
 
 
 @app.command()
+def findings(
+    exp: Exp,
+    overrides: Overrides = None,
+    form: Form = "table",
+    epsilon: Annotated[float, typer.Option(min=0, help="Differences in GM that do not matter.")] = 1.0,
+    run: Annotated[
+        bool, typer.Option("--run", help="First sweep the experiment, and the variants that findings compare it with.")
+    ] = False,
+) -> None:
+    """Say which findings of the paper hold, and what would decide those that are open."""
+    from time_ray import api
+    from time_ray.commands.findings import run_all
+    from time_ray.report.claims import print_verdicts
+
+    opened = api.open_experiment(exp, overrides or ())
+    status = run_all(api.findings_need(opened).items(), talk) if run else 0
+    if status != 130:
+        print_verdicts(api.findings(opened, epsilon), form, talk)
+    raise typer.Exit(status)
+
+
+@app.command()
 def sync(exp: Exp, overrides: Overrides = None) -> None:
     """Copy every result of an experiment from the store into MLflow, as after an outage, or into an empty server."""
     from time_ray import api
