@@ -84,10 +84,10 @@ def _moved(found: Comparison) -> str:
     """At which lengths, if others than 1 were to choose from."""
     if set(found.lengths_a) == set(found.lengths_b) == {1.0} and not found.halves:
         return ""
-    half = "measured on the half of the test images that they were not chosen on"
+    half = "measured on the half of the images that they were not chosen on"
     where = half if found.halves else "measured on the images that they were chosen on"
     return (
-        f"at best lengths: A {_span(found.lengths_a)}, B {_span(found.lengths_b)}, {where} (--lengths one: as served)"
+        f"at best lengths: A {_span(found.lengths_a)}, B {_span(found.lengths_b)}, {where} (as served: --lengths one)"
     )
 
 
