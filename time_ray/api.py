@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from time_ray import config
+from time_ray import comparison, config
+from time_ray.axis_importance import AxisImportance, axis_importance
+from time_ray.claim_rules import Verdict
+from time_ray.claims import judge
+from time_ray.comparison import Comparison
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
 from time_ray.core.finding import Finding
 from time_ray.core.plan import needs
+from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
+from time_ray.evidence import Evidence
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
 from time_ray.halves import Halves
@@ -40,8 +46,10 @@ if TYPE_CHECKING:  # these need Ray, or torch, which most verbs do not
     from time_ray.stream_orders import Built
 
 __all__ = [
+    "AxisImportance",
     "BudgetReport",
     "CellResult",
+    "Comparison",
     "Finding",
     "Fleet",
     "FleetPlan",
@@ -51,10 +59,15 @@ __all__ = [
     "Ranked",
     "Ranking",
     "Rate",
+    "Verdict",
     "best",
     "budget",
+    "compare",
     "doctor",
     "export",
+    "findings",
+    "findings_need",
+    "importance",
     "jobs",
     "manifest",
     "measure",
@@ -302,6 +315,74 @@ def best(
     if not found.rows:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return found
+
+
+def compare(
+    opened: Opened, a: str, b: str, by: str = "gm", *, over: Over = "end", lengths: Lengths = "best"
+) -> Comparison:
+    """Cells of A against those of B that agree with them on everything else; see `Comparison`.
+
+    Args:
+        opened: The experiment.
+        a: Axes as in `init=ema,deploy=ema`: one cell, or a value of an axis over all else.
+        b: The other side, likewise.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+        lengths: Every cell at its best length where lengths were measured, or as it was served.
+
+    Raises:
+        UserError: no cell is meant, or several for one partner; no seed in common is finished; no such metric.
+
+    """
+    one, other = read_selection(a, "A"), read_selection(b, "B")
+    criterion = Criterion(by=by, over=over, lengths=lengths)
+    return comparison.compare(_finished(opened), Halves(opened.store), one, other, criterion)
+
+
+def importance(opened: Opened, by: str = "gm", *, over: Over = "end") -> AxisImportance:
+    """Which axis matters: shares of the variance between cells, by axis and interaction; see `AxisImportance`.
+
+    Args:
+        opened: The experiment.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+
+    Raises:
+        UserError: a cell is not finished, no axis has several values, or there is no such metric.
+
+    """
+    criterion = Criterion(by=by, over=over)
+    to_finish = f"time-ray sweep {opened.words}"
+    return axis_importance(status(opened), Halves(opened.store), criterion, to_finish=to_finish)
+
+
+def findings(opened: Opened, epsilon: float = 1.0) -> list[Verdict]:
+    """Which of the paper's findings hold, by the results of the experiment and its variants; see `Verdict`.
+
+    Args:
+        opened: The experiment. Where it has several models or budgets, all but R6 is judged by the first of each.
+        epsilon: Differences in GM that do not matter.
+
+    Raises:
+        UserError: no cell is finished, or GM is not defined, since nothing is held out.
+
+    """
+    _finished(opened)
+    return judge(Evidence(opened), epsilon)
+
+
+def findings_need(opened: Opened) -> dict[str, Opened]:
+    """What to sweep for `findings`, by name: the experiment itself, and the variants that it is compared with."""
+    evidence = Evidence(opened)
+    return {"as written": opened, **{name: evidence.open(name) for name in evidence.variants}}
+
+
+def _finished(opened: Opened) -> list[CellResult]:
+    """Every cell, of which at least one is finished."""
+    results = status(opened)
+    if not any(result.done for result in results if not result.cell.multitask):
+        raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
+    return results
 
 
 def register(opened: Opened, ranked: Ranking) -> str:

@@ -14,17 +14,19 @@ from time_ray.commands.explain import explained, summed_up
 from time_ray.commands.options import (
     ADDRESS_HELP,
     ADDRESS_VARIABLE,
+    SELECTION_HELP,
     Address,
+    AtLengths,
     Exp,
     Form,
     Overrides,
+    OverTasks,
     Plugins,
     Rank,
     Sweep,
     talk,
     technique_names,
 )
-from time_ray.core.criterion import Lengths, Over
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
@@ -225,16 +227,12 @@ def best(
     overrides: Overrides = None,
     by: Rank = "gm",
     form: Form = "table",
-    over: Annotated[
-        Over, typer.Option("--over", help="After the last task, mean over tasks, or area under the curve.")
-    ] = "end",
+    over: OverTasks = "end",
     floor: Annotated[
         str | None, typer.Option("--floor", metavar="BOUND", help="What a cell must keep: 'zs>=40', 'zs>=0.95*base'.")
     ] = None,
     epsilon: Annotated[float, typer.Option(min=0, help="Differences that do not matter, in the metric's unit.")] = 1.0,
-    lengths: Annotated[
-        Lengths, typer.Option("--lengths", help="Each cell at its best length where lengths were measured, or at 1.")
-    ] = "best",
+    lengths: AtLengths = "best",
     seed: Annotated[
         int | None, typer.Option("--seed", help="Whose weights are registered; the median's if not given.")
     ] = None,
@@ -250,6 +248,64 @@ def best(
     print_ranking(ranked, form, talk, words=opened.words, everything=everything)
     if register:
         talk.print(f"registered: {api.register(opened, ranked)}")
+
+
+@app.command()
+def compare(
+    exp: Exp,
+    a: Annotated[str, typer.Argument(metavar="A", help=SELECTION_HELP, show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="What to compare it with.", show_default=False)],
+    overrides: Overrides = None,
+    by: Rank = "gm",
+    form: Form = "table",
+    over: OverTasks = "end",
+    lengths: AtLengths = "best",
+    everything: Annotated[bool, typer.Option("--all", help="Show every dataset and class.")] = False,
+) -> None:
+    """Compare two cells, or two values of an axis over all else: by seed, dataset, task and image."""
+    from time_ray import api
+    from time_ray.report.comparison import print_comparison
+
+    opened = api.open_experiment(exp, overrides or ())
+    found = api.compare(opened, a, b, by, over=over, lengths=lengths)
+    print_comparison(found, form, talk, everything=everything)
+
+
+@app.command()
+def importance(
+    exp: Exp,
+    overrides: Overrides = None,
+    by: Rank = "gm",
+    form: Form = "table",
+    over: OverTasks = "end",
+) -> None:
+    """Say which axis matters: the share of the variance between cells that each explains, and their interactions."""
+    from time_ray import api
+    from time_ray.report.importance import print_importance
+
+    print_importance(api.importance(api.open_experiment(exp, overrides or ()), by, over=over), form, talk)
+
+
+@app.command()
+def findings(
+    exp: Exp,
+    overrides: Overrides = None,
+    form: Form = "table",
+    epsilon: Annotated[float, typer.Option(min=0, help="Differences in GM that do not matter.")] = 1.0,
+    run: Annotated[
+        bool, typer.Option("--run", help="First sweep the experiment, and the variants that findings compare it with.")
+    ] = False,
+) -> None:
+    """Say which findings of the paper hold, and what would decide those that are open."""
+    from time_ray import api
+    from time_ray.commands.findings import run_all
+    from time_ray.report.claims import print_verdicts
+
+    opened = api.open_experiment(exp, overrides or ())
+    status = run_all(api.findings_need(opened).items(), talk) if run else 0
+    if status != 130:
+        print_verdicts(api.findings(opened, epsilon), form, talk)
+    raise typer.Exit(status)
 
 
 @app.command()

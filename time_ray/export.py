@@ -10,6 +10,7 @@ from typing import Any
 from time_ray.clip.mini import MODELS
 from time_ray.clip.preprocessing import CONFIG, open_clip_config
 from time_ray.core.errors import UserError
+from time_ray.core.selection import read_selection
 from time_ray.final_weights import final_weights
 from time_ray.opened import Opened
 from time_ray.results import CellResult
@@ -65,35 +66,11 @@ def pick_cell(results: Sequence[CellResult], wanted: str) -> CellResult:
         UserError: an axis is unknown, or not exactly one finished cell matches.
 
     """
-    axes = dict(part.partition("=")[::2] for part in _split(wanted))
-    known = list(results[0].cell.axes)
-    unknown = [name for name in axes if name not in known]
-    if unknown:
-        raise UserError(
-            f"--cell: no axis '{unknown[0]}'; write for example init=ema,deploy=ema; axes: {', '.join(known)}"
-        )
     done = [result for result in results if result.done]
-    found = [r for r in done if all(_matches(r.cell.axes[k], v) for k, v in axes.items())]
-    exact = [r for r in found if all(r.cell.axes[k] == v for k, v in axes.items())]
-    if len(exact) == 1 or len(found) == 1:
-        return (exact if len(exact) == 1 else found)[0]
-    names = "; ".join(r.cell.name for r in found[:4])
+    found = read_selection(wanted, "--cell").of(done, lambda result: result.cell.axes)
+    if len(found) == 1:
+        return found[0]
+    names = "; ".join(result.cell.name for result in found[:4])
     raise UserError(
         f"--cell {wanted}: {len(found)} finished cells match{': ' + names if found else ''}; name more axes"
     )
-
-
-def _split(wanted: str) -> list[str]:
-    """Commas part the axes, but not the parameters within parentheses."""
-    parts, depth = [""], 0
-    for letter in wanted:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts]
-
-
-def _matches(label: str, wanted: str) -> bool:
-    return label == wanted or label.partition("(")[0] == wanted

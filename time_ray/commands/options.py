@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from time_ray.core.criterion import Lengths, Over
 from time_ray.report.tables import Format
 
 
@@ -42,7 +43,13 @@ Rank = Annotated[
         "--by", metavar="METRIC", help="Metric that ranks; see: time-ray list metrics.", autocompletion=metric_names
     ),
 ]
-
+SELECTION_HELP = "Cells, by some of their axes: init=ema,deploy=ema,technique=ties."
+OverTasks = Annotated[
+    Over, typer.Option("--over", help="After the last task, mean over tasks, or area under the curve.")
+]
+AtLengths = Annotated[
+    Lengths, typer.Option("--lengths", help="Each cell at its best length where lengths were measured, or at 1.")
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE.py", help="A file with techniques, strategies or metrics of your own."),
