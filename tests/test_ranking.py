@@ -12,7 +12,7 @@ from toy_grid import setting, strategies, technique
 
 from time_ray import resampling
 from time_ray.contenders import comparable, contenders
-from time_ray.core.criterion import Criterion, read_floor
+from time_ray.core.criterion import Criterion, read_floor, value
 from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell, grid
 from time_ray.core.metrics import METRICS, AccuracyHistory
@@ -345,3 +345,10 @@ def test_images_drawn_anew_are_scored_as_all_others(by: str, tmp_path: Path, mon
         for contender in compared.contenders
     ]
     assert drawn == pytest.approx(np.array(wanted), rel=1e-5)
+
+
+def test_a_metric_that_begins_later_is_averaged_from_there_on() -> None:
+    by_task = [[10.0, 20.0, 30.0], [70.0, 24.0, 33.0], [60.0, 80.0, 36.0], [40.0, 90.0, 50.0]]
+    history = AccuracyHistory([{"a": 0.0}] * 4, ["a"], [], by_task)
+    assert value(history, "bwt", "mean") == pytest.approx((-10 + -10) / 2)
+    assert value(history.until(1), "bwt", "mean") is None

@@ -85,13 +85,13 @@ class Criterion:
 
 
 def value(history: AccuracyHistory, metric: str, over: Over = "end") -> float | None:
-    """A metric of a history over its tasks; None where it is not defined after one that counts."""
+    """A metric of a history over its tasks, those after which it is defined; None if it is for none."""
     last = len(history.accuracies) - 1
     if over == "end":
         return scores(history)[metric]
     after: Sequence[int] = range(1, last + 1) if over == "mean" else range(last + 1)
     values = [scores(history.until(task))[metric] for task in after]
     found = [one for one in values if one is not None]
-    if len(found) < len(values) or not found:
-        return None
-    return mean(found) if over == "mean" else mean([(one + two) / 2 for one, two in pairwise(found)])
+    if over == "area":
+        found = [(one + two) / 2 for one, two in pairwise(found)]
+    return mean(found) if found else None
