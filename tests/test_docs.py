@@ -12,11 +12,11 @@ from pydantic_core import PydanticUndefined
 from typer.main import get_command
 
 from time_ray import config
+from time_ray.analysis.ranking import columns
 from time_ray.cli import app
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.strategies import STRATEGIES, Strategy
-from time_ray.ranking import columns
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from time_ray import comparison, config
-from time_ray.axis_importance import AxisImportance, axis_importance
-from time_ray.claim_rules import Verdict
-from time_ray.claims import judge
-from time_ray.comparison import Comparison
+from time_ray import config
+from time_ray.analysis import comparison
+from time_ray.analysis.axis_importance import AxisImportance, axis_importance
+from time_ray.analysis.claim_rules import Verdict
+from time_ray.analysis.claims import judge
+from time_ray.analysis.comparison import Comparison
+from time_ray.analysis.evidence import Evidence
+from time_ray.analysis.halves import Halves
+from time_ray.analysis.ranking import Ranked, Ranking, ranking
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
@@ -20,14 +24,11 @@ from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
 from time_ray.data.dataset import verify_datasets
 from time_ray.events import Event
-from time_ray.evidence import Evidence
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
-from time_ray.halves import Halves
 from time_ray.model_needs import needs_by_model
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
-from time_ray.ranking import Ranked, Ranking, ranking
 from time_ray.rates import Rate
 from time_ray.results import CellResult, Outcome, read_results
 from time_ray.store.files import Files, default_root

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from time_ray.analysis.final_weights import final_weights
 from time_ray.clip.mini import MODELS
 from time_ray.clip.preprocessing import CONFIG, open_clip_config
 from time_ray.core.errors import UserError
 from time_ray.core.selection import read_selection
-from time_ray.final_weights import final_weights
 from time_ray.opened import Opened
 from time_ray.results import CellResult
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from time_ray.analysis.halves import Halves
+from time_ray.analysis.ranking import ranking
 from time_ray.core.grid import Cell, Setting, grid
 from time_ray.core.metrics import AccuracyHistory
 from time_ray.core.mixture import Mixture
@@ -21,9 +23,7 @@ from time_ray.core.scoring import WHOLE
 from time_ray.core.strategies import read
 from time_ray.core.stream import Concept, Task
 from time_ray.core.training import Training
-from time_ray.halves import Halves
 from time_ray.per_image import PerImage, TestImages
-from time_ray.ranking import ranking
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store

@@ -161,7 +161,7 @@ class MergePlan:
                 ended.set()
 
     def magnitude_histograms(self, model: Model) -> dict[str, Tensor]:
-        """The histograms of an expert's magnitudes by scope (see `selection`)."""
+        """The histograms of an expert's magnitudes by scope (see `analysis`)."""
         selection = self.rule.selection
         if selection is None:
             return {}

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from time_ray.analysis.ranking import Ranked, Ranking, columns
 from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.statistics import deviation
-from time_ray.ranking import Ranked, Ranking, columns
 from time_ray.report import tables
 from time_ray.report.tables import Format
 

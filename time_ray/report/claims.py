@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 
 from rich.console import Console
 
-from time_ray.claim_rules import Verdict
+from time_ray.analysis.claim_rules import Verdict
 from time_ray.report import tables
 from time_ray.report.tables import Format
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 
-from time_ray.comparison import Comparison, Difference
+from time_ray.analysis.comparison import Comparison, Difference
 from time_ray.core.statistics import mean
 from time_ray.report import tables
 from time_ray.report.tables import Format

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from time_ray.axis_importance import AxisImportance
+from time_ray.analysis.axis_importance import AxisImportance
 from time_ray.core.importance import Effect, Importance, Interval
 from time_ray.report import tables
 from time_ray.report.tables import Format

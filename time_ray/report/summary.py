@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from time_ray.analysis.halves import Halves
+from time_ray.analysis.ranking import ranking
 from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS
-from time_ray.halves import Halves
 from time_ray.model_needs import Needs
 from time_ray.opened import Opened
 from time_ray.planning import PlannedNeeds, PlanReport
-from time_ray.ranking import ranking
 from time_ray.report import tables
 from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet

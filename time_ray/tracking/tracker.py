@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from time_ray.analysis.final_weights import FinalWeights, final_weights
+from time_ray.analysis.ranking import Ranking
 from time_ray.clip.preprocessing import resolve
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import AXES
@@ -28,8 +30,6 @@ from time_ray.core.keys import key_of
 from time_ray.core.loopback import past_proxies
 from time_ray.core.metrics import METRICS, metrics_version
 from time_ray.core.secrets import hidden
-from time_ray.final_weights import FinalWeights, final_weights
-from time_ray.ranking import Ranking
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store

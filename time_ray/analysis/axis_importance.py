@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from time_ray.best_length import Measured, measured
-from time_ray.contenders import AXES
+from time_ray.analysis.best_length import Measured, measured
+from time_ray.analysis.contenders import AXES
+from time_ray.analysis.halves import Halves
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError, some_of
 from time_ray.core.importance import Importance, Interval, importance
-from time_ray.halves import Halves
 from time_ray.results import CellResult
 
 

@@ -14,15 +14,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from time_ray.axis_importance import axis_importance
-from time_ray.best_length import measured
-from time_ray.contenders import contenders
+from time_ray.analysis.axis_importance import axis_importance
+from time_ray.analysis.best_length import measured
+from time_ray.analysis.contenders import contenders
+from time_ray.analysis.evidence import RECENCY, Evidence, Grid, LackingError, Variant
+from time_ray.analysis.ranking import Ranked, ranking
 from time_ray.core.criterion import Criterion
 from time_ray.core.paired import PairedInterval, paired_interval
 from time_ray.core.statistics import mean
 from time_ray.core.tied_best import NO_PRIOR, Prior, fit_prior
-from time_ray.evidence import RECENCY, Evidence, Grid, LackingError, Variant
-from time_ray.ranking import Ranked, ranking
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal
 
+from time_ray.analysis.halves import Halves
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.mixture import Mixture
-from time_ray.halves import Halves
 from time_ray.opened import Opened, open_experiment
 from time_ray.results import CellResult, read_results
 

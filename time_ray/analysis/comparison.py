@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from time_ray.best_length import Measured, measured
-from time_ray.contenders import contenders
+from time_ray.analysis.best_length import Measured, measured
+from time_ray.analysis.contenders import contenders
+from time_ray.analysis.halves import Halves, rows_at
+from time_ray.analysis.pairing import Pairs, pairs_of
 from time_ray.core.criterion import Criterion
 from time_ray.core.grid import Setting
 from time_ray.core.metrics import AccuracyHistory
@@ -18,8 +20,6 @@ from time_ray.core.paired import mcnemar, paired_interval
 from time_ray.core.selection import Selection
 from time_ray.core.statistics import mean
 from time_ray.core.tied_best import NO_PRIOR, Prior, fit_prior
-from time_ray.halves import Halves, rows_at
-from time_ray.pairing import Pairs, pairs_of
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]

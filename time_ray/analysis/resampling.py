@@ -7,13 +7,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from time_ray.contenders import Contender
+from time_ray.analysis.contenders import Contender
+from time_ray.analysis.halves import Halves, rows_at
 from time_ray.core import bootstrap
 from time_ray.core.criterion import Criterion
 from time_ray.core.grid import Setting
 from time_ray.core.metrics import OF_THE_PAPER
 from time_ray.core.outcomes import Question, accuracies_of
-from time_ray.halves import Halves, rows_at
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]

@@ -10,16 +10,16 @@ import pytest
 from kept_outcomes import keep
 from toy_grid import setting, strategies, technique
 
-from time_ray import resampling
-from time_ray.contenders import comparable, contenders
+from time_ray.analysis import resampling
+from time_ray.analysis.contenders import comparable, contenders
+from time_ray.analysis.halves import Halves
+from time_ray.analysis.ranking import DECISION, Ranking, columns, ranking
 from time_ray.core.criterion import Criterion, read_floor, value
 from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell, grid
 from time_ray.core.metrics import METRICS, AccuracyHistory
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import read
-from time_ray.halves import Halves
-from time_ray.ranking import DECISION, Ranking, columns, ranking
 from time_ray.report.best import verdict
 from time_ray.results import CellResult, TaskResult, read_results
 from time_ray.store.files import Files

@@ -11,14 +11,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from time_ray.contenders import AXES, Comparable, Contender, comparable, contenders
+from time_ray.analysis.contenders import AXES, Comparable, Contender, comparable, contenders
+from time_ray.analysis.halves import Halves, MissingOutcomesError, Part, rows_at
+from time_ray.analysis.resampling import probability_best
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
 from time_ray.core.metrics import METRICS, OF_THE_PAPER, Metric
 from time_ray.core.statistics import deviation, mean, pareto_front
 from time_ray.core.tied_best import practically_equal, tied_best
-from time_ray.halves import Halves, MissingOutcomesError, Part, rows_at
-from time_ray.resampling import probability_best
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from time_ray.analysis.halves import Halves, MissingOutcomesError, Part
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
 from time_ray.core.statistics import mean
-from time_ray.halves import Halves, MissingOutcomesError, Part
 from time_ray.results import CellResult
 
 Cells = Sequence[CellResult]  # one place of the grid, seed by seed

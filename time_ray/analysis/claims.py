@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from time_ray import claim_rules as rules
-from time_ray.claim_rules import Verdict
-from time_ray.evidence import Evidence, LackingError
+from time_ray.analysis import claim_rules as rules
+from time_ray.analysis.claim_rules import Verdict
+from time_ray.analysis.evidence import Evidence, LackingError
 
 
 @dataclass(frozen=True)

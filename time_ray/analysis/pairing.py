@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from time_ray.contenders import AXES
+from time_ray.analysis.contenders import AXES
 from time_ray.core.errors import UserError, some_of
 from time_ray.core.selection import Selection
 from time_ray.results import CellResult

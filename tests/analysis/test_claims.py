@@ -12,10 +12,10 @@ from rich.console import Console
 from scored_store import experiment, record
 
 from time_ray import api
-from time_ray.claim_rules import Verdict
+from time_ray.analysis.claim_rules import Verdict
+from time_ray.analysis.evidence import Evidence
 from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell
-from time_ray.evidence import Evidence
 from time_ray.report.claims import COLUMNS, print_verdicts
 
 CLAIMS = ["R1", "R2", "R3", "R4", "R5", "R6", "R7"]

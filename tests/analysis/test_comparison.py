@@ -10,14 +10,14 @@ from scored_store import IMAGES, experiment, record
 from toy_grid import setting, strategies, technique
 
 from time_ray import api
-from time_ray.comparison import Comparison, compare
+from time_ray.analysis.comparison import Comparison, compare
+from time_ray.analysis.halves import Halves
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell, grid
 from time_ray.core.paired import mcnemar
 from time_ray.core.scoring import Scoring
 from time_ray.core.selection import read_selection
-from time_ray.halves import Halves
 from time_ray.results import read_results
 from time_ray.store.files import Files
 from time_ray.store.store import Store
