@@ -188,7 +188,7 @@ CONFIGURATION = [
         "deploy.0: start and weight can be set for ema only, not for window",
     ),
     ({"deploy": [{"size": 2}]}, "deploy", "deploy.0: 'name' is missing; add it"),
-    ({"init": [3]}, "init", "init.0: a section with keys name, weight, start, size is needed, not 3"),
+    ({"init": [3]}, "init", "init.0: a section with keys name, patch, weight, start, size is needed, not 3"),
     ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all, window"),
     ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
     ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
@@ -445,7 +445,7 @@ def test_there_is_nothing_to_look_at_yet(time_ray: Callable[..., Any]) -> None:
     (line,) = faults(time_ray("best", written()))
     assert line == "exp.yaml: no cell is finished; run: time-ray sweep exp.yaml"
     (line,) = faults(time_ray("best", "exp.yaml", "--by", "x"))
-    assert line == "no such metric 'x'; known: ka, zs, gm, forgetting"
+    assert line == "no such metric 'x'; known: ka, zs, gm, forgetting, acc, bwt, fwt"
     (line,) = faults(time_ray("export", "exp.yaml", "--cell", "init=zs,deploy=ft"))
     assert line.startswith("--cell init=zs,deploy=ft: 0 finished cells match")
     (line,) = faults(time_ray("export", "exp.yaml", "--cell", "start=zs"))
