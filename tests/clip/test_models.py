@@ -1,5 +1,7 @@
 import itertools
+import logging
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import open_clip
@@ -8,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from time_ray.clip import models
 from time_ray.clip.models import Clip, base_weights, create, num_bytes
 from time_ray.clip.weights import weights_digest
 from time_ray.core.errors import UserError
@@ -279,3 +282,19 @@ def test_models_beside_each_other_hold_their_own_weights(spec: ModelSpec, weight
     assert torch.equal(third.module.visual.proj, odd)
     with pytest.raises(RuntimeError, match="Missing key"):
         working.holding({name: tensor for name, tensor in weights.items() if name != "visual.proj"})
+
+
+def test_open_clips_warning_is_silenced_for_its_own_thread_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Two sweeps in one process may build models at once; what one silences, the other must not keep silent."""
+    one, other = models._open_clip_quiet(), models._open_clip_quiet()
+    one.__enter__()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(other.__enter__).result()
+        logging.warning("from here")
+        one.__exit__(None, None, None)
+        thread.submit(logging.warning, "from there").result()
+        thread.submit(other.__exit__, None, None, None).result()
+        thread.submit(logging.warning, "later").result()
+    logging.warning("at last")
+    assert caplog.messages == ["later", "at last"]
+    assert not logging.root.manager.disable

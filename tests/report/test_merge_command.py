@@ -80,7 +80,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 STOPPED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background ignores it
 from time_ray.merging import streaming
 real = streaming.Merger.run
 def slow(self):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -139,13 +140,20 @@ def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
 
 @contextmanager
 def _open_clip_quiet() -> Iterator[None]:
-    """Silence open_clip's warning about random weights: they are replaced before anything uses them."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Silence open_clip's warning about random weights, which are replaced before anything uses them.
+
+    It goes to the root logger. Only this thread's is silenced: others may be at something that people must hear of.
+    """
+    thread = threading.get_ident()
+
+    def is_heard(record: logging.LogRecord) -> bool:
+        return record.thread != thread or record.levelno > logging.WARNING
+
+    logging.root.addFilter(is_heard)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.root.removeFilter(is_heard)
 
 
 def _converted(module: nn.Module, found: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
