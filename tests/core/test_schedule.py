@@ -139,6 +139,22 @@ def test_many_trials_for_each_gpu_or_enough_gpus_are_within_a_tenth_of_the_ideal
         assert simulator.on(gpus).seconds <= 1.1 * simulator.totals.work / gpus + waiting / gpus
 
 
+def test_a_place_that_is_kept_may_want_one_more_gpu() -> None:
+    """With two, the first trial waits, since the third, which is long, is to start as soon as its expert is made."""
+
+    def piece(key: str) -> Piece:
+        return Piece(key=key, seconds=1, written=0, read=0)
+
+    short = SimulatedTrial(stages=[[piece("base 0")], [piece("first 0")]], gpus=1, awaited=["first 0"])
+    long = [
+        SimulatedTrial(stages=[[piece("base 1")], [piece("first 1")], [piece(last)]], gpus=1, awaited=["first 1"])
+        for last in ("one", "other")
+    ]
+    simulator = Simulator([short, *long])
+    assert [simulator.on(gpus).seconds for gpus in (2, 3, math.inf)] == [5, 3, 3]
+    assert simulator.enough() == 3
+
+
 @given(grids())
 def test_more_gpus_than_enough_change_nothing_and_one_less_does(trials: list[SimulatedTrial]) -> None:
     simulator = Simulator(trials)

@@ -137,6 +137,8 @@ class Simulator:
         widest = max(trial.gpus for trial in self.trials)
         too_few = math.ceil(max(widest, self.totals.work / shortest)) - 1
         found = math.ceil(unlimited.peak)
+        while self.on(found).seconds > shortest:  # places that are kept may want more than are ever used at once
+            too_few, found = found, 2 * found
         while found - too_few > 1:
             middle = (found + too_few) // 2
             if self.on(middle).seconds <= shortest:
