@@ -352,3 +352,9 @@ def test_a_metric_that_begins_later_is_averaged_from_there_on() -> None:
     history = AccuracyHistory([{"a": 0.0}] * 4, ["a"], [], by_task)
     assert value(history, "bwt", "mean") == pytest.approx((-10 + -10) / 2)
     assert value(history.until(1), "bwt", "mean") is None
+
+
+@pytest.mark.parametrize(("seed", "why"), [(None, ", the median"), (0, ""), (2, "")])
+def test_a_seed_that_is_named_is_not_called_the_median(seed: int | None, why: str, tmp_path: Path) -> None:
+    ranked = ranked_in(tmp_path, lengthy(), Criterion(seed=seed))
+    assert f"registered and exported is seed {1 if seed is None else seed}{why}" in verdict(ranked)
