@@ -8,14 +8,13 @@ from typing import Any, Literal, NamedTuple, TypeVar, overload
 import numpy as np
 
 from time_ray.core.grid import Setting
-from time_ray.core.outcomes import SIDES, Bits, Outcomes, Question, Rows, labels_in, unpacked
+from time_ray.core.outcomes import SCORED_SIDES, SIDES, Bits, Outcomes, Question, Rows, labels_in, unpacked
 from time_ray.store.store import Store
 
 Half = Literal["select", "report"]
 T = TypeVar("T")
 
 KEPT = 4096  # outcomes in memory: those of one model are some kilobytes
-IMAGES_FIND_CAPTIONS = SIDES[-1]
 
 
 @dataclass(frozen=True)
@@ -139,8 +138,8 @@ def _scored(outcomes: Outcomes, tasks: Mapping[Question, Rows], count: int) -> I
     for question in outcomes:
         if not question.side:
             yield _Part(question, tasks[question], np.bincount(tasks[question], minlength=count))
-        elif question.side in (SIDES[1], IMAGES_FIND_CAPTIONS):
-            asked = np.bincount(tasks[Question(question.dataset, IMAGES_FIND_CAPTIONS)], minlength=count)
+        elif question.side in SCORED_SIDES:
+            asked = np.bincount(tasks[Question(question.dataset, SIDES[-1])], minlength=count)  # once an image
             yield _Part(question, tasks[question], asked / 2)
 
 

@@ -100,29 +100,20 @@ def _read(cell: Cell, store: Store, images: PerImage) -> CellResult:
     for scored in _scored(cell, store):
         found.append(scored)
         final = scored.recipe
-    keys = [setting.scores_key(one.recipe) for one in found]
-    by_task = Lazy(partial(_by_task, keys, setting, images), range(len(keys)))
-    history = AccuracyHistory([one.accuracy for one in found], setting.adaptation, setting.evaluation, by_task)
+    history = _history(found, setting, images)
     rows = tuple(_row(task, history, one, setting) for task, one in enumerate(found))
-    at_lengths = _at_lengths(cell, rows, final, store, images) if len(rows) == 1 + len(setting.trainings) else {}
+    at_lengths: dict[float, TaskResult] = {}
+    for length, recipe in (cell.at_lengths(final) if len(rows) == 1 + len(setting.trainings) else {}).items():
+        if moved := _found(recipe, None, setting, store):
+            history = _history([*found[:-1], moved], setting, images)
+            at_lengths[length] = _row(rows[-1].task, history, moved, setting)
     return CellResult(cell, rows, final.key, store.entry("weights", final.key), at_lengths)
 
 
-def _at_lengths(
-    cell: Cell, rows: Sequence[TaskResult], final: Recipe, store: Store, images: PerImage
-) -> dict[float, TaskResult]:
-    """The last of the rows, as it would be at the other lengths: as far as these are scored."""
-    last, found = rows[-1], dict[float, TaskResult]()
-    for length, recipe in cell.at_lengths(final).items():
-        scored = _found(recipe, None, cell.setting, store)
-        if scored is not None:
-            *keys, _ = [row.scores_key for row in rows]
-            keys.append(cell.setting.scores_key(recipe))
-            by_task = Lazy(partial(_by_task, keys, cell.setting, images), range(len(keys)))
-            *earlier, _ = last.history.accuracies
-            history = last.history._replace(accuracies=(*earlier, scored.accuracy), by_task=by_task)
-            found[length] = _row(last.task, history, scored, cell.setting)
-    return found
+def _history(found: Sequence["_Scored"], setting: Setting, images: PerImage) -> AccuracyHistory:
+    keys = [setting.scores_key(one.recipe) for one in found]
+    by_task = Lazy(partial(_by_task, keys, setting, images), range(len(keys)))
+    return AccuracyHistory([one.accuracy for one in found], setting.adaptation, setting.evaluation, by_task)
 
 
 def _by_task(keys: Sequence[str], setting: Setting, images: PerImage, task: int) -> list[float] | None:

@@ -299,17 +299,15 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
     except merging.MergeError as error:
         raise UserError(*faults, *error.faults) from error
     UserError.unless_none(faults)
-    said = ",".join(f"{k}={v}" for k, v in sorted(spec.params.items()))
-    label = f"{spec.name}({said})" if said else spec.name
     row = merging.TECHNIQUES[spec.name]
     other = row.same_as(row.fill(spec.params))
     if other is not None:
         resolved = _technique(TechniqueSpec(name=other, params={}))
-        return replace(resolved, label=label, weighted=False, share=0.5, written_as=spec.name)
+        return replace(resolved, label=spec.label, weighted=False, share=0.5, written_as=spec.name)
     pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
     return ResolvedTechnique(
         spec.name,
-        label,
+        spec.label,
         row.version,
         params,
         pair_params,

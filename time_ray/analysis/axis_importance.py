@@ -82,15 +82,15 @@ def axis_importance(
         return importance(found.values.reshape(*map(len, axes.values()), len(seeds)), list(axes))
 
     served = measured(places, halves, replace(criterion, lengths="one"))
-    moved = measured(places, halves, replace(criterion, lengths="best"))
     any_lengths = criterion.over == "end" and any(result.at_lengths for result in cells)
+    moved = measured(places, halves, replace(criterion, lengths="best")) if any_lengths else None
     return AxisImportance(
         criterion=criterion,
         axes=axes,
         seeds=seeds,
         at_one=shares(served),
-        at_best=shares(moved) if any_lengths else None,
-        halves=moved.part == "report",
+        at_best=None if moved is None else shares(moved),
+        halves=moved is not None and moved.part == "report",
     )
 
 
@@ -98,12 +98,13 @@ def _in_order(cells: Sequence[CellResult], axes: Mapping[str, Sequence[str]]) ->
     """The grid's places in reading order of the axes, each with its seeds in order."""
 
     def place(result: CellResult) -> tuple[int, ...]:
-        return tuple(values.index(result.cell.axes[name]) for name, values in axes.items())
+        own = result.cell.axes
+        return tuple(values.index(own[name]) for name, values in axes.items())
 
     places: dict[tuple[int, ...], list[CellResult]] = {}
-    for result in sorted(cells, key=lambda result: (place(result), result.cell.setting.seed)):
+    for result in sorted(cells, key=lambda result: result.cell.setting.seed):
         places.setdefault(place(result), []).append(result)
-    return list(places.values())
+    return [places[where] for where in sorted(places)]
 
 
 def _as_dict(found: Importance) -> dict[str, object]:

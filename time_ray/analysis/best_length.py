@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from time_ray.analysis.contenders import Cells
 from time_ray.analysis.halves import Halves, MissingOutcomesError, Part
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
 from time_ray.core.statistics import mean
-from time_ray.results import CellResult
-
-Cells = Sequence[CellResult]  # one place of the grid, seed by seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ def measured(
         UserError: the metric is not defined for one of the cells.
 
     """
-    choices = [*(_lengths(cells, criterion) for cells in places), *((1.0,) for _ in as_served)]
+    choices = [*(lengths_of(cells, criterion) for cells in places), *((1.0,) for _ in as_served)]
     places = [*places, *as_served]
     if all(len(lengths) == 1 for lengths in choices):
         return _measured(places, choices, "all", "all", halves, criterion)
@@ -57,8 +55,11 @@ def measured(
         return _measured(places, choices, "all", "all", halves, criterion)
 
 
-def _lengths(cells: Cells, criterion: Criterion) -> tuple[float, ...]:
-    """What may be chosen, the nearest to 1 first: only last models have other lengths."""
+def lengths_of(cells: Cells, criterion: Criterion) -> tuple[float, ...]:
+    """Lengths that may be chosen, the nearest to 1 first, so that it is taken of equals.
+
+    Those that were measured with every seed; only last models have others than 1.
+    """
     if criterion.lengths == "one" or criterion.over != "end":
         return (1.0,)
     others = set.intersection(*(set(result.at_lengths) for result in cells))

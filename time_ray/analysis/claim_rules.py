@@ -109,8 +109,7 @@ def replay_lifts_offline(evidence: Evidence, _: float) -> Verdict:
 def recency_lifts_further(evidence: Evidence, epsilon: float) -> Verdict:
     """R3: two claims at once."""
     sweep = evidence.variant("recency")
-    names = (RECENCY.name, f"{RECENCY.name}(weights={RECENCY.params['weights']})")
-    places = [sweep.place("zs", "all", name) for name in names]
+    places = [sweep.place("zs", "all", name) for name in (RECENCY.name, RECENCY.label)]
     served = evidence.variant("replay").place("ft", "ft", evidence.reference)
     values = measured(places, evidence.halves, GM, as_served=[served]).values
     plain, recent, tuned = values

@@ -15,7 +15,7 @@ from time_ray.analysis.pairing import Pairs, pairs_of
 from time_ray.core.criterion import Criterion
 from time_ray.core.grid import Setting
 from time_ray.core.metrics import AccuracyHistory
-from time_ray.core.outcomes import SIDES, Bits, Question
+from time_ray.core.outcomes import SCORED_SIDES, Bits, Question
 from time_ray.core.paired import mcnemar, paired_interval
 from time_ray.core.selection import Selection
 from time_ray.core.statistics import mean
@@ -23,7 +23,7 @@ from time_ray.core.tied_best import NO_PRIOR, Prior, fit_prior
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]
-COUNTED = ("", SIDES[1], SIDES[-1])  # the questions that scores are of: right or not; of a retrieval set, R@5 each way
+COUNTED = ("", *SCORED_SIDES)  # the questions that scores are of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +195,8 @@ class _Table:
         self.measured: Measured = measured([*pairs.a, *pairs.b], halves, criterion)
 
     def of(self, values: Values) -> Difference:
-        """From values [cells of A, then cells of B; seeds]; NaN where a seed has none."""
-        a, b = (side.mean(axis=0) for side in np.split(values, 2))
-        known = ~np.isnan(a - b)
-        return _difference(a[known], b[known], self._prior)
+        """Of the metric, from values [cells of A, then cells of B; seeds]."""
+        return _difference(values, self._prior)
 
     @property
     def pairs(self) -> Iterator[Named]:
@@ -212,7 +210,7 @@ class _Table:
         setting = self._pairs.a[0][0].cell.setting
         for name in (*setting.adaptation, *setting.evaluation):
             values = [[history.accuracies[-1][name] for history in place] for place in self._histories]
-            yield Named(name, self._plain(np.array(values)))
+            yield Named(name, _difference(np.array(values)))
 
     def tasks(self) -> Iterator[Named]:
         """Accuracy on the classes of each."""
@@ -221,7 +219,7 @@ class _Table:
             return
         for number, values in enumerate(np.moveaxis(np.array(found, dtype=np.float64), 2, 0), start=1):
             if not np.isnan(values).all(axis=None) and not np.isnan(values).any(axis=0).all():
-                yield Named(f"task {number}", self._plain(values))
+                yield Named(f"task {number}", _difference(values))
 
     def classes(self) -> Iterator[ClassDifference]:
         """Where outcomes were kept, those that have images."""
@@ -256,11 +254,6 @@ class _Table:
                     only_a += int((a.right[question] & ~b.right[question]).sum())
                     only_b += int((b.right[question] & ~a.right[question]).sum())
         return Discordant(only_a, only_b, mcnemar(only_a, only_b)) if found else None
-
-    def _plain(self, values: Values) -> Difference:
-        a, b = (side.mean(axis=0) for side in np.split(values, 2))
-        known = ~np.isnan(a - b)
-        return _difference(a[known], b[known], NO_PRIOR)
 
     @cached_property
     def _histories(self) -> list[list[AccuracyHistory]]:
@@ -306,7 +299,11 @@ class _Right(NamedTuple):
     kept: Mapping[Question, Bits]  # of all images, which count
 
 
-def _difference(a: Values, b: Values, prior: Prior) -> Difference:
+def _difference(values: Values, prior: Prior = NO_PRIOR) -> Difference:
+    """From values [cells of A, then cells of B; seeds]; NaN where a seed has none."""
+    a, b = (side.mean(axis=0) for side in np.split(values, 2))
+    known = ~np.isnan(a - b)
+    a, b = a[known], b[known]
     differences = a - b
     interval = paired_interval(differences, prior=prior) if len(differences) > 1 else None
     return Difference(

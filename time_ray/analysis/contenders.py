@@ -9,6 +9,8 @@ from time_ray.results import CellResult
 AXES = ("init", "deploy", "technique", "model", "budget")  # all but the seed
 ANY = "any"  # the technique of cells that merge nothing
 
+Cells = Sequence[CellResult]  # one place on every axis but the seed, seed by seed
+
 
 @dataclass(frozen=True, eq=False)
 class Contender:
@@ -23,11 +25,9 @@ class Contender:
         axes = self.axes
         return f"{axes['init']}/{axes['deploy']} {axes['technique']} · {axes['model']} {axes['budget']}"
 
-    @property
-    def lengths(self) -> tuple[float, ...]:
-        """Lengths that were measured with every seed, 1 first."""
-        measured = [set(result.at_lengths) for result in self.results.values()]
-        return (1.0, *sorted(set.intersection(*measured)))
+    def cells(self, seeds: Sequence[int]) -> Cells:
+        """Those of these seeds, in that order."""
+        return [self.results[seed] for seed in seeds]
 
 
 class Comparable(NamedTuple):

@@ -112,7 +112,7 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
     model, budget, tasks = experiment.model[0], experiment.budget[0], experiment.stream.tasks
     same = (f"model={_flow(model.written())}", f"budget={budget.label}", "multitask=false")
     reference = next((one for one in experiment.technique if one == _AVERAGE), experiment.technique[0])
-    one_technique = f"technique={_flow(_written(reference))}"
+    one_technique = f"technique={_flow(reference.written())}"
     replay = f"mixture={_flow(_with_replay(experiment.mixture))}"
     found: dict[Variant, Overrides] = {
         "offline": (*same, "init=zs", "deploy=all", f"mixture={_flow(_without_replay(experiment.mixture))}"),
@@ -121,7 +121,7 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
             *same,
             "init=zs",
             "deploy=all",
-            f"technique={_flow([_written(_AVERAGE), _written(RECENCY)])}",
+            f"technique={_flow([_AVERAGE.written(), RECENCY.written()])}",
             replay,
         ),
     }
@@ -143,10 +143,6 @@ def _with_replay(mixture: Mixture) -> dict[str, Any]:
 
 def _without_replay(mixture: Mixture) -> dict[str, Any]:
     return {"pretraining": mixture.pretraining, "update": mixture.update + mixture.buffer}
-
-
-def _written(technique: TechniqueSpec) -> object:
-    return {"name": technique.name, **technique.params} if technique.params else technique.name
 
 
 def _flow(value: object) -> str:

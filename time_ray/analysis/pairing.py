@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from time_ray.analysis.contenders import AXES
+from time_ray.analysis.contenders import AXES, Cells
 from time_ray.core.errors import UserError, some_of
 from time_ray.core.selection import Selection
 from time_ray.results import CellResult
 
-Cells = Sequence[CellResult]  # one place of the grid, seed by seed
 _Place = tuple[str, ...]
 _Side = Mapping[_Place, Mapping[int, CellResult]]
 

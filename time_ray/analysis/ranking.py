@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from time_ray.analysis.contenders import AXES, Comparable, Contender, comparable, contenders
+from time_ray.analysis.best_length import lengths_of
+from time_ray.analysis.contenders import AXES, Cells, Comparable, Contender, comparable, contenders
 from time_ray.analysis.halves import Halves, MissingOutcomesError, Part, rows_at
 from time_ray.analysis.resampling import probability_best
 from time_ray.core.criterion import Criterion
@@ -81,12 +82,16 @@ class Ranked:
     @property
     def results(self) -> list[CellResult]:
         """Its cells, seed by seed."""
-        return [self.contender.results[seed] for seed in self.seeds]
+        return list(self.contender.cells(self.seeds))
+
+    def mean_of(self, name: str) -> float | None:
+        """A metric on all test images, as the cells were served: mean over seeds."""
+        return _mean(self._values(name))
 
     @cached_property
     def means(self) -> Mapping[str, float | None]:
-        """Every metric on all test images, as the cells were served: means over seeds."""
-        return {name: _mean(self._values(name)) for name in METRICS}
+        """That of every metric; some of them read outcomes."""
+        return {name: self.mean_of(name) for name in METRICS}
 
     @cached_property
     def sds(self) -> Mapping[str, float | None]:
@@ -239,19 +244,21 @@ class _Table:
         self.lengths: list[float] = []
         selected, report = [], []
         for contender in compared.contenders:
-            allowed = [length for length in self._measured(contender) if self._keeps_floor(contender, length)]
+            cells = contender.cells(self.seeds)
+            allowed = [length for length in lengths_of(cells, criterion) if self._keeps_floor(cells, length)]
             if not allowed:
                 self.below_floor.append(contender)
                 continue
-            found = {length: self._values(contender, self._select, length) for length in allowed}
+            found = {length: self._values(cells, self._select, length) for length in allowed}
             if any(values is None for values in found.values()):
                 self.undefined.append(contender)
                 continue
-            length, value = _best({length: mean(values) for length, values in found.items() if values})
+            means = {length: mean(values) for length, values in found.items() if values}
+            length = max(means, key=means.__getitem__)
             self.contenders.append(contender)
             self.lengths.append(length)
-            selected.append(value)
-            report.append(self._values(contender, self._report, length) or [])
+            selected.append(means[length])
+            report.append(self._values(cells, self._report, length) or [])
         self.selected_on: Values = np.array(selected)
         self.report: Values = np.array(report, dtype=np.float64).reshape(len(report), len(self.seeds))
         if not self.contenders and self.below_floor and criterion.floor:
@@ -290,9 +297,7 @@ class _Table:
         found = []
         for model in dict.fromkeys(contender.axes["model"] for contender in self.contenders):
             one = next(contender for contender in self.contenders if contender.axes["model"] == model)
-            untrained = {
-                seed: replace(result, rows=result.rows[:1], at_lengths={}) for seed, result in one.results.items()
-            }
+            untrained = {seed: _untrained(result) for seed, result in one.results.items()}
             axes = {**dict.fromkeys(AXES, "–"), "init": "(base)", "model": model}
             found.append(self._baseline(Contender(axes, untrained), "base"))
         for contender, length in zip(self.contenders, self.lengths, strict=True):
@@ -309,17 +314,17 @@ class _Table:
         over = self.criterion.over if name != "base" else "end"
 
         def by_seed(part: Part) -> list[float]:
-            values = [
-                self.halves.value(contender.results[seed], self.criterion.by, part, over=over) for seed in self.seeds
-            ]
+            cells = contender.cells(self.seeds)
+            values = [self.halves.value(result, self.criterion.by, part, over=over) for result in cells]
             return [value for value in values if value is not None]
 
+        report = by_seed(self._report)
         return Ranked(
             contender=contender,
             seeds=self.seeds,
             length=1.0,
-            value=_mean(by_seed(self._report)),
-            by_seed=tuple(by_seed(self._report)),
+            value=_mean(report),
+            by_seed=tuple(report),
             selected_on=_mean(by_seed(self._select)),
             baseline=name,
         )
@@ -355,7 +360,7 @@ class _Table:
         return rows
 
     def _on_the_front(self, rows: Sequence[Ranked]) -> list[Ranked]:
-        scores = [[mean_of(row, name) or 0.0 for name in ("ka", "zs")] for row in rows]
+        scores = [[row.mean_of(name) or 0.0 for name in ("ka", "zs")] for row in rows]
         front = set(pareto_front([(ka, zs) for ka, zs in scores]))
         return [replace(row, pareto=number in front) for number, row in enumerate(rows)]
 
@@ -367,27 +372,18 @@ class _Table:
     def _report(self) -> Part:
         return "report" if self.separate else "all"
 
-    def _measured(self, contender: Contender) -> tuple[float, ...]:
-        """The lengths that a contender may choose from: only last models have others than 1."""
-        own = self.criterion.lengths == "best" and self.criterion.over == "end"
-        return contender.lengths if own else (1.0,)
-
-    def _keeps_floor(self, contender: Contender, length: float) -> bool:
+    def _keeps_floor(self, cells: Cells, length: float) -> bool:
         floor = self.criterion.floor
         if floor is None:
             return True
-        own, bases = [], []
-        for result in (contender.results[seed] for seed in self.seeds):
-            untrained = replace(result, rows=result.rows[:1])
-            own.append(self.halves.value(result, floor.metric, self._select, length=length))
-            bases.append(self.halves.value(untrained, floor.metric, self._select))
+        own = [self.halves.value(result, floor.metric, self._select, length=length) for result in cells]
+        bases = [self.halves.value(_untrained(result), floor.metric, self._select) for result in cells]
         return floor.holds(_whole_mean(own), _whole_mean(bases))
 
-    def _values(self, contender: Contender, part: Part, length: float) -> list[float] | None:
+    def _values(self, cells: Cells, part: Part, length: float) -> list[float] | None:
         """By seed, the higher, the better; None where one is not defined."""
         criterion, values = self.criterion, list[float]()
-        for seed in self.seeds:
-            result = contender.results[seed]
+        for result in cells:
             found = self.halves.value(result, criterion.by, part, length=length, over=criterion.over)
             if found is None:
                 return None
@@ -395,14 +391,9 @@ class _Table:
         return values
 
 
-def _best(values: Mapping[float, float]) -> tuple[float, float]:
-    """The length of the highest value, and that value; of equals the one nearest to 1."""
-    return max(values.items(), key=lambda item: (item[1], -abs(item[0] - 1)))
-
-
-def mean_of(row: Ranked, name: str) -> float | None:
-    """A metric on all test images, as the cells were served."""
-    return _mean([value for result in row.results if (value := result.final[name]) is not None])
+def _untrained(result: CellResult) -> CellResult:
+    """As it was before any training: the base."""
+    return replace(result, rows=result.rows[:1], at_lengths={})
 
 
 def _baseline_name(contender: Contender, length: float) -> str:

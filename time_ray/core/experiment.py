@@ -24,6 +24,16 @@ class TechniqueSpec(Section):
     name: str
     params: Annotated[dict[str, Any], Field(default_factory=dict)]
 
+    @property
+    def label(self) -> str:
+        """The name, with what was set: for people."""
+        said = ",".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        return f"{self.name}({said})" if said else self.name
+
+    def written(self) -> str | dict[str, Any]:
+        """Plain values that mean this technique, short where there is nothing to say."""
+        return {"name": self.name, **self.params} if self.params else self.name
+
 
 class DataSection(Section):
     """Which datasets are learned, which only test retention, and which pool is replayed."""
@@ -220,7 +230,7 @@ class Experiment(Section):
         """Plain values that load to the same experiment, short where there is nothing to say."""
         return {
             **self.model_dump(mode="json"),
-            "technique": [{"name": t.name, **t.params} if t.params else t.name for t in self.technique],
+            "technique": [technique.written() for technique in self.technique],
             "model": [model.written() for model in self.model],
             "budget": [entry.label for entry in self.budget],
         }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 CUTOFFS = (1, 5)
 DIRECTIONS = ("text_to_image", "image_to_text")
 SIDES = tuple(f"r{cutoff}_{direction}" for direction in DIRECTIONS for cutoff in CUTOFFS)
+SCORED_SIDES = tuple(f"r{CUTOFFS[-1]}_{direction}" for direction in DIRECTIONS)  # a retrieval set's score is their mean
 
 Bits = NDArray[np.bool_]
 Rows = NDArray[np.int64]
