@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from time_ray.clip.evaluate import evaluate
+from time_ray.clip.evaluate import outcomes
 from time_ray.clip.models import create
 from time_ray.clip.retrieval import Pairs, recall_counts, recalls
 from time_ray.core.model import ModelSpec
+from time_ray.core.outcomes import accuracies as accuracies_of
 from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import Dataset
 from time_ray.data.image_cache import ImageBlock, ImageCache
@@ -111,7 +112,7 @@ def models_ours(folder: Path, models: int, *, together: bool, disk: bool) -> dic
     clock, scores = Clock(), []
     with clock:
         for group in [weights] if together else [[one] for one in weights]:
-            scores += evaluate(clip, group, [dataset], batch_size=BATCH, cache=cache)
+            scores += map(accuracies_of, outcomes(clip, group, [dataset], batch_size=BATCH, cache=cache))
     return {
         "scores": [one[dataset.card.name] for one in scores],
         **clock.per_second(len(dataset.split("test")) * models),

@@ -3,10 +3,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from pictures import CLASSES, picture, rows
+from scores import evaluate
 from torch import Tensor
 
 from time_ray.clip.concepts import accuracies, class_vectors, frequencies, trained_concepts
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
 from time_ray.core.stream import Concept
 from time_ray.data.dataset import Dataset, Row

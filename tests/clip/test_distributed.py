@@ -9,10 +9,10 @@ import open_clip
 import pytest
 import torch
 from pictures import SMALL, rows
+from scores import evaluate
 from torch import Tensor, distributed
 from torch.multiprocessing import spawn
 
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import create
 from time_ray.clip.train import train
 from time_ray.core.mixture import Mixture

@@ -3,11 +3,11 @@ from collections.abc import Callable
 import pytest
 import torch
 from pictures import CLASSES, picture, rows
+from scores import evaluate
 from torch import Tensor
 
 from time_ray.clip import evaluate as evaluation
 from time_ray.clip import features
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip, create
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec

@@ -6,8 +6,8 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
+from scores import evaluate
 
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.mini import CONTEXT, MERGES_FILE, MODELS, model_config_dir
 from time_ray.clip.models import base_weights, create
 from time_ray.core.model import ModelSpec

@@ -15,11 +15,11 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from pictures import CLASSES, SMALL, picture
 from safetensors.torch import save_file
+from scores import evaluate
 from torch import Tensor, nn
 
 from time_ray.clip import architectures
 from time_ray.clip.architectures import Architecture
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import build, create
 from time_ray.clip.preprocessing import CONFIG, Resolved, open_clip_config, resolve
 from time_ray.clip.weights import architecture_config, known_name

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from oracle import MOST, WIDTH, all_knowing, numbered, oracle
+from scores import evaluate
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from time_ray.clip import retrieval
-from time_ray.clip.evaluate import evaluate
 from time_ray.core.errors import UserError
 from time_ray.core.scoring import Scoring
 from time_ray.data.dataset import Dataset

@@ -12,9 +12,9 @@ import PIL
 import pytest
 from numpy.typing import NDArray
 from pictures import picture
+from scores import evaluate
 from torch import Tensor
 
-from time_ray.clip.evaluate import evaluate
 from time_ray.clip.models import Clip
 from time_ray.core.preprocessing import Resizing
 from time_ray.data import images

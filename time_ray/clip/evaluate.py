@@ -16,7 +16,7 @@ from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip
 from time_ray.clip.retrieval import Pairs, recall_hits
 from time_ray.core.errors import UserError
-from time_ray.core.outcomes import CUTOFFS, DIRECTIONS, Outcomes, accuracies
+from time_ray.core.outcomes import CUTOFFS, DIRECTIONS, Outcomes
 from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
@@ -27,60 +27,6 @@ from time_ray.data.questions import questions
 from time_ray.data.subset import lacks, scored_rows
 
 RowNumbers = NDArray[np.int64]
-
-
-def evaluate(
-    clip: Clip,
-    models: Sequence[Mapping[str, Tensor]],
-    datasets: Sequence[Dataset],
-    *,
-    scoring: Scoring = WHOLE,
-    seed: int = 0,
-    batch_size: int = 256,
-    device: str | torch.device = "cpu",
-    shard: tuple[int, int] = (0, 1),
-    loaders: int = 0,
-    cache: ImageCache | None = None,
-) -> list[dict[str, float]]:
-    """For each model its scores in percent on the split "test" of each dataset, by the dataset's name.
-
-    Classification: top-1 accuracy over all classes; a class is the mean of its prompts' unit vectors. Retrieval: see
-    `core.outcomes.accuracies`. A model's scores do not depend on those beside it.
-
-    Args:
-        clip: the architecture, its tokenizer and its preprocessing.
-        models: weights by name; all of them fit on the device together.
-        datasets: with a split "test" each.
-        scoring: prompts and the share of images, where they are not the dataset's own and all.
-        seed: chooses the images if `scoring` asks for a subset.
-        batch_size: images, and texts, that go through a model at a time.
-        device: where the models run.
-        shard: (rank, workers): each worker scores its part of every test split, and all get the whole result by
-            torch.distributed.
-        loaders: threads that decode the next images while models look at some.
-        cache: keeps decoded images that are too large for memory.
-
-    Returns:
-        One mapping a model: 0 to 100 by name.
-
-    Raises:
-        UserError: for every dataset that cannot be scored.
-        CellError: naming the row, when it comes to a broken image.
-
-    """
-    found = outcomes(
-        clip,
-        models,
-        datasets,
-        scoring=scoring,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        shard=shard,
-        loaders=loaders,
-        cache=cache,
-    )
-    return [accuracies(each) for each in found]
 
 
 def outcomes(
@@ -96,7 +42,32 @@ def outcomes(
     loaders: int = 0,
     cache: ImageCache | None = None,
 ) -> list[Outcomes]:
-    """As `evaluate`, image by image: for each model whether it has the answers of each question right."""
+    """For each model what it has right on the split "test" of each dataset; `core.outcomes.accuracies` scores that.
+
+    Classification: whether an image is nearest to its own class, which is the mean of its prompts' unit vectors.
+    Retrieval: see `retrieval.recall_hits`. What a model has right does not depend on those beside it.
+
+    Args:
+        clip: the architecture, its tokenizer and its preprocessing.
+        models: weights by name; all of them fit on the device together.
+        datasets: with a split "test" each.
+        scoring: prompts and the share of images, where they are not the dataset's own and all.
+        seed: chooses the images if `scoring` asks for a subset.
+        batch_size: images, and texts, that go through a model at a time.
+        device: where the models run.
+        shard: (rank, workers): each worker looks at its part of every test split, and all get the whole result by
+            torch.distributed.
+        loaders: threads that decode the next images while models look at some.
+        cache: keeps decoded images that are too large for memory.
+
+    Returns:
+        One mapping a model, of the questions that `data.questions` asks, in the order of the datasets.
+
+    Raises:
+        UserError: for every dataset that cannot be scored.
+        CellError: naming the row, when it comes to a broken image.
+
+    """
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
     if not models or not datasets:
         return [{} for _ in models]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from time_ray.analysis.ranking import Ranked, Ranking, columns
-from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.statistics import deviation
 from time_ray.report import tables
+from time_ray.report.axes import shown_axes
 from time_ray.report.tables import Format
 
 MOST_ROWS = 12
@@ -33,7 +33,7 @@ def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, e
 
 def table_rows(ranked: Ranking, shown: Sequence[Ranked], baselines: Sequence[Ranked]) -> list[dict[str, object]]:
     """The ranking as people read it: numbers with ± sd over seeds."""
-    axes = _axes(shown)
+    axes = shown_axes([row.contender.axes for row in shown])
     named = {name: METRICS[name].title for name in (*OF_THE_PAPER, *_other(ranked))}
     moved = any(row.length != 1 for row in (*shown, *baselines))
     judged = any(row.tied is not None for row in shown)
@@ -87,16 +87,6 @@ def _title(ranked: Ranking) -> str:
 
 def _other(ranked: Ranking) -> list[str]:
     return [] if ranked.metric.name in OF_THE_PAPER else [ranked.metric.name]
-
-
-def _axes(rows: Sequence[Ranked]) -> list[str]:
-    """TIME's three axes, and others that rows differ on."""
-    return [
-        name
-        for name in AXES
-        if name in ("init", "deploy", "technique")
-        or (name != "seed" and len({row.contender.axes[name] for row in rows}) > 1)
-    ]
 
 
 def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:

@@ -1,17 +1,17 @@
 """What a sweep, a plan, a status and a ranking look like to a person."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import ranking
-from time_ray.core.experiment import AXES
 from time_ray.core.metrics import METRICS
 from time_ray.model_needs import Needs
 from time_ray.opened import Opened
 from time_ray.planning import PlannedNeeds, PlanReport
 from time_ray.report import tables
+from time_ray.report.axes import shown_axes
 from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
 from time_ray.report.quantities import duration, size
@@ -35,7 +35,7 @@ def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
 def print_status(results: Sequence[CellResult], form: Format) -> None:
     """How far every cell is, is on stdout; people see only the axes that cells differ on."""
     rows = status_rows(results)
-    shown = [*_axes(rows), "tasks", "done", *METRICS]
+    shown = [*shown_axes(rows), "tasks", "done", *METRICS]
     tables.print_rows(rows, form, columns=shown if form == "table" else None)
 
 
@@ -148,12 +148,3 @@ def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     ):
         talk.print(f"  {verb}", end="")
         talk.print(f"  # {why}", style="dim")
-
-
-def _axes(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """The axes that a table shows: TIME's three, and others that its rows differ on."""
-    return [name for name in AXES if name in ("init", "deploy", "technique") or _varies(rows, name)]
-
-
-def _varies(rows: Sequence[Mapping[str, object]], name: str) -> bool:
-    return len({row.get(name) for row in rows}) > 1

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 
-from time_ray.clip.evaluate import evaluate
+from time_ray.clip.evaluate import outcomes
 from time_ray.clip.mini import MODELS
 from time_ray.clip.models import base_weights, create
 from time_ray.clip.train import train
 from time_ray.core.metrics import METRICS, OF_THE_PAPER, AccuracyHistory, scores
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.outcomes import accuracies
 from time_ray.core.stream import Concept, chunk, random_order
 from time_ray.core.training import Training
 from time_ray.data import mini
@@ -63,8 +64,8 @@ def after_stream(spec: ModelSpec, data: Data, config: Training, seed: int) -> Ma
             augment=config.augment,
         )
         weights = train(clip, weights, drawn, config, steps=STEPS)
-    (accuracy,) = evaluate(clip, [weights], (*data.adaptation, *data.evaluation))
-    return scores(AccuracyHistory([accuracy], mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION))
+    (right,) = outcomes(clip, [weights], (*data.adaptation, *data.evaluation))
+    return scores(AccuracyHistory([accuracies(right)], mini.NAMES_ADAPTATION, mini.NAMES_EVALUATION))
 
 
 def best_rate(found: Mapping[tuple[float, float], Mapping[str, float | None]]) -> float:

@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from time_ray.clip.evaluate import evaluate
+from time_ray.clip.evaluate import outcomes
 from time_ray.clip.mini import MODELS
 from time_ray.clip.models import Clip, create
 from time_ray.clip.train import train
 from time_ray.core.model import ModelSpec
+from time_ray.core.outcomes import accuracies
 from time_ray.core.training import Training
 from time_ray.data import mini
 from time_ray.data.batch import Batch
@@ -151,7 +152,8 @@ def scores(clip: Clip, weights: Mapping[str, Tensor]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         names = (*mini.NAMES_EVALUATION, *mini.NAMES_ADAPTATION)
         mini.write(folder, names)
-        return evaluate(clip, [weights], [Dataset.open(Path(folder) / name) for name in names])[0]
+        (right,) = outcomes(clip, [weights], [Dataset.open(Path(folder) / name) for name in names])
+        return accuracies(right)
 
 
 def _mean(found: Mapping[str, float], names: tuple[str, ...]) -> float:
