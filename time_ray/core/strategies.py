@@ -7,6 +7,7 @@ With θ_0 the base, θ_t the expert of task t and m_t the model that a strategy 
 
 import inspect
 from abc import abstractmethod
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -40,7 +41,7 @@ class Strategy(Section):
             raise ValueError("; ".join(faults))
         return values
 
-    @property
+    @cached_property  # each cell asks for it several times
     def label(self) -> str:
         """The name, with what was set: for people, and for the keys of cells."""
         defaults = type(self).model_fields

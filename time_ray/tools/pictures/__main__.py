@@ -33,7 +33,7 @@ def make(experiment: str, overrides: Sequence[str], folder: Path, kinds: Sequenc
     if "loop" in kinds:
         write_svg(loop_diagram(), folder / FILES["loop"])
     if "scores" in kinds:
-        title = f"{Path(experiment).name}: {len(points)} cells after {opened.num_tasks} tasks"
+        title = f"{Path(experiment).name}: {len(points)} different cells after {opened.num_tasks} tasks"
         write_svg(scores_plot(points, bases, title), folder / FILES["scores"])
     if "mlflow" in kinds:
         shows = f"{points[0].init}/{points[0].deploy}"
