@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 
 from time_ray.core.grid import Cell, Setting
-from time_ray.core.outcomes import Question, accuracies, labelled, packed
+from time_ray.core.outcomes import Bits, Outcomes, Question, accuracies, labelled, packed
 from time_ray.core.recipe import Base, Recipe
 from time_ray.opened import Opened, open_experiment
 from time_ray.store.store import Store
@@ -30,17 +30,37 @@ Scorer = Callable[[Cell, int, float], Percents]  # of a cell after a task, at a 
 
 
 def record(store: Store, cells: Iterable[Cell], scorer: Scorer) -> None:
-    """The cells are finished, with these scores. Where cells share a model, the first of them counts."""
+    """The cells are finished, with these scores."""
+
+    def outcomes(cell: Cell, task: int, length: float) -> Outcomes:
+        return {Question(name): right(percent) for name, percent in scorer(cell, task, length).items()}
+
+    finish(store, cells, outcomes, {})
+
+
+def finish(
+    store: Store,
+    cells: Iterable[Cell],
+    outcomes: Callable[[Cell, int, float], Outcomes],
+    select: Mapping[Question, Bits],
+    *,
+    with_outcomes: bool = True,
+) -> None:
+    """The cells are finished, with these outcomes. Where cells share a model, the first of them counts.
+
+    Every other image belongs to the half that is selected on, where `select` does not say it.
+    """
     for cell in cells:
         setting = cell.setting
-        final: Recipe = setting.base
-        _score(store, setting, setting.base, scorer(cell, 0, 1.0))
+        scored: list[tuple[Recipe, int, float]] = [(setting.base, 0, 1.0)]
         for task, step in enumerate(cell.walk(), start=1):
-            final = step.deployed
-            store.record("weights", step.expert.key, {"seconds": {}})
-            _score(store, setting, final, scorer(cell, task, 1.0))
-        for length, recipe in cell.at_lengths(final).items():
-            _score(store, setting, recipe, scorer(cell, len(setting.trainings), length))
+            store.record("weights", step.expert.key, {"seconds": {"train": 1.0}})
+            scored.append((step.deployed, task, 1.0))
+        final, last, _ = scored[-1]
+        scored += [(recipe, last, length) for length, recipe in cell.at_lengths(final).items()]
+        for recipe, task, length in scored:
+            if store.entry("scores", setting.scores_key(recipe)) is None:
+                _score(store, setting, recipe, outcomes(cell, task, length), select, with_outcomes=with_outcomes)
         store.record("weights", final.key, {"seconds": {}})
 
 
@@ -57,18 +77,28 @@ def right(percent: float | tuple[float, float]) -> np.ndarray[Any, Any]:
     return np.repeat(np.arange(IMAGES // 2), 2) < np.resize(np.array(halves), IMAGES)
 
 
-def _score(store: Store, setting: Setting, recipe: Recipe, percents: Percents) -> None:
+def _score(
+    store: Store,
+    setting: Setting,
+    recipe: Recipe,
+    outcomes: Outcomes,
+    select: Mapping[Question, Bits],
+    *,
+    with_outcomes: bool,
+) -> None:
     key = setting.scores_key(recipe)
-    if store.entry("scores", key) is not None:
+    about: dict[str, object] = {"accuracy": accuracies(outcomes), "distance": 0.1, "recipe": {}, "seconds": {}}
+    if not with_outcomes:
+        store.record("scores", key, about)
         return
-    outcomes = {Question(name): right(percent) for name, percent in percents.items()}
     arrays: dict[str, Any] = dict(packed(outcomes))
-    about: dict[str, object] = {"accuracy": accuracies(outcomes), "distance": 0.1, "seconds": {}}
     if isinstance(recipe, Base):
-        names = {name: sorted(_classes(setting, name)) or ["thing"] for name in percents}
-        labels = {name: np.repeat(np.arange(IMAGES // 2), 2) % len(classes) for name, classes in names.items()}
-        arrays |= packed({question: np.arange(IMAGES) % 2 == 0 for question in outcomes}, "select")
-        arrays |= labelled({Question(name): rows for name, rows in labels.items()})
+        names = {question.dataset: sorted(_classes(setting, question.dataset)) or ["thing"] for question in outcomes}
+        rows = {question: np.arange(len(bits)) for question, bits in outcomes.items()}
+        arrays |= packed(
+            {question: select.get(question, numbers % 2 == 0) for question, numbers in rows.items()}, "select"
+        )
+        arrays |= labelled({q: numbers // 2 % len(names[q.dataset]) for q, numbers in rows.items()})
         about["classes"] = names
     store.put_scores(key, arrays, about)
 
