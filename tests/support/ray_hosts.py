@@ -55,8 +55,8 @@ def train(self, expert, start, train=SweepBackend.train):
     return train(self, expert, start)
 
 
-def batches(self, training, clip, steps, batches=SweepBackend._batches):
-    found = batches(self, training, clip, steps)
+def batches(self, *asked, batches=SweepBackend._batches):
+    found = batches(self, *asked)
 
     def some(first):
         for number, batch in enumerate(found(first)):
