@@ -2,14 +2,15 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from time_ray import api
 from time_ray.core.errors import UserError
+from time_ray.figures.plane import plane
+from time_ray.figures.style import drawn
 from time_ray.tools.pictures.loop_diagram import loop_diagram
 from time_ray.tools.pictures.mlflow_page import photograph
-from time_ray.tools.pictures.scores_plot import Point, scores_plot
-from time_ray.tools.pictures.svg import write_svg
 
 FILES = {"loop": "loop.svg", "scores": "scores.svg", "mlflow": "mlflow.png"}
 
@@ -29,31 +30,18 @@ def make(experiment: str, overrides: Sequence[str], folder: Path, kinds: Sequenc
     """
     folder.mkdir(parents=True, exist_ok=True)
     opened = api.open_experiment(experiment, overrides)
-    points, bases = finished(opened)
-    if "loop" in kinds:
-        write_svg(loop_diagram(), folder / FILES["loop"])
-    if "scores" in kinds:
-        title = f"{Path(experiment).name}: {len(points)} different cells after {opened.num_tasks} tasks"
-        write_svg(scores_plot(points, bases, title), folder / FILES["scores"])
-    if "mlflow" in kinds:
-        shows = f"{points[0].init}/{points[0].deploy}"
-        photograph(experiment, overrides, shows, folder / FILES["mlflow"])
-
-
-def finished(opened: api.Opened) -> tuple[list[Point], list[tuple[float, float]]]:
-    """The finished cells, best first, and KA and ZS of the bases that they began with."""
-    ranked = api.best(opened).rows
-    scored = [(row, row.means["ka"], row.means["zs"], row.means["gm"]) for row in ranked]
-    points = [
-        Point(row.contender.axes["init"], row.contender.axes["deploy"], row.contender.axes["technique"], ka, zs, gm)
-        for row, ka, zs, gm in scored
-        if ka is not None and zs is not None and gm is not None
-    ]
-    if not points:
+    ranked = api.best(opened)
+    title = f"{Path(experiment).name}: {len(ranked.rows)} different cells after {opened.num_tasks} tasks"
+    scores = drawn(partial(plane, ranked, title), outlines=True)
+    if scores is None:
         raise UserError(f"{opened.path}: without held-out data there is no ZS to plot; add data.evaluation")
-    untrained = [result.rows[0].scores for row in ranked for result in row.results]
-    pairs = [(scores["ka"], scores["zs"]) for scores in untrained]
-    return points, [(ka, zs) for ka, zs in pairs if ka is not None and zs is not None]
+    if "loop" in kinds:
+        (folder / FILES["loop"]).write_bytes(drawn(loop_diagram, outlines=True))
+    if "scores" in kinds:
+        (folder / FILES["scores"]).write_bytes(scores)
+    if "mlflow" in kinds:
+        axes = ranked.leader.contender.axes
+        photograph(experiment, overrides, f"{axes['init']}/{axes['deploy']}", folder / FILES["mlflow"])
 
 
 def main() -> None:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from time_ray.tools.pictures.scores_plot import COLOURS, MARKERS
-from time_ray.tools.pictures.svg import FAINT, INK
+from time_ray.figures.style import FAINT, INK, MARKERS, PALETTE
 
 WIDTH, HEIGHT = 9.2, 4.75  # inches, which are the units of everything below
 
@@ -52,7 +51,7 @@ STRATEGIES = {"zs": "base", "ft": "newest expert", "ema": "running merge", "all"
 
 def loop_diagram() -> Figure:
     """The diagram. Values of init and deploy have the colours and markers of the plot of scores."""
-    figure = Figure(figsize=(WIDTH, HEIGHT))
+    figure = Figure(figsize=(WIDTH, HEIGHT), label="the loop of TIME")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, WIDTH)
     axes.set_ylim(0, HEIGHT)
@@ -61,7 +60,7 @@ def loop_diagram() -> Figure:
         _stage(axes, BOXES[name], name, does)
     _loop(axes)
     _experts(axes)
-    _axis(axes, INIT, "init", STRATEGIES, colours=COLOURS, markers="oooo")
+    _axis(axes, INIT, "init", STRATEGIES, colours=PALETTE, markers="oooo")
     served = {name: text for name, text in STRATEGIES.items() if name != "zs"}
     _axis(axes, DEPLOY, "deploy", served, colours=[FAINT] * 3, markers=MARKERS)
     _technique(axes)

@@ -1,0 +1,99 @@
+"""Accuracy on every dataset after every task, of one cell or of its seeds: what is learned, what is kept, and when."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from time_ray.core.grid import Setting
+from time_ray.figures.maps import Values, key_of_scale, label_axes, paint, room_beside, scale_of, write
+from time_ray.figures.style import VERMILION, panel, whole_ticks
+from time_ray.results import CellResult
+
+MOST_WRITTEN = 60  # values, beyond which colours alone say them: a sweep has such a figure of every cell
+WIDE, NARROW = 0.42, 0.16  # columns, in inches
+TALL, LOW, GAP = 0.24, 0.19, 0.34  # rows, with and without values, and what is above them
+
+
+def datasets_by_task(results: Sequence[CellResult], most_written: int = MOST_WRITTEN) -> Figure | None:
+    """Mean over seeds, by dataset and task: those that the stream teaches above those that are held out.
+
+    A triangle is where the first classes of a dataset arrive; seeds that disagree have a hollow one each.
+
+    Args:
+        results: Of one cell, seed by seed.
+        most_written: Values, beyond which colours alone say them.
+
+    """
+    started = [result for result in results if result.rows]
+    if not started:
+        return None
+    settings = [result.cell.setting for result in started]
+    names = [*settings[0].adaptation, *settings[0].evaluation]
+    last = min(len(result.rows) for result in started)
+    values = np.array([[[row.accuracy[name] for row in one.rows[:last]] for name in names] for one in started])
+    return _figure(values.mean(axis=0), names, settings, written=values[0].size <= most_written)
+
+
+def arrival(setting: Setting, dataset: str) -> int | None:
+    """The first task that teaches a class of the dataset; None where none does."""
+    tasks = (training.task for training in setting.trainings)
+    return next((task.number for task in tasks if any(one.dataset == dataset for one in task.concepts)), None)
+
+
+def _figure(values: Values, names: Sequence[str], settings: Sequence[Setting], *, written: bool) -> Figure:
+    count, columns = values.shape
+    learned = len(settings[0].adaptation)
+    parts = {"learned (KA)": slice(0, learned), "held out (ZS)": slice(learned, count)}
+    parts = {what: part for what, part in parts.items() if part.start < part.stop}
+    beside, width = room_beside(names), columns * (WIDE if written else float(np.clip(6 / columns, NARROW, WIDE)))
+    row = TALL if written else LOW
+    top = row * count + GAP * len(parts) + 0.62
+    title = "accuracy by dataset and task"
+    figure = Figure(figsize=(max(beside + width, 4.4) + 0.75, top + 0.43), label=title)
+    scale = scale_of(values)
+    key_of_scale(figure, scale, beside + width + 0.12, 0.62, min(row * count, 2.0))
+    for what, part in parts.items():
+        tall = row * (part.stop - part.start)
+        top -= GAP + tall
+        axes = panel(figure, beside, top, width, tall)
+        axes.set_title(what, fontsize=9)
+        _part(axes, values[part], names[part], scale, written=written)
+        if part.start == 0:
+            _arrivals(axes, names[part], settings, columns)
+    axes.set_xlabel("after so many tasks (0: the base)", fontsize=8)
+    ticks = whole_ticks(columns - 1)
+    axes.set_xticks(np.array(ticks) + 0.5, [str(task) for task in ticks])
+    seeds = f", mean of {len(settings)} seeds" if len(settings) > 1 else ""
+    across, up = figure.get_size_inches()
+    figure.text(0.1 / across, 1 - 0.1 / up, f"{title}, %{seeds}; ▸ first classes arrive", va="top", fontsize=10)
+    return figure
+
+
+def _part(axes: Any, rows: Values, names: Sequence[str], scale: Any, *, written: bool) -> None:
+    paint(axes, rows, scale)
+    label_axes(axes, names, ())
+    for (row, column), value in np.ndenumerate(rows) if written else ():
+        write(axes, (row, column), float(value), f"{value:.0f}", scale, fontsize=7.5)
+
+
+def _arrivals(axes: Any, names: Sequence[str], settings: Sequence[Setting], columns: int) -> None:
+    """At the left edge of the first task that teaches the dataset."""
+    places = list(_places(names, settings, columns))
+    for sure, inside in ((True, VERMILION), (False, "white")):
+        some = [place for place, agreed in places if agreed is sure]
+        if some:
+            look = {"markersize": 4.5, "markerfacecolor": inside, "markeredgewidth": 0.8}
+            axes.plot(*zip(*some, strict=True), ">", color=VERMILION, clip_on=False, zorder=5, **look)
+
+
+def _places(
+    names: Sequence[str], settings: Sequence[Setting], columns: int
+) -> Iterator[tuple[tuple[float, float], bool]]:
+    """Where triangles are, and whether all seeds agree on them."""
+    for row, name in enumerate(names):
+        tasks = {arrival(setting, name) for setting in settings} - {None}
+        for task in tasks:
+            if task is not None and task < columns:
+                yield (task + 0.02, row + 0.5), len(tasks) == 1

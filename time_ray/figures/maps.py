@@ -1,0 +1,80 @@
+"""Maps: rectangles coloured by value on one scale, each with its value where there is room for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from time_ray.figures.style import FAINT, INK, SCALE, panel, short
+
+Values = NDArray[np.float64]  # [rows, columns]; NaN where there is none
+
+LIGHT = 0.5  # from this luminance on, ink is read on a colour
+LETTER = 0.078  # inches that a letter of a label takes
+
+
+def scale_of(values: Values, *, higher_is_better: bool = True) -> tuple[Normalize, Any]:
+    """From the lowest to the highest of the values, which are not all NaN; what is better is lighter."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    pad = 0.5 if high == low else 0.0
+    return Normalize(low - pad, high + pad), mpl.colormaps[SCALE if higher_is_better else f"{SCALE}_r"]
+
+
+def paint(axes: Any, values: Values, scale: tuple[Normalize, Any]) -> None:
+    """The rectangles; the first row is on top. What has no value is hatched."""
+    norm, colours = scale
+    rows, columns = values.shape
+    axes.pcolormesh(np.ma.masked_invalid(values), norm=norm, cmap=colours, edgecolor="white", linewidth=0.4)
+    for row, column in np.argwhere(np.isnan(values)):
+        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="none", edgecolor=FAINT, hatch="////", linewidth=0.4))
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def write(
+    axes: Any, place: tuple[int, int], value: float, text: str, scale: tuple[Normalize, Any], **look: Any
+) -> None:
+    """The text in the rectangle of a row and a column, in what is read on its colour."""
+    norm, colours = scale
+    red, green, blue, _ = colours(norm(value))
+    ink = INK if 0.2126 * red + 0.7152 * green + 0.0722 * blue > LIGHT else "white"
+    row, column = place
+    axes.text(column + 0.5, row + 0.5, text, color=ink, ha="center", va="center", **look)
+
+
+def label_axes(axes: Any, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Names of the rows at the left, of the columns below, if they have any; long ones are slanted."""
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [short(name) for name in rows])
+    names = [short(name, 22) for name in columns]
+    slanted = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if room_below(columns) > 0.25 else {}
+    axes.set_xticks(np.arange(len(columns)) + 0.5, names, **slanted)
+
+
+def room_beside(rows: Sequence[str]) -> float:
+    """Inches for the names of rows."""
+    return 0.2 + LETTER * max(len(short(name)) for name in rows)
+
+
+def room_below(columns: Sequence[str]) -> float:
+    """Inches for the names of columns."""
+    longest = max((len(short(name, 22)) for name in columns), default=0)
+    return 0.25 if longest <= 6 else 0.3 + LETTER * longest / 2
+
+
+def key_of_scale(figure: Figure, scale: tuple[Normalize, Any], left: float, bottom: float, height: float) -> None:
+    """The scale as a bar with ticks, at a place in inches."""
+    norm, colours = scale
+    axes = panel(figure, left, bottom, 0.12, height)
+    edges = np.array(norm.inverse(np.linspace(0, 1, 33)))
+    axes.pcolormesh([0, 1], edges, (edges[:-1, None] + edges[1:, None]) / 2, norm=norm, cmap=colours, edgecolor="face")
+    axes.set_xticks([])
+    axes.yaxis.tick_right()
+    axes.locator_params(axis="y", nbins=5)
+    axes.spines[:].set_visible(False)
