@@ -200,6 +200,7 @@ class Network:
         for host in self._hosts:
             if host.is_up:
                 host.lose()
+        for host in self._hosts:  # now: a host that was switched on again has the link of the one before it
             host.unplug()
         ip("link", "del", self.bridge)
 
