@@ -13,7 +13,7 @@ from time_ray.study import Study
 def swept(folder: Path, cells: int | None = None, **changes: object) -> tuple[Study, list[CellResult]]:
     """Trainings cost a second each; deploying and scoring nothing."""
     opened = experiment(folder, **{"seed": 0, "technique": ["average"], **changes})
-    record(opened.store, opened.study.cells[:cells], lambda cell, task, length: {"chess": 50, "textures": 50})
+    record(opened.store, opened.study.cells[:cells], lambda *_: {"chess": 50, "textures": 50})
     return opened.study, read_results(opened.study.cells, opened.store)
 
 

@@ -25,12 +25,12 @@ def postgres() -> Iterator[str]:
         owner = "nobody" if os.getuid() == 0 else None
         if owner:
             shutil.chown(folder, owner)
-        data, log = Path(folder, "data"), Path(folder, "log").open("wb")
+        data = Path(folder, "data")
         make = [programs / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
-        subprocess.run(make, check=True, user=owner, cwd=folder, stdout=log, stderr=log)
+        subprocess.run(make, check=True, user=owner, cwd=folder, stdout=subprocess.DEVNULL)
         port = _free_port()
         words = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder]
-        with log, subprocess.Popen(words, user=owner, cwd=folder, stdout=log, stderr=log) as server:
+        with subprocess.Popen(words, user=owner, cwd=folder, stderr=subprocess.DEVNULL) as server:
             try:
                 _wait(port, server)
                 yield f"postgresql+psycopg2://{USER}@127.0.0.1:{port}/postgres"
