@@ -1,6 +1,7 @@
 """One of several workers fails: all hear of it in bounded time, with the reason, wherever it happens."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from time_ray import api
 from time_ray.cluster import backend, ranks
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator import LocalCoordinator
-from time_ray.cluster.ranks import AloneError
+from time_ray.cluster.ranks import AloneError, ContactLostError
 from time_ray.cluster.work import work
 from time_ray.core.errors import CellError
 from time_ray.data import batches as data_batches
@@ -52,6 +53,7 @@ PLACES: dict[str, Callable[[SweepBackend], None]] = {
     "a merge": lambda ours: setattr(ours, "merge", out_of_memory),
     "the store": lambda ours: setattr(ours, "put", broken),
 }
+LOST = "its process"
 
 
 def worker(rank: int, path: Path, folder: Path, place: str, failing: list[int]) -> None:
@@ -63,14 +65,14 @@ def worker(rank: int, path: Path, folder: Path, place: str, failing: list[int]) 
     coordinator = LocalCoordinator()
     ours = SweepBackend(opened.study, opened.store, coordinator)
     if rank in failing:
-        PLACES[place](ours)
-    alone = False
+        (PLACES | {LOST: lambda ours: setattr(ours, "put", lambda *_: os._exit(1))})[place](ours)
+    end = "done"
     try:
         work(opened.study.cells, ours)
-    except AloneError:
-        alone = True
+    except (AloneError, ContactLostError) as error:
+        end = type(error).__name__
     failed = {event.cell: event.error for event in coordinator.events() if isinstance(event, CellFailed)}
-    (folder / f"{rank}.new").write_text(json.dumps([alone, failed]))
+    (folder / f"{rank}.new").write_text(json.dumps([end, failed]))
     (folder / f"{rank}.new").rename(folder / f"{rank}.json")
 
 
@@ -102,9 +104,10 @@ def experiment(new_experiment: Callable[..., Path], tmp_path: Path) -> Path:
 )
 def test_a_worker_that_fails_alone_says_why_and_ends(experiment: Path, tmp_path: Path, place: str) -> None:
     folder = tmp_path / "ends"
-    found = ends(experiment, folder, place, [1], (folder / "1.json").exists)
-    alone, failed = found[1]
-    assert alone
+    found = ends(experiment, folder, place, [1], lambda: len(list(folder.glob("*.json"))) == 2)
+    end, failed = found[1]
+    assert end == "AloneError"
+    assert found[0] == ["ContactLostError", {}]  # it was not to blame
     reason = {
         "a step": "out of memory (CUDA out of memory); raise run.accumulate",
         "a merge": "out of memory (CUDA out of memory); raise run.accumulate",
@@ -114,12 +117,18 @@ def test_a_worker_that_fails_alone_says_why_and_ends(experiment: Path, tmp_path:
 
 
 @pytest.mark.nightly
+def test_who_loses_another_worker_blames_no_cell(experiment: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ends"
+    assert ends(experiment, folder, LOST, [1], (folder / "0.json").exists) == {0: ["ContactLostError", {}]}
+
+
+@pytest.mark.nightly
 def test_workers_that_fail_alike_go_on_together(experiment: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ends"
     found = ends(experiment, folder, "an evaluation", [0, 1], lambda: len(list(folder.glob("*.json"))) == 2)
     cells = {cell.key for cell in api.open_experiment(experiment).study.cells}
-    assert found[0] == [False, dict.fromkeys(cells, "shard 3: row 7: not a readable image")]
-    assert found[1] == [False, {}]  # told once
+    assert found[0] == ["done", dict.fromkeys(cells, "shard 3: row 7: not a readable image")]
+    assert found[1] == ["done", {}]  # told once
 
 
 def test_a_trial_that_is_started_again_leaves_out_what_has_failed(experiment: Path) -> None:

@@ -212,12 +212,12 @@ def test_more_gpus_than_there_are(place: Network, new_experiment: Make, tmp_path
     ray = RayHosts(place)
     ray.add(1)
     experiment = Experiment(new_experiment(tmp_path, **ON_RAY))
-    sweep = ray.sweep(ray.head, experiment, "run.workers=2", "run.gpus=1")
+    sweep = ray.sweep(ray.head, experiment, "run.gpus=1")
     wait_until(lambda: "starting Ray" in sweep.said)
     began = time.monotonic()
     assert sweep.wait() == 2
     assert time.monotonic() - began < 10
-    assert "needs 2 times 1 CPU and 1 GPU, the cluster has " in sweep.said
+    assert "needs 1 CPU and 1 GPU, the cluster has " in sweep.said
     assert "lower run.workers, run.threads or run.gpus" in sweep.said
 
 

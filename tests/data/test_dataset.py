@@ -10,7 +10,7 @@ import pytest
 from pictures import CLASSES, rows
 
 from time_ray.core.errors import CellError, UserError
-from time_ray.data import dataset, shards
+from time_ray.data import dataset, shard_reader, shards
 from time_ray.data.dataset import Card, Dataset, write_dataset
 from time_ray.data.shards import Row
 
@@ -225,10 +225,34 @@ def test_a_shard_out_of_reach_for_a_moment_is_no_damage(tmp_path: Path, monkeypa
             raise OSError("timed out")
 
     with monkeypatch.context() as context:
+        context.setattr(shard_reader, "PAUSES", (0.0, 0.0))
         context.setattr(split.shards[0], "_filesystem", Away())
         with pytest.raises(CellError, match=r"cannot be read \(timed out\); the same command goes on"):
             split.images([0])
     assert split.images([0]) == [rows(3)[0].image]
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_network_that_is_back_before_anyone_looks_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+):
+    """Whatever fails, opening or reading, is done again with bytes that are there."""
+    write(tmp_path / "pets", rows(3))
+    split = Dataset.open(tmp_path / "pets", is_copy=True).split("train")
+    (shard,) = split.shards
+    monkeypatch.setattr(shard_reader, "PAUSES", (0.0,) * times)
+    failures = iter(range(times))
+
+    class Flaky:
+        def __getattr__(self, name: str):
+            if next(failures, None) is not None:
+                raise OSError("AWS Error NETWORK_CONNECTION")
+            return getattr(filesystem, name)
+
+    filesystem = shard._filesystem
+    monkeypatch.setattr(shard, "_filesystem", Flaky())
+    assert split.images([0, 1, 2]) == [row.image for row in rows(3)]
+    assert not list((tmp_path / "pets").glob("damaged-*"))
 
 
 def test_an_unknown_split_is_named(make_dataset: Make):

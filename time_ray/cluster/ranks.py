@@ -17,6 +17,10 @@ class AloneError(Exception):
     """A worker failed, and others did not: they may wait for it in a collective, so all must be started again."""
 
 
+class ContactLostError(Exception):
+    """Another worker, or the way to it, was lost. No cell is to blame, so all start again with the same ones."""
+
+
 class Ranks:
     """The torch.distributed group of a trial, or a single process where none is initialised.
 
@@ -51,10 +55,13 @@ class Ranks:
 
         Raises:
             AloneError: Not all ranks have failed within AGREE_SECONDS.
+            ContactLostError: This one failed in speaking with the others.
 
         """
         if self.size == 1:
             return
+        if _is_of_contact(error):
+            raise ContactLostError(f"worker {self.rank} of {self.size} has lost the others: {error}") from error
         try:
             failing = dist.all_reduce(torch.ones(1), group=self._failing, async_op=True)
             failing.wait(timedelta(seconds=AGREE_SECONDS))
@@ -86,3 +93,8 @@ class Ranks:
         for tensor in found.values():
             dist.broadcast(tensor, src=0, group=self._group)
         return found
+
+
+def _is_of_contact(error: Exception) -> bool:
+    """Whether an error is one of torch.distributed itself; gloo's own are told by their text alone."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "/gloo/" in str(error))

@@ -31,6 +31,7 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
     Raises:
         StoreError: The storage cannot be read or written just now: no cell can go on.
         AloneError: One of several workers failed, and has told why its cells did: all workers must start again.
+        ContactLostError: Another worker is lost: all must start again.
 
     """
     failed = backend.ranks.broadcast(lambda: backend.coordinator.failed([cell.key for cell in cells]))

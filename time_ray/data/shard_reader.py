@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from uuid import uuid4
@@ -17,8 +19,9 @@ from time_ray.whole_files import move_file
 
 log = logging.getLogger(__name__)
 
-BLOCK = 1 << 22
 END = b"PAR1"
+FAILURES = (pa.ArrowException, OSError)
+PAUSES = (1.0, 5.0, 15.0, 30.0)  # seconds before bytes that did not come over a network are asked for again
 
 
 class Shard:
@@ -37,15 +40,14 @@ class Shard:
     def footer(self) -> pq.FileMetaData:
         """Row groups, and where their columns lie. Raises CellError as the class says."""
         try:
-            tail = _tail(self._filesystem, self.path)
-            if self._seal and hashlib.sha256(tail).hexdigest() != self._seal:
-                raise pa.ArrowInvalid("its footer is not the one that the card names")
-            footer = pq.read_metadata(pa.BufferReader(END + tail))
-            if not (found := footer.schema.to_arrow_schema()).equals(SCHEMA):
-                raise pa.ArrowInvalid(f"its columns are {', '.join(found.names)}, not those of a dataset")
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
-        return footer
+            with self._filesystem.open_input_file(self.path) as source:
+                return self._read_footer(source)
+        except FAILURES:
+            source = self._in_memory()
+        try:
+            return self._read_footer(source)
+        except FAILURES as error:
+            raise self._damaged(error) from error
 
     def tables(self, columns: Sequence[str], groups: Iterable[int] | None = None) -> Iterator[pa.Table]:
         """Columns of row groups, group by group: one is in memory at a time.
@@ -58,14 +60,17 @@ class Shard:
             CellError: as the class says.
 
         """
-        numbers = range(self.footer.num_row_groups) if groups is None else groups
+        left = deque(range(self.footer.num_row_groups) if groups is None else groups)
         try:
             with self._filesystem.open_input_file(self.path) as source:
-                file = pq.ParquetFile(source, metadata=self.footer, page_checksum_verification=True)
-                for number in numbers:
-                    yield self._checked(file.read_row_group(number, columns=columns, use_threads=False), number)
-        except (pa.ArrowException, OSError) as error:
-            raise self._unreadable(error) from error
+                yield from self._read_groups(source, columns, left)
+                return
+        except FAILURES:
+            source = self._in_memory()
+        try:
+            yield from self._read_groups(source, columns, left)
+        except FAILURES as error:
+            raise self._damaged(error) from error
 
     def verify(self) -> int:
         """Every page was read and compared; the bytes of the file."""
@@ -80,10 +85,44 @@ class Shard:
                 raise pa.ArrowInvalid(f"a page of {name} lacks values")
         return table
 
-    def _unreadable(self, error: Exception) -> CellError:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        if not _bytes_come(self._filesystem, self.path):
-            return CellError(f"{self.path}: cannot be read ({why}); the same command goes on once it can")
+    def _read_footer(self, source: pa.NativeFile) -> pq.FileMetaData:
+        tail = _tail(source)
+        if self._seal and hashlib.sha256(tail).hexdigest() != self._seal:
+            raise pa.ArrowInvalid("its footer is not the one that the card names")
+        footer = pq.read_metadata(pa.BufferReader(END + tail))
+        if not (found := footer.schema.to_arrow_schema()).equals(SCHEMA):
+            raise pa.ArrowInvalid(f"its columns are {', '.join(found.names)}, not those of a dataset")
+        return footer
+
+    def _read_groups(self, source: pa.NativeFile, columns: Sequence[str], left: deque[int]) -> Iterator[pa.Table]:
+        """The groups that are left, of which each is gone from there once it was read."""
+        file = pq.ParquetFile(source, metadata=self.footer, page_checksum_verification=True)
+        while left:
+            table = self._checked(file.read_row_group(left[0], columns=columns, use_threads=False), left[0])
+            left.popleft()
+            yield table
+
+    def _in_memory(self) -> pa.NativeFile:
+        """All bytes of a file that could not be read: what is wrong with them now is not the way they came.
+
+        Over a network they are waited for. Raises CellError: they cannot be had.
+        """
+        pauses = iter(() if isinstance(self._filesystem, pa.fs.LocalFileSystem) else PAUSES)
+        while True:
+            try:
+                with self._filesystem.open_input_stream(self.path) as stream:
+                    return pa.BufferReader(stream.read())
+            except FileNotFoundError as error:
+                raise self._damaged(error) from error
+            except FAILURES as error:
+                if (pause := next(pauses, None)) is None:
+                    again = "the same command goes on once it can"
+                    raise CellError(f"{self.path}: cannot be read ({_first_line(error)}); {again}") from error
+            time.sleep(pause)
+
+    def _damaged(self, error: Exception) -> CellError:
+        """The error to raise; what can be made again is out of the way."""
+        why = _first_line(error)
         if not self._is_copy:
             return CellError(f"{self.path}: damaged ({why}); import the dataset again")
         set_aside(self._filesystem, self.path)
@@ -92,7 +131,8 @@ class Shard:
 
 def footer_seal(filesystem: pa.fs.FileSystem, path: str) -> str:
     """The digest of a shard's footer."""
-    return hashlib.sha256(_tail(filesystem, path)).hexdigest()
+    with filesystem.open_input_file(path) as source:
+        return hashlib.sha256(_tail(source)).hexdigest()
 
 
 def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
@@ -106,17 +146,16 @@ def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
     log.warning("%s is damaged; set aside, to be made again", path)
 
 
-def _tail(filesystem: pa.fs.FileSystem, path: str) -> bytes:
+def _tail(source: pa.NativeFile) -> bytes:
     """The footer of a Parquet file with its length and the closing mark. ArrowInvalid if there is none."""
-    with filesystem.open_input_file(path) as file:
-        size = file.size()
-        file.seek(max(0, size - 8))
-        end = file.read(8)
-        start = size - 8 - int.from_bytes(end[:4], "little")
-        if end[4:] != END or start < len(END):
-            raise pa.ArrowInvalid("no Parquet footer")
-        file.seek(start)
-        return bytes(file.read(size - start))
+    size = source.size()
+    source.seek(max(0, size - 8))
+    end = source.read(8)
+    start = size - 8 - int.from_bytes(end[:4], "little")
+    if end[4:] != END or start < len(END):
+        raise pa.ArrowInvalid("no Parquet footer")
+    source.seek(start)
+    return bytes(source.read(size - start))
 
 
 def _num_values(column: pa.ChunkedArray) -> int:
@@ -126,14 +165,5 @@ def _num_values(column: pa.ChunkedArray) -> int:
     return sum(max(1, length) for length in pc.list_value_length(column).to_pylist())
 
 
-def _bytes_come(filesystem: pa.fs.FileSystem, path: str) -> bool:
-    """Whether the file's bytes can be had, right or wrong; or never will be, since there is no such file."""
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            while stream.read(BLOCK):
-                pass
-    except FileNotFoundError:
-        return True
-    except (pa.ArrowException, OSError):
-        return False
-    return True
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
