@@ -52,28 +52,26 @@ def _figure(values: Values, names: Sequence[str], settings: Sequence[Setting], *
     top = row * count + GAP * len(parts) + 0.62
     title = "accuracy by dataset and task"
     figure = Figure(figsize=(max(beside + width, 4.4) + 0.75, top + 0.43), label=title)
-    scale = scale_of(values)
+    scale, ticks = scale_of(values), {task: str(task) for task in whole_ticks(columns - 1)}
     key_of_scale(figure, scale, beside + width + 0.12, 0.62, min(row * count, 2.0))
     for what, part in parts.items():
         tall = row * (part.stop - part.start)
         top -= GAP + tall
         axes = panel(figure, beside, top, width, tall)
         axes.set_title(what, fontsize=9)
-        _part(axes, values[part], names[part], scale, written=written)
+        _part(axes, values[part], scale, written=written)
+        label_axes(axes, names[part], ticks if part.stop == count else {})
         if part.start == 0:
             _arrivals(axes, names[part], settings, columns)
-    axes.set_xlabel("after so many tasks (0: the base)", fontsize=8)
-    ticks = whole_ticks(columns - 1)
-    axes.set_xticks(np.array(ticks) + 0.5, [str(task) for task in ticks])
+    axes.set_xlabel("after so many tasks (0: the base)", fontsize=8, labelpad=16)
     seeds = f", mean of {len(settings)} seeds" if len(settings) > 1 else ""
     across, up = figure.get_size_inches()
     figure.text(0.1 / across, 1 - 0.1 / up, f"{title}, %{seeds}; ▸ first classes arrive", va="top", fontsize=10)
     return figure
 
 
-def _part(axes: Any, rows: Values, names: Sequence[str], scale: Any, *, written: bool) -> None:
+def _part(axes: Any, rows: Values, scale: Any, *, written: bool) -> None:
     paint(axes, rows, scale)
-    label_axes(axes, names, ())
     for (row, column), value in np.ndenumerate(rows) if written else ():
         write(axes, (row, column), float(value), f"{value:.0f}", scale, fontsize=7.5)
 

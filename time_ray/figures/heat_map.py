@@ -128,7 +128,7 @@ class _Drawing:
         values = self.maps[name]
         axes.set_title(short(", ".join(name), int(self.width / LETTER)), fontsize=9, pad=4)
         paint(axes, values, self.scale)
-        label_axes(axes, rows, self.shown.columns)
+        label_axes(axes, rows, dict(enumerate(self.shown.columns)))
         for row, column in np.argwhere(~np.isnan(values)):
             place = self.shown.by_place[name, self.shown.rows[row], self.shown.columns[column]]
             self._cell(axes, (int(row), int(column)), float(values[row, column]), place)
