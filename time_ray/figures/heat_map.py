@@ -98,7 +98,7 @@ class _Drawing:
         down = -(-len(self.shown.panels) // self.across)
         step = self.height + self.below + TITLE
         right, top = self.left + self.across * (self.width + GAP), 0.35 + down * step
-        figure = Figure(figsize=(right + 0.6, top + 0.4), label=f"{self.metric.title} by init and deploy")
+        figure = Figure(figsize=(max(right + 0.6, 5.6), top + 0.4), label=f"{self.metric.title} by init and deploy")
         for number, name in enumerate(self.shown.panels):
             row, column = divmod(number, self.across)
             at = self.left + column * (self.width + GAP), top - row * step - TITLE - self.height
@@ -122,7 +122,9 @@ class _Drawing:
             said.append("○ may be the best, too")
         if any(row.length != 1 for row in self.ranked.rows):
             said[-1] += " (at best lengths; values are as served)"
-        return "; ".join([*said, "hatched: not finished"])
+        if any(np.isnan(values).any() for values in self.maps.values()):
+            said.append("hatched: not finished")
+        return "; ".join(said)
 
     def _panel(self, axes: Any, name: Panel, rows: Sequence[str]) -> None:
         values = self.maps[name]

@@ -8,13 +8,15 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from time_ray.figures.style import FAINT, INK, SCALE, panel, short
+from time_ray.figures.style import FAINT, INK, SCALE, STEPS, panel, short
 
 Values = NDArray[np.float64]  # [rows, columns]; NaN where there is none
 
 LIGHT = 0.5  # from this luminance on, ink is read on a colour
+SHADES = 20  # of the key
 LETTER = 0.078  # inches that a letter of a label takes
 
 
@@ -76,12 +78,13 @@ def room_below(columns: Sequence[str]) -> float:
 
 
 def key_of_scale(figure: Figure, scale: tuple[Normalize, Any], left: float, bottom: float, height: float) -> None:
-    """The scale as a bar with ticks, at a place in inches."""
+    """The scale as a bar with numbers, at a place in inches."""
     norm, colours = scale
     axes = panel(figure, left, bottom, 0.12, height)
-    edges = np.array(norm.inverse(np.linspace(0, 1, 33)))
-    axes.pcolormesh([0, 1], edges, (edges[:-1, None] + edges[1:, None]) / 2, norm=norm, cmap=colours, edgecolor="face")
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.locator_params(axis="y", nbins=5)
-    axes.spines[:].set_visible(False)
+    edges = np.array(norm.inverse(np.linspace(0, 1, SHADES + 1)))
+    middles = (edges[:-1, None] + edges[1:, None]) / 2
+    axes.pcolormesh([0, 1], edges, middles, norm=norm, cmap=colours, edgecolor="face")
+    axes.set_axis_off()
+    for value in MaxNLocator(max(1, min(5, int(height / 0.3))), steps=STEPS).tick_values(edges[0], edges[-1]):
+        if edges[0] <= value <= edges[-1]:
+            axes.text(1.4, value, f"{value:g}", va="center")

@@ -8,7 +8,7 @@ from time_ray.analysis.axis_importance import AxisImportance
 from time_ray.analysis.claim_rules import Verdict
 from time_ray.analysis.costs import costs
 from time_ray.analysis.ranking import Ranking
-from time_ray.core.metrics import METRICS, OF_THE_PAPER
+from time_ray.core.metrics import METRICS
 from time_ray.figures.chosen import chosen
 from time_ray.figures.cost import cost_by_stage
 from time_ray.figures.curves import sweep_over_lengths, sweep_over_tasks
@@ -81,7 +81,7 @@ def content(
     """
     experiment = opened.study.experiment
     spent = costs(results)
-    metrics = dict.fromkeys((ranked.metric.name, *reversed(OF_THE_PAPER)))
+    metrics = dict.fromkeys((ranked.metric.name, "gm", "ka", "zs"))
     maps = {METRICS[name].title: inline(f"map-{name}", partial(heat_map, results, ranked, name)) for name in metrics}
     return Content(
         name=experiment.name,

@@ -1,6 +1,7 @@
 """The page, written: results are read from the store, judged and drawn, and the file is whole or not there."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def write_page(opened: Opened, criterion: Criterion, output: Path, command: str)
     """
     if output.is_dir():
         raise UserError(f"{output} is a folder; name a file, as in -o {output / 'report.html'}")
+    if not os.access(output.parent, os.W_OK):
+        raise UserError(f"{output}: {output.parent} is no folder that can be written to; give another file with -o")
     results = read_results(opened.study.everything, opened.store)
     if not any(result.rows for result in results):
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
