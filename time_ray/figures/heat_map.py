@@ -12,6 +12,7 @@ from time_ray.core.metrics import METRICS
 from time_ray.figures.maps import (
     LETTER,
     Values,
+    bare,
     key_of_scale,
     label_axes,
     paint,
@@ -103,7 +104,9 @@ class _Drawing:
             row, column = divmod(number, self.across)
             at = self.left + column * (self.width + GAP), top - row * step - TITLE - self.height
             self._panel(panel(figure, *at, self.width, self.height), name, self.shown.rows if column == 0 else ())
-        key_of_scale(figure, self.scale, right, top - TITLE - self.height, self.height)
+        key = panel(figure, right, top - TITLE - self.height, 0.12, self.height)
+        bare(key, 1, 1)
+        key_of_scale(key, self.scale, (0, 1, 1, 0))
         across, up = figure.get_size_inches()
         figure.text(0.1 / across, 1 - 0.1 / up, self._title, va="top", fontsize=11)
         figure.text(0.1 / across, 0.1 / up, self._signs, va="bottom", fontsize=8)
@@ -129,6 +132,7 @@ class _Drawing:
     def _panel(self, axes: Any, name: Panel, rows: Sequence[str]) -> None:
         values = self.maps[name]
         axes.set_title(short(", ".join(name), int(self.width / LETTER)), fontsize=9, pad=4)
+        bare(axes, len(self.shown.columns), len(self.shown.rows))
         paint(axes, values, self.scale)
         label_axes(axes, rows, dict(enumerate(self.shown.columns)))
         for row, column in np.argwhere(~np.isnan(values)):
