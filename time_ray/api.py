@@ -75,6 +75,7 @@ __all__ = [
     "open_experiment",
     "plan",
     "register",
+    "report",
     "show",
     "status",
     "stop",
@@ -310,12 +311,50 @@ def best(
         UserError: no cell is finished, or keeps the floor; there is no such metric, seed or floor.
 
     """
-    bound = None if floor is None else read_floor(floor)
-    criterion = Criterion(by=by, over=over, floor=bound, epsilon=epsilon, lengths=lengths, seed=seed)
+    criterion = _criterion(by, over, floor, epsilon, lengths, seed)
     found = ranking(status(opened), Halves(opened.store), criterion)
     if not found.rows:
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return found
+
+
+def report(
+    opened: Opened,
+    output: str | Path = "report.html",
+    by: str = "gm",
+    *,
+    over: Over = "end",
+    floor: str | None = None,
+    epsilon: float = 1.0,
+    lengths: Lengths = "best",
+) -> Path:
+    """One HTML file, which needs nothing else, says what the experiment found; it is made of what the store has.
+
+    Args:
+        opened: The experiment, as far as it is swept.
+        output: The file; it is replaced.
+        by: A metric; see `time-ray list metrics`.
+        over: After the last task, the mean over tasks, or the area under the curve.
+        floor: What a cell must keep besides, as in `zs>=0.95*base`.
+        epsilon: Differences that do not matter, in the metric's unit.
+        lengths: Every cell at its best length where lengths were measured, or as it was served.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: no cell has results, or keeps the floor; there is no such metric or floor; or the file cannot be
+            written.
+
+    """
+    from time_ray.report.page.write import write_page
+
+    given = {"--by": (by, "gm"), "--over": (over, "end"), "--floor": (floor, None), "--epsilon": (epsilon, 1.0)}
+    given["--lengths"] = (lengths, "best")
+    flags = [word for flag, (value, usual) in given.items() if value != usual for word in (flag, str(value))]
+    command = f"time-ray report {opened.words} {shlex.join(['-o', str(output), *flags])}"
+    write_page(opened, _criterion(by, over, floor, epsilon, lengths), Path(output), command)
+    return Path(output)
 
 
 def compare(
@@ -376,6 +415,13 @@ def findings_need(opened: Opened) -> dict[str, Opened]:
     """What to sweep for `findings`, by name: the experiment itself, and the variants that it is compared with."""
     evidence = Evidence(opened)
     return {"as written": opened, **{name: evidence.open(name) for name in evidence.variants}}
+
+
+def _criterion(
+    by: str, over: Over, floor: str | None, epsilon: float, lengths: Lengths, seed: int | None = None
+) -> Criterion:
+    bound = None if floor is None else read_floor(floor)
+    return Criterion(by=by, over=over, floor=bound, epsilon=epsilon, lengths=lengths, seed=seed)
 
 
 def _finished(opened: Opened) -> list[CellResult]:

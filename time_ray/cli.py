@@ -17,7 +17,9 @@ from time_ray.commands.options import (
     SELECTION_HELP,
     Address,
     AtLengths,
+    Epsilon,
     Exp,
+    Floor,
     Form,
     Overrides,
     OverTasks,
@@ -228,10 +230,8 @@ def best(
     by: Rank = "gm",
     form: Form = "table",
     over: OverTasks = "end",
-    floor: Annotated[
-        str | None, typer.Option("--floor", metavar="BOUND", help="What a cell must keep: 'zs>=40', 'zs>=0.95*base'.")
-    ] = None,
-    epsilon: Annotated[float, typer.Option(min=0, help="Differences that do not matter, in the metric's unit.")] = 1.0,
+    floor: Floor = None,
+    epsilon: Epsilon = 1.0,
     lengths: AtLengths = "best",
     seed: Annotated[
         int | None, typer.Option("--seed", help="Whose weights are registered; the median's if not given.")
@@ -248,6 +248,28 @@ def best(
     print_ranking(ranked, form, talk, words=opened.words, everything=everything)
     if register:
         talk.print(f"registered: {api.register(opened, ranked)}")
+
+
+@app.command()
+def report(
+    exp: Exp,
+    overrides: Overrides = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.html", help="File to write.")] = Path(
+        "report.html"
+    ),
+    by: Rank = "gm",
+    over: OverTasks = "end",
+    floor: Floor = None,
+    epsilon: Epsilon = 1.0,
+    lengths: AtLengths = "best",
+) -> None:
+    """Write one HTML page that says what a sweep found: the best cells, how sure that is, and at what cost."""
+    from time_ray import api
+
+    with talk.status("reading results"):
+        opened = api.open_experiment(exp, overrides or ())
+        written = api.report(opened, output, by, over=over, floor=floor, epsilon=epsilon, lengths=lengths)
+    print(written)
 
 
 @app.command()

@@ -93,10 +93,14 @@ class Ranked:
         """That of every metric; some of them read outcomes."""
         return {name: self.mean_of(name) for name in METRICS}
 
+    def sd_of(self, name: str) -> float | None:
+        """The sample standard deviation (n - 1) of a metric over seeds; None for one seed."""
+        return deviation(self._values(name))
+
     @cached_property
     def sds(self) -> Mapping[str, float | None]:
-        """Sample standard deviations (n - 1) over seeds; None for one seed."""
-        return {name: deviation(self._values(name)) for name in METRICS}
+        """That of every metric."""
+        return {name: self.sd_of(name) for name in METRICS}
 
     @property
     def distance(self) -> float | None:

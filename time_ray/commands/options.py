@@ -47,6 +47,12 @@ SELECTION_HELP = "Cells, by some of their axes: init=ema,deploy=ema,technique=ti
 OverTasks = Annotated[
     Over, typer.Option("--over", help="After the last task, mean over tasks, or area under the curve.")
 ]
+Floor = Annotated[
+    str | None, typer.Option("--floor", metavar="BOUND", help="What a cell must keep: 'zs>=40', 'zs>=0.95*base'.")
+]
+Epsilon = Annotated[
+    float, typer.Option("--epsilon", min=0, help="Differences that do not matter, in the metric's unit.")
+]
 AtLengths = Annotated[
     Lengths, typer.Option("--lengths", help="Each cell at its best length where lengths were measured, or at 1.")
 ]

@@ -20,6 +20,7 @@ from time_ray.figures.style import (
     VERMILION,
     key,
     legend,
+    lightly_ticked,
     panel,
     short,
     whole_ticks,
@@ -76,8 +77,7 @@ def _of_one(results: Sequence[CellResult], read: Read, where: str, title: str) -
     for name, series in found.items():
         _curve(axes, series, {"linewidth": 1.8, "marker": MARKERS[0], "markersize": 3.5, **_OF_METRIC[name]})
     _frame(axes, next(iter(found.values())), where, "%")
-    titles = [METRICS[name].title for name in found]
-    legend(axes, [key(_OF_METRIC[name]) for name in found], titles, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    _beside(axes, {METRICS[name].title: _OF_METRIC[name] for name in found})
     return figure
 
 
@@ -133,10 +133,15 @@ def _curve(axes: Any, series: Series, look: Look, shade: float = 0.15) -> None:
 
 
 def _frame(axes: Any, series: Series, where: str, unit: str) -> None:
-    axes.set_xlabel(where, fontsize=8)
-    axes.set_ylabel(unit, fontsize=8)
+    axes.set_xlabel(where, fontsize=8, labelpad=16)
+    axes.set_ylabel(unit, fontsize=8, labelpad=24)
     last = series.at[-1]
-    axes.set_xticks(whole_ticks(int(last)) if last > 2 else sorted(set(series.at)))
-    axes.locator_params(axis="y", nbins=5)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
+    lightly_ticked(axes, whole_ticks(int(last)) if last > 2 else sorted(set(series.at)))
+
+
+def _beside(axes: Any, looks: Mapping[str, Look]) -> None:
+    """What each line is, at the right of the axes."""
+    for number, (name, look) in enumerate(looks.items()):
+        y = 0.97 - 0.08 * number
+        axes.plot([1.02, 1.09], [y, y], transform=axes.transAxes, clip_on=False, **look)
+        axes.text(1.11, y, name, va="center", transform=axes.transAxes)

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from time_ray.core.grid import Setting
-from time_ray.figures.maps import Values, key_of_scale, label_axes, paint, room_beside, scale_of, write
+from time_ray.figures.maps import Values, bare, key_of_scale, label_axes, paint, room_beside, scale_of, write
 from time_ray.figures.style import VERMILION, panel, whole_ticks
 from time_ray.results import CellResult
 
@@ -43,44 +43,46 @@ def arrival(setting: Setting, dataset: str) -> int | None:
 
 
 def _figure(values: Values, names: Sequence[str], settings: Sequence[Setting], *, written: bool) -> Figure:
+    """All of it is in one pair of axes, whose units are rows and columns: each pair takes as long as twenty texts."""
     count, columns = values.shape
     learned = len(settings[0].adaptation)
-    parts = {"learned (KA)": slice(0, learned), "held out (ZS)": slice(learned, count)}
-    parts = {what: part for what, part in parts.items() if part.start < part.stop}
-    beside, width = room_beside(names), columns * (WIDE if written else float(np.clip(6 / columns, NARROW, WIDE)))
-    row = TALL if written else LOW
-    top = row * count + GAP * len(parts) + 0.62
+    kinds = {"learned (KA)": slice(0, learned), "held out (ZS)": slice(learned, count)}
+    kinds = {what: part for what, part in kinds.items() if part.start < part.stop}
+    row, column = (TALL, WIDE) if written else (LOW, float(np.clip(6 / columns, NARROW, WIDE)))
+    rows = count + len(kinds) * GAP / row
+    beside, width, height = room_beside(names), columns * column, rows * row
     title = "accuracy by dataset and task"
-    figure = Figure(figsize=(max(beside + width, 4.4) + 0.75, top + 0.43), label=title)
-    scale = scale_of(values)
-    key_of_scale(figure, scale, beside + width + 0.12, 0.62, min(row * count, 2.0))
-    for what, part in parts.items():
-        tall = row * (part.stop - part.start)
-        top -= GAP + tall
-        axes = panel(figure, beside, top, width, tall)
-        axes.set_title(what, fontsize=9)
-        _part(axes, values[part], names[part], scale, written=written)
+    figure = Figure(figsize=(max(beside + width, 4.4) + 0.75, height + 1.05), label=title)
+    axes = panel(figure, beside, 0.62, width, height)
+    bare(axes, columns, rows)
+    scale, top = scale_of(values), 0.0
+    for what, part in kinds.items():
+        top += GAP / row
+        axes.text(0, top - 0.06 / row, what)
+        _kind(axes, values[part], names[part], scale, top, written=written)
         if part.start == 0:
-            _arrivals(axes, names[part], settings, columns)
-    axes.set_xlabel("after so many tasks (0: the base)", fontsize=8)
-    ticks = whole_ticks(columns - 1)
-    axes.set_xticks(np.array(ticks) + 0.5, [str(task) for task in ticks])
+            _arrivals(axes, names[part], settings, columns, top)
+        top += part.stop - part.start
+    label_axes(axes, (), {task: str(task) for task in whole_ticks(columns - 1)})
+    axes.text(columns / 2, rows + 0.42 / row, "after so many tasks (0: the base)", ha="center", va="bottom", fontsize=8)
+    left = columns + 0.12 / column
+    key_of_scale(axes, scale, (left, left + 0.12 / column, rows, rows - min(count, 2.0 / row)))
     seeds = f", mean of {len(settings)} seeds" if len(settings) > 1 else ""
     across, up = figure.get_size_inches()
     figure.text(0.1 / across, 1 - 0.1 / up, f"{title}, %{seeds}; ▸ first classes arrive", va="top", fontsize=10)
     return figure
 
 
-def _part(axes: Any, rows: Values, names: Sequence[str], scale: Any, *, written: bool) -> None:
-    paint(axes, rows, scale)
-    label_axes(axes, names, ())
+def _kind(axes: Any, rows: Values, names: Sequence[str], scale: Any, top: float, *, written: bool) -> None:
+    paint(axes, rows, scale, top)
+    label_axes(axes, names, {}, top)
     for (row, column), value in np.ndenumerate(rows) if written else ():
-        write(axes, (row, column), float(value), f"{value:.0f}", scale, fontsize=7.5)
+        write(axes, (top + row, column), float(value), f"{value:.0f}", scale, fontsize=7.5)
 
 
-def _arrivals(axes: Any, names: Sequence[str], settings: Sequence[Setting], columns: int) -> None:
+def _arrivals(axes: Any, names: Sequence[str], settings: Sequence[Setting], columns: int, top: float) -> None:
     """At the left edge of the first task that teaches the dataset."""
-    places = list(_places(names, settings, columns))
+    places = [((x, top + y), agreed) for (x, y), agreed in _places(names, settings, columns)]
     for sure, inside in ((True, VERMILION), (False, "white")):
         some = [place for place, agreed in places if agreed is sure]
         if some:

@@ -12,6 +12,7 @@ from time_ray.core.metrics import METRICS
 from time_ray.figures.maps import (
     LETTER,
     Values,
+    bare,
     key_of_scale,
     label_axes,
     paint,
@@ -98,12 +99,14 @@ class _Drawing:
         down = -(-len(self.shown.panels) // self.across)
         step = self.height + self.below + TITLE
         right, top = self.left + self.across * (self.width + GAP), 0.35 + down * step
-        figure = Figure(figsize=(right + 0.6, top + 0.4), label=f"{self.metric.title} by init and deploy")
+        figure = Figure(figsize=(max(right + 0.6, 5.6), top + 0.4), label=f"{self.metric.title} by init and deploy")
         for number, name in enumerate(self.shown.panels):
             row, column = divmod(number, self.across)
             at = self.left + column * (self.width + GAP), top - row * step - TITLE - self.height
             self._panel(panel(figure, *at, self.width, self.height), name, self.shown.rows if column == 0 else ())
-        key_of_scale(figure, self.scale, right, top - TITLE - self.height, self.height)
+        key = panel(figure, right, top - TITLE - self.height, 0.12, self.height)
+        bare(key, 1, 1)
+        key_of_scale(key, self.scale, (0, 1, 1, 0))
         across, up = figure.get_size_inches()
         figure.text(0.1 / across, 1 - 0.1 / up, self._title, va="top", fontsize=11)
         figure.text(0.1 / across, 0.1 / up, self._signs, va="bottom", fontsize=8)
@@ -122,13 +125,16 @@ class _Drawing:
             said.append("○ may be the best, too")
         if any(row.length != 1 for row in self.ranked.rows):
             said[-1] += " (at best lengths; values are as served)"
-        return "; ".join([*said, "hatched: not finished"])
+        if any(np.isnan(values).any() for values in self.maps.values()):
+            said.append("hatched: not finished")
+        return "; ".join(said)
 
     def _panel(self, axes: Any, name: Panel, rows: Sequence[str]) -> None:
         values = self.maps[name]
         axes.set_title(short(", ".join(name), int(self.width / LETTER)), fontsize=9, pad=4)
+        bare(axes, len(self.shown.columns), len(self.shown.rows))
         paint(axes, values, self.scale)
-        label_axes(axes, rows, self.shown.columns)
+        label_axes(axes, rows, dict(enumerate(self.shown.columns)))
         for row, column in np.argwhere(~np.isnan(values)):
             place = self.shown.by_place[name, self.shown.rows[row], self.shown.columns[column]]
             self._cell(axes, (int(row), int(column)), float(values[row, column]), place)

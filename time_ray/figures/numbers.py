@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from time_ray.analysis.ranking import Ranking
 from time_ray.core.grid import Cell
@@ -16,7 +16,7 @@ from time_ray.results import CellResult
 
 MOST_PANELS, ACROSS = 9, 3
 MOST_DOTS = 200  # cells of a panel, beyond which a bar from the lowest to the highest stands for them
-WIDE = 20  # the highest over the lowest value of an axis, beyond which it is logarithmic
+WIDE = 100  # the highest over the lowest value of an axis, beyond which it is logarithmic
 
 _BEST: dict[str, Any] = {"color": BLUE, "linestyle": DASHES[0], "marker": "o", "markersize": 4}
 _MEAN: dict[str, Any] = {"color": VERMILION, "linestyle": DASHES[1], "marker": "s", "markersize": 3.5}
@@ -96,6 +96,7 @@ def _panel(axes: Any, name: str, scored: Scored, metric: str) -> None:
     axes.set_xlabel(short(name, 40))
     if at[0] > 0 and at[-1] / at[0] > WIDE:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")  # without powers, which are mathematics
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:

@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 INK, FAINT, PALE = "#222222", "#6b6b6b", "#d9d9d9"
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
@@ -26,6 +27,8 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 SCALE = "cividis"  # of values in a map: its lightness rises with them, so it is read in grey, too
+
+STEPS = (1, 2, 2.5, 5, 10)  # between round values
 
 _STYLE = {
     "svg.hashsalt": "time_ray",
@@ -97,6 +100,26 @@ def legend(axes: Any, handles: Sequence[Any], labels: Sequence[str], **place: An
 def key(look: dict[str, Any]) -> Line2D:
     """What a legend shows of a line or a marker."""
     return Line2D([], [], **look)
+
+
+def lightly_ticked(axes: Any, at: Sequence[float], most: int = 5) -> None:
+    """Numbers at these places below, and at round values at the left, with faint lines across.
+
+    They are texts: as ticks of axes they would take three times as long to draw.
+    """
+    left, right = axes.get_xlim()
+    low, high = axes.get_ylim()
+    values = [value for value in MaxNLocator(most, steps=STEPS).tick_values(low, high) if low <= value <= high]
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.hlines(values, left, right, color="#e6e6e6", linewidth=0.6, zorder=0)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    below, beside = axes.get_xaxis_transform(), axes.get_yaxis_transform()
+    for value in values:
+        axes.text(-0.015, value, f"{value:g}", ha="right", va="center", transform=beside)
+    for place in at:
+        axes.text(place, -0.025, f"{place:g}", ha="center", va="top", transform=below)
 
 
 def whole_ticks(last: int, most: int = 11) -> range:

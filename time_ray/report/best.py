@@ -39,19 +39,19 @@ def table_rows(ranked: Ranking, shown: Sequence[Ranked], baselines: Sequence[Ran
     judged = any(row.tied is not None for row in shown)
     chance = any(row.p_best is not None for row in shown)
 
-    value = f"{_title(ranked)}{' *' if ranked.halves else ''}"
+    value = f"{value_title(ranked)}{' *' if ranked.halves else ''}"
     folded = ranked.halves or moved or ranked.criterion.over != "end"
 
     def as_row(place: object, row: Ranked, style: str) -> dict[str, object]:
         return {
             "": place,
             **{name: row.contender.axes[name] for name in axes},
-            **{title: spread(row.means[name], row.sds[name]) for name, title in named.items()},
+            **{title: spread(row.mean_of(name), row.sd_of(name)) for name, title in named.items()},
             **({"length": f"{row.length:g}"} if moved else {}),
             **({value: spread(row.value, deviation(row.by_seed))} if folded else {}),
             **({"to the best": interval(row)} if judged else {}),
             **({"P(best)": row.p_best} if chance else {}),
-            " ": _standing(ranked, row),
+            " ": standing(ranked, row),
             "style": style,
         }
 
@@ -71,7 +71,8 @@ def interval(row: Ranked) -> str | None:
     return None if row.lower is None else f"{row.lower:+.2f} … {row.upper:+.2f}"
 
 
-def _standing(ranked: Ranking, row: Ranked) -> str:
+def standing(ranked: Ranking, row: Ranked) -> str:
+    """What is said of a row besides its numbers."""
     words = ["leader"] if row is ranked.leader else []
     if row.tied is not None and row is not ranked.leader:
         words.append("may be best" if row.tied else "")
@@ -80,7 +81,8 @@ def _standing(ranked: Ranking, row: Ranked) -> str:
     return ", ".join(filter(None, [*words, row.baseline]))
 
 
-def _title(ranked: Ranking) -> str:
+def value_title(ranked: Ranking) -> str:
+    """The name of what ranks."""
     over = {"end": "", "mean": " (mean over tasks)", "area": " (area under the curve)"}[ranked.criterion.over]
     return f"{ranked.metric.title}{over}"
 
@@ -96,7 +98,9 @@ def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
     where = f"init {axes['init']}, deploy {axes['deploy']}, technique {axes['technique']}"
     if leader.length != 1:
         where += f", length {leader.length:g}"
-    scores = ", ".join(f"{METRICS[name].title} {spread(leader.means[name], leader.sds[name])}" for name in OF_THE_PAPER)
+    scores = ", ".join(
+        f"{METRICS[name].title} {spread(leader.mean_of(name), leader.sd_of(name))}" for name in OF_THE_PAPER
+    )
     talk.print("Best-in-TIME", style="bold", end="")
     talk.print(f": {where} ({scores})")
     for line in verdict(ranked):

@@ -1,0 +1,1 @@
+"""The page of `time-ray report`: what a sweep found, in one file that needs nothing else."""
