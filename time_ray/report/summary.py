@@ -142,8 +142,8 @@ def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     if not done:
         return
     for verb, why in (
-        (f"time-ray best {opened.words}", "rank over seeds, register the winner"),
-        (f"time-ray export {opened.words} --cell best -o best", "weights for open_clip"),
+        (f"time-ray best {opened.words} --register", "the winner, for mlflow.pyfunc.load_model"),
+        (f"time-ray export {opened.words} --cell best -o best", "its folder, for open_clip and MLflow"),
         (f"time-ray ui {opened.words}", "compare cells in MLflow"),
     ):
         talk.print(f"  {verb}", end="")
