@@ -78,7 +78,7 @@ def sweep(
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
-    with shown(opened.study.everything, opened.store) as progress:
+    with shown(opened.study.everything, opened.store, opened.words) as progress:
         outcome = api.sweep(opened, progress.take)
     print_outcome(opened, outcome, talk, everything=everything)
     raise typer.Exit(outcome.exit_code)
@@ -165,17 +165,20 @@ def status(
     overrides: Overrides = None,
     form: Form = "table",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the sweep ends, on any machine.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every metric, however narrow the terminal.")] = False,
 ) -> None:
-    """Print how far every cell is, and its scores so far."""
+    """Print how far every cell is, its scores so far, and how long a sweep that runs still takes."""
     from time_ray import api
-    from time_ray.report.summary import print_status
+    from time_ray.report.summary import print_status, status_lines
     from time_ray.report.watch import watched
 
     opened = api.open_experiment(exp, overrides or ())
     results = watched(opened, talk) if watch else api.status(opened)
-    print_status(results, form)
+    print_status(results, form, talk, everything=everything)
     if watch:
         raise typer.Exit(0 if all(result.done for result in results) else 1)
+    for line in status_lines(opened, results):
+        talk.print(line)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def _budget(value: object) -> object:
             f"{value} has no unit; write '{value} steps' or '{value} samples' of each task, or '{value}x' or "
             f"'{value} GFLOPs' of the whole stream; on a command line in quotes: 'budget={value} steps'"
         )
-        raise ValueError(msg)
+        raise ValueError(msg)  # noqa: TRY004 what pydantic tells people
     return Budget.parse(value) if isinstance(value, str) else value
 
 
