@@ -93,7 +93,7 @@ def test_a_file_that_is_no_text(time_ray: Callable[..., Any]) -> None:
 def test_a_folder_is_no_file(time_ray: Callable[..., Any]) -> None:
     Path("folder").mkdir()
     (line,) = faults(time_ray("show", "folder"))
-    assert line.startswith("folder: cannot be read: ")
+    assert line.startswith("folder: is a folder; ")
 
 
 def test_a_missing_file_and_the_nearest_one(time_ray: Callable[..., Any]) -> None:
@@ -127,7 +127,7 @@ CONFIGURATION = [
     ({"budget": ["2 epochs"]}, "budget", "budget.0: '2 epochs' is no budget"),
     ({"budget": ["1e-11x"]}, "budget", "budget.0: '0.00000000001x' is less than a step for each of 2 tasks; give more"),
     ({"budget": ["2 steps", "0.76 GFLOPs"]}, "budget", "budget.1: '0.76 GFLOPs' is the same as '2 steps'; keep one"),
-    ({"budget": [30]}, "budget", "budget.0: a section with keys amount, unit is needed, not 30"),
+    ({"budget": [30]}, "budget", "budget.0: 30 has no unit; write '30 steps'"),
     ({"seed": [-1]}, "seed", "seed.0: input should be greater than or equal to 0, not -1"),
     ({"seed": ["one"]}, "seed", "seed.0: input should be a valid integer, not 'one'"),
     ({"stream": {"tasks": 0}}, "tasks", "stream.tasks: input should be greater than or equal to 1, not 0"),

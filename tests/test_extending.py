@@ -64,9 +64,7 @@ def test_the_experiment_and_the_metric_run(
     (folder / "experiment.yaml").write_text(yaml.safe_dump(whole))
     assert time_ray("sweep", "experiment.yaml").status == 0
     overrides = "plugins=[my_rules.py, burst.py, worst.py]"
-    rows = json.loads(
-        time_ray("best", "experiment.yaml", overrides, "--by", "worst", "--no-register", "-f", "json").out
-    )
+    rows = json.loads(time_ray("best", "experiment.yaml", overrides, "--by", "worst", "-f", "json").out)
     assert len(rows) == 8
     assert all(row["worst"] is not None for row in rows)
 

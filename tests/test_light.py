@@ -51,8 +51,7 @@ def test_completion_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("command", ["show", "plan", "status", "best"])
 @pytest.mark.parametrize("form", ["table", "json"])
 def test_reading_results_computes_nothing(swept_tiny: Path, command: str, form: str) -> None:
-    options = ["--no-register"] if command == "best" else []
-    assert loaded([command, str(swept_tiny), "-f", form, *options], HEAVY) == set()
+    assert loaded([command, str(swept_tiny), "-f", form], HEAVY) == set()
 
 
 def test_a_configuration_beside_weights_is_read_without_torch(swept_tiny: Path, tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_models_that_fit_no_batch_are_refused_together(monkeypatch: pytest.Monke
     with pytest.raises(UserError) as refused:
         needs_by_model(experiment({"accelerator": "small", "by_model": {"mini-base": {"workers": 1, "accumulate": 1}}}))
     assert refused.value.faults == tuple(
-        f"run: {model} needs 1.0 GB for weights, gradients and optimiser, of a GPU of type small a worker has 0.9 GB; "
-        f"name a larger one: run.by_model.{model}.accelerator=..."
+        f"run: {model} needs 1.0 GB for weights, gradients and optimiser, of a GPU of type small a worker has "
+        f"900.0 MB; name a larger one: run.by_model.{model}.accelerator=..."
         for model in ("mini-tiny", "mini-base")
     )
     assert pytest.approx(0.9) == USABLE

@@ -82,7 +82,7 @@ def test_every_letter_at_once(
     inside = (folder / "runs" / "mlartifacts" / "tiny").rglob("open_clip_model.safetensors")
     assert [model.model_id in str(file) for file in inside] == [True]
 
-    registered = time_ray("best", path)
+    registered = time_ray("best", path, "--register")
     assert registered.status == 0
     assert registered.err.endswith("registered: models:/time-ray-tiny@best-in-time\n")
     version = client.get_model_version_by_alias("time-ray-tiny", "best-in-time")
@@ -95,8 +95,8 @@ def test_every_letter_at_once(
     exported = time_ray("export", path, "-o", folder / "best")
     assert exported.status == 0, exported.err
     assert Path(exported.out.rstrip("\n")).parent == folder / "best"
-    open_clip.add_model_config(str(folder / "best" / "configs"))
-    open_clip.create_model("mini-tiny", pretrained=exported.out.rstrip("\n"))
+    open_clip.create_model(f"local-dir:{folder / 'best'}")
+    assert open_clip.get_tokenizer(f"local-dir:{folder / 'best'}")(["red"]).shape == (1, 12)
     merged = time_ray("merge", exported.out[:-1], exported.out[:-1], "--base", exported.out[:-1], "-o", folder / "m")
     assert merged.status == 0, merged.err
     assert everything_below(tmp_path) == {EVERY}

@@ -63,7 +63,7 @@ def expert_keys(path: Path) -> set[str]:
 
 def test_a_sweep_with_a_plugin(experiment: Path, time_ray: Callable[..., Any]) -> None:
     assert time_ray("sweep", experiment).status == 0
-    rows = json.loads(time_ray("best", experiment, "--by", "worst", "--no-register", "-f", "json").out)
+    rows = json.loads(time_ray("best", experiment, "--by", "worst", "-f", "json").out)
     rows = [row for row in rows if row["init"] != "(base)"]
     assert all(row["worst"] > 0 for row in rows)
     assert rows[0]["selected_on"] == max(row["selected_on"] for row in rows)
@@ -196,9 +196,7 @@ def test_a_metric_that_raises_is_not_shown(
 ) -> None:
     (experiment.parent / "rules.py").write_text(RULES.replace("return min(", "return 1 / 0 + min("))
     assert time_ray("sweep", experiment, "init=ft", "technique=average").status == 0
-    row, *_ = json.loads(
-        time_ray("best", experiment, "init=ft", "technique=average", "--no-register", "-f", "json").out
-    )
+    row, *_ = json.loads(time_ray("best", experiment, "init=ft", "technique=average", "-f", "json").out)
     assert row["worst"] is None
     assert row["gm"] > 0
     assert len([one for one in caplog.messages if "metric 'worst' is not shown: ZeroDivisionError" in one]) == 1

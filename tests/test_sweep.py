@@ -263,7 +263,7 @@ def test_show_is_itself_a_valid_experiment(swept: Swept, time_ray: Command, tmp_
 
 
 def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Tracked) -> None:
-    done = time_ray("best", swept.path, "-f", "json")
+    done = time_ray("best", swept.path, "-f", "json", "--register")
     *ranked, base = json.loads(done.out)
     assert (base["init"], base["baseline"], base["ka"]) == (
         "(base)",
@@ -286,11 +286,13 @@ def test_best_ranks_and_registers(swept: Swept, time_ray: Command, tracked: Trac
     best = api.best(swept.opened).winner
     assert version.tags["time_ray.digest"] == best.weights["digest"]
     assert (version.tags["time_ray.seeds"], version.tags["time_ray.metric"]) == ("1", "gm")
-    again = time_ray("best", swept.path, "-f", "csv")
+    assert version.tags["time_ray.tied"] == "0"
+    assert "Chosen by gm" in version.description
+    again = time_ray("best", swept.path, "-f", "csv", "--register")
     assert again.out.splitlines()[0].startswith(columns.replace(" ", ","))
     assert tracked.client.get_model_version_by_alias("time-ray-tiny", "best-in-time").version == version.version
     for by in ("ka", "forgetting", "acc", "bwt"):
-        *found, _ = json.loads(time_ray("best", swept.path, "--by", by, "--no-register", "-f", "json").out)
+        *found, _ = json.loads(time_ray("best", swept.path, "--by", by, "-f", "json").out)
         values = [METRICS[by].loss(row["selected_on"]) for row in found]
         assert values[0] == min(values)
 
@@ -305,7 +307,7 @@ def test_a_metric_that_is_none_is_refused(swept: Swept, time_ray: Command) -> No
 
 @pytest.mark.parametrize("overrides", [[], ["technique=average"]], ids=["the same grid", "a part of it"])
 def test_registering_leaves_no_run_going_and_makes_none(swept: Swept, time_ray: Command, overrides: list[str]) -> None:
-    assert time_ray("best", swept.path, *overrides).status == 0
+    assert time_ray("best", swept.path, *overrides, "--register").status == 0
     found = Tracked(swept)
     assert len(found.parents) == 1
     assert len(found.children) == len(swept.opened.study.cells)
@@ -317,8 +319,7 @@ def test_an_export_loads_in_open_clip(swept: Swept, time_ray: Command, tmp_path:
     done = time_ray("export", swept.path, "--cell", cell, "-o", tmp_path / "out")
     assert done.status == 0
     path = Path(done.out.strip())
-    open_clip.add_model_config(tmp_path / "out" / "configs")
-    model, _, _ = open_clip.create_model_and_transforms("mini-tiny", pretrained=str(path))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'out'}")
     saved = safetensors.torch.load_file(path)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     recipe = json.loads((path.parent / "recipe.json").read_text(encoding="utf-8"))
@@ -327,6 +328,12 @@ def test_an_export_loads_in_open_clip(swept: Swept, time_ray: Command, tmp_path:
         r for r in swept.outcome.results if list(r.cell.axes.values())[:3] == ["ema", "all", "ties(scaling=0.5)"]
     ]
     assert recipe["digest"] == result.weights["digest"]
+
+
+def test_without_register_nothing_is_registered_and_it_is_said_how(swept: Swept, time_ray: Command) -> None:
+    done = time_ray("best", swept.path, "--by", "ka", "-f", "csv")
+    assert done.err.endswith(f"register it: time-ray best {swept.path} --by ka -f csv --register\n")
+    assert "registered:" not in done.err
 
 
 def test_a_model_is_known_by_its_preprocessing(
@@ -561,7 +568,7 @@ def test_damaged_final_weights_are_made_again(
     assert f"its weights are not there; run: time-ray sweep {path}" in done.err
     assert time_ray("sweep", path).status == 0
     assert time_ray("export", path, "-o", tmp_path / "out").status == 0
-    assert (tmp_path / "out" / "mini-tiny.safetensors").read_bytes() == data
+    assert (tmp_path / "out" / "open_clip_model.safetensors").read_bytes() == data
     assert same_as(swept, first.opened)
 
 
@@ -605,7 +612,7 @@ def test_a_small_vit_learns_an_image_folder(new_experiment: Make, tmp_path: Path
         assert result.final["ka"] is not None
         assert result.final["gm"] is None  # nothing was held out
     weights = api.export(done.opened, "init=ema", tmp_path / "out")
-    model, _, _ = open_clip.create_model_and_transforms("ViT-small-test", pretrained=str(weights))
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{weights.parent}")
     assert sum(tensor.numel() for tensor in model.state_dict().values()) > 0
 
 
@@ -626,7 +633,7 @@ def test_the_storage_of_a_sweep_is_listed_verified_and_explained(swept: Swept, t
     assert time_ray("store", "ls", root).out == time_ray("store", "ls", swept.path).out
     verified = time_ray("store", "verify", swept.path, "-f", "csv")
     assert verified.status == 0
-    assert "GB/s" in verified.err
+    assert "B/s" in verified.err
     assert all(line.endswith(",0") for line in verified.out.splitlines()[1:])
     one, other = (
         next(iter(cell.walk())).expert.key for cell in (swept.opened.study.cells[0], swept.opened.study.cells[-1])

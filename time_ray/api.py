@@ -31,6 +31,8 @@ from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.rates import Rate
 from time_ray.results import CellResult, Outcome, read_results
+from time_ray.serving.layout import Layout
+from time_ray.serving.support import support
 from time_ray.store.files import Files, default_root
 from time_ray.store.gc import collect
 from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
@@ -439,7 +441,8 @@ def register(opened: Opened, ranked: Ranking) -> str:
         StoreError: MLflow does not answer, or refuses.
 
     """
-    from time_ray.tracking.tracker import Tracker, answering, register_best, tracking_uri
+    from time_ray.tracking.registry import register_best
+    from time_ray.tracking.tracker import Tracker, answering, tracking_uri
 
     with answering(tracking_uri(opened.files)):
         return register_best(Tracker(opened.study, opened.files), ranked)
@@ -454,25 +457,41 @@ def sync(opened: Opened) -> str | None:
     return copy_all(opened.study, opened.files)
 
 
-def export(opened: Opened, cell: str, folder: str | Path) -> Path:
-    """The final weights of one cell as a safetensors file that open_clip loads, with its recipe beside it.
+def export(
+    opened: Opened,
+    cell: str,
+    folder: str | Path,
+    layout: Layout = "open_clip",
+    *,
+    say: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """The final weights of one cell as a folder that open_clip and MLflow load, with a model card.
 
     Args:
         opened: The experiment.
         cell: `best`, or axes as in `init=ema,deploy=ema,technique=ties,seed=0`, as many as single it out.
-        folder: Where the files go; it is made.
+        folder: Where the files go; it is made, or replaced if it holds an earlier export.
+        layout: `hf-folder` is as the Hugging Face hub has models of open_clip: without what only MLflow needs.
+        say: Hears which cell is the best, and how many are not ranked: as they are not finished, or what they served
+            is lost.
 
     Returns:
         The safetensors file.
 
     Raises:
-        UserError: no finished cell, or more than one, is meant; or its weights are not in the store.
+        UserError: no finished cell, or more than one, is meant; its weights are not in the store; or the folder holds
+            other things, or cannot be written.
 
     """
-    if cell == "best":
-        found = best(opened)
-        return export_cell(opened, found.winner, Path(folder), found.leader.length)
-    return export_cell(opened, pick_cell(status(opened), cell), Path(folder))
+    if cell != "best":
+        return export_cell(opened, pick_cell(status(opened), cell), Path(folder), layout=layout)
+    found = best(opened)
+    length, said = found.leader.length, support(found)
+    if found.num_unfinished:
+        say(f"{found.num_unfinished} cells are not finished and not ranked; run: time-ray sweep {opened.words}")
+    weights = export_cell(opened, found.winner, Path(folder), length, layout=layout, support=said)
+    say(f"best: {found.winner.cell.name}{'' if length == 1 else f', length {length:g}'}")
+    return weights
 
 
 def doctor(

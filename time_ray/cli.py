@@ -1,6 +1,7 @@
 """The command line: one verb a command, stdout for data, stderr for talk."""
 
 import os
+import shlex
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -32,6 +33,7 @@ from time_ray.commands.options import (
 from time_ray.core.secrets import hidden
 from time_ray.core.stream import Order
 from time_ray.report import tables
+from time_ray.serving.layout import Layout
 
 app = typer.Typer(
     name="time-ray",
@@ -78,7 +80,7 @@ def sweep(
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
-    with shown(opened.study.everything, opened.store) as progress:
+    with shown(opened.study.everything, opened.store, opened.words) as progress:
         outcome = api.sweep(opened, progress.take)
     print_outcome(opened, outcome, talk, everything=everything)
     raise typer.Exit(outcome.exit_code)
@@ -165,17 +167,20 @@ def status(
     overrides: Overrides = None,
     form: Form = "table",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until the sweep ends, on any machine.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show every metric, however narrow the terminal.")] = False,
 ) -> None:
-    """Print how far every cell is, and its scores so far."""
+    """Print how far every cell is, its scores so far, and how long a sweep that runs still takes."""
     from time_ray import api
-    from time_ray.report.summary import print_status
+    from time_ray.report.summary import print_status, status_lines
     from time_ray.report.watch import watched
 
     opened = api.open_experiment(exp, overrides or ())
     results = watched(opened, talk) if watch else api.status(opened)
-    print_status(results, form)
+    print_status(results, form, talk, everything=everything)
     if watch:
         raise typer.Exit(0 if all(result.done for result in results) else 1)
+    for line in status_lines(opened, results):
+        talk.print(line)
 
 
 @app.command()
@@ -237,9 +242,11 @@ def best(
         int | None, typer.Option("--seed", help="Whose weights are registered; the median's if not given.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every cell.")] = False,
-    register: Annotated[bool, typer.Option(help="Register the winner in MLflow under the alias best-in-time.")] = True,
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="Register the winner in MLflow as best-in-time.")
+    ] = False,
 ) -> None:
-    """Say which cells may be the best over their seeds, and register the leader in MLflow."""
+    """Say which cells may be the best over their seeds; with --register, register the leader in MLflow."""
     from time_ray import api
     from time_ray.report.best import print_ranking
 
@@ -248,6 +255,8 @@ def best(
     print_ranking(ranked, form, talk, words=opened.words, everything=everything)
     if register:
         talk.print(f"registered: {api.register(opened, ranked)}")
+    else:
+        talk.print(f"register it: {shlex.join(['time-ray', *sys.argv[1:], '--register'])}", style="dim")
 
 
 @app.command()
@@ -354,16 +363,20 @@ def export(
         str, typer.Option("--cell", help="`best`, or axes that single one out: init=ema,deploy=ema,technique=ties.")
     ] = "best",
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write.")] = Path("export"),
+    to: Annotated[
+        Layout, typer.Option("--to", help="For open_clip and MLflow, or a folder as the Hugging Face hub has them.")
+    ] = "open_clip",
 ) -> None:
-    """Write a cell's final weights as a file that open_clip loads."""
+    """Write a cell's final weights as a folder that open_clip loads, and MLflow too."""
     from time_ray import api
 
     opened = api.open_experiment(exp, overrides or ())
-    weights = api.export(opened, cell, output)
-    print(weights)
-    if (output / "configs").is_dir():
-        talk.print(f"load: open_clip.add_model_config('{output / 'configs'}')")
-    talk.print(f"load: open_clip.create_model_and_transforms('{weights.stem}', pretrained='{weights}')")
+    print(api.export(opened, cell, output, to, say=talk.print))
+    if to == "open_clip":
+        talk.print(f"predict: mlflow.pyfunc.load_model({str(output)!r}).predict(['photo.jpg'])")
+    talk.print(f"load: open_clip.create_model_and_transforms({f'local-dir:{output}'!r})")
+    if (output / "tokenizer.json").is_file():
+        talk.print("note: open_clip.get_tokenizer needs transformers for it, as the model's vocabulary is its own")
 
 
 @app.command()

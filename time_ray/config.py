@@ -11,13 +11,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from time_ray.core import strategies
-from time_ray.core.errors import UserError, nearest, unknown
+from time_ray.core.errors import UserError, closest, nearest, some_of, unknown
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.core.home import at_home
+from time_ray.key_hints import hint_for
 from time_ray.plugins import load_plugins
 from time_ray.study import Fault, StudyError
 
 Place = tuple[str | int, ...]
+EXPERIMENTS = "experiments"  # where experiment files lie
 _COMMAND_LINE = "command line"  # where an override stands, in place of a file and its line
 
 
@@ -78,7 +80,7 @@ def draft(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, 
         return Experiment.model_validate(document.values), document
     except ValidationError as error:
         found = error.errors()
-    document.faults += dict.fromkeys(document.fault(*fault) for fault in _faults(found))
+    document.faults += dict.fromkeys(document.fault(*fault) for fault in _faults(found, document))
     document.broken |= {str(error["loc"][0]) for error in found}
     whole = {k: v for k, v in document.values.items() if k in Experiment.model_fields and k not in document.broken}
     return Experiment.model_validate({**_STAND_IN, **whole}), document
@@ -127,10 +129,9 @@ def read(path: Path) -> Document:
     document = Document(str(path))
     try:
         text = _text(path.read_bytes())
-    except FileNotFoundError:
-        near = sorted(p.name for p in path.parent.glob("*.y*ml"))
-        hint = nearest(path.name, near) or (f"; there are {', '.join(near)}" if near else "; check the path")
-        raise UserError(f"{path}: no such file{hint}") from None
+    except (FileNotFoundError, IsADirectoryError) as error:
+        what = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
+        raise UserError(f"{path}: {what}{_file_meant(path)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is no text in UTF-8 ({error}); save it as UTF-8") from None
     except OSError as error:
@@ -142,6 +143,16 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}:1: an experiment is a mapping of keys to values, not a {type(values).__name__}")
     document.values = values
     return document
+
+
+def _file_meant(path: Path) -> str:
+    """The experiment file that was meant, by its name with or without `.yaml`: beside the path, or in `experiments`."""
+    folders = dict.fromkeys((path, path.parent, path.parent / EXPERIMENTS))
+    files = [file for folder in folders for file in sorted(folder.glob("[!.]*.y*ml"))]
+    by_name = {name: str(file) for file in reversed(files) for name in (file.name, file.stem)}
+    if name := closest(path.name, by_name):
+        return f"; did you mean '{by_name[name]}'?"
+    return f"; there are {some_of(map(str, files))}" if files else "; check the path"
 
 
 def _text(data: bytes) -> str:
@@ -236,12 +247,12 @@ def _spelled_out(part: str, value: str | None) -> Any:
     )
 
 
-def _faults(errors: Sequence[ErrorDetails]) -> Iterator[Fault]:
+def _faults(errors: Sequence[ErrorDetails], document: Document) -> Iterator[Fault]:
     for error in errors:
         place = tuple(error["loc"])
         kind, given = error["type"], error["input"]
         if kind == "extra_forbidden":
-            yield place, f"unknown key{nearest(str(place[-1]), _keys_at(place[:-1]))}"
+            yield place, f"unknown key{_meant(place, given, document)}"
         elif kind == "missing":
             yield place[:-1], f"'{place[-1]}' is missing; add it"
         elif kind == "literal_error":
@@ -253,6 +264,14 @@ def _faults(errors: Sequence[ErrorDetails]) -> Iterator[Fault]:
             yield place, f"a section with keys {', '.join(_keys_at(place)) or 'and values'} is needed, not {given!r}"
         else:
             yield place, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {given!r}"
+
+
+def _meant(place: Place, given: object, document: Document) -> str:
+    """What an unknown key was meant to be."""
+    if len(place) > 1:
+        return nearest(str(place[-1]), _keys_at(place[:-1]))
+    on_command_line = document.where(place).startswith(_COMMAND_LINE)
+    return hint_for(str(place[0]), given, document.values, on_command_line=on_command_line)
 
 
 def _keys_at(place: Place) -> list[str]:

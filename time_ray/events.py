@@ -13,6 +13,7 @@ class CellsRunning:
 
     cells: tuple[str, ...]  # keys
     holder: str  # the trial, by a name that no other has
+    node: str = ""  # the host that its first worker runs on
     kind: Literal["cells_running"] = field(default="cells_running", repr=False)
 
 

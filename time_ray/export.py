@@ -1,62 +1,59 @@
-"""A cell's final weights as files that open_clip loads by itself."""
+"""A cell's final weights as a folder that open_clip loads by itself, and MLflow too."""
 
-import copy
-import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from time_ray.analysis.final_weights import final_weights
-from time_ray.clip.mini import MODELS
-from time_ray.clip.preprocessing import CONFIG, open_clip_config
 from time_ray.core.errors import UserError
 from time_ray.core.selection import read_selection
 from time_ray.opened import Opened
 from time_ray.results import CellResult
+from time_ray.serving.layout import Layout
+from time_ray.serving.model_folder import WEIGHTS, describe, whole_folder
+from time_ray.serving.served import Served
+from time_ray.tracking.model_flavor import write_model
+from time_ray.tracking.tracker import settle
 
-VOCABULARY_NOTICE = "merges.LICENSE.txt"  # wherever the vocabulary goes, it goes
 
+def export_cell(
+    opened: Opened,
+    result: CellResult,
+    folder: Path,
+    length: float = 1.0,
+    *,
+    layout: Layout = "open_clip",
+    support: Mapping[str, str] | None = None,
+) -> Path:
+    """The folder holds the cell's weights at that length, with all that is needed to use them.
 
-def export_cell(opened: Opened, result: CellResult, folder: Path, length: float = 1.0) -> Path:
-    """The folder holds the cell's weights at that length, their recipe, and the architecture with its preprocessing.
+    Args:
+        opened: the experiment.
+        result: of the cell.
+        folder: it may hold an earlier export, or nothing.
+        length: 1 for what the cell serves.
+        layout: `hf-folder` is as the Hugging Face hub has models of open_clip.
+        support: what speaks for the cell, if it is the best.
 
     Returns:
         The safetensors file.
 
     Raises:
-        UserError: the cell's weights are not in the store, or not whole; or that length needs data.
+        UserError: the cell's weights are not in the store, or not whole; that length needs data; or the folder holds
+            other things, or cannot be written.
 
     """
-    found = final_weights(result, opened.store, length, again=f"time-ray sweep {opened.words}")
-    folder.mkdir(parents=True, exist_ok=True)
-    name = result.cell.setting.model.name
-    (folder / "recipe.json").write_text(
-        json.dumps({**result.cell.axes, "length": length, **found.about}, indent=1), encoding="utf-8"
+    weights = final_weights(result, opened.store, length, again=f"time-ray sweep {opened.words}")
+    served = Served(
+        result=result, weights=weights, datasets=opened.study.datasets, length=length, support=support or {}
     )
-    config = open_clip_config(result.cell.setting.model)
-    if name in MODELS:
-        config["model_cfg"] |= _export_architecture(name, folder / "configs")
-    (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    weights = folder / f"{name}.safetensors"
-    weights.write_bytes(found.data)
-    return weights
-
-
-def _export_architecture(name: str, configs: Path) -> dict[str, Any]:
-    """A mini model's architecture and vocabulary go along: open_clip does not know them by itself.
-
-    open_clip wants the vocabulary's absolute path, so after a move `bpe_path` in the configuration must follow.
-    """
-    configs.mkdir(exist_ok=True)
-    config = copy.deepcopy(MODELS[name].config)
-    tokenizer = config["text_cfg"]["tokenizer_kwargs"]
-    vocabulary = Path(tokenizer["bpe_path"])
-    shutil.copyfile(vocabulary, configs / vocabulary.name)
-    shutil.copyfile(vocabulary.with_name(VOCABULARY_NOTICE), configs / VOCABULARY_NOTICE)
-    tokenizer["bpe_path"] = str((configs / vocabulary.name).absolute())
-    (configs / f"{name}.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    return config
+    with whole_folder(folder) as draft:
+        if layout == "open_clip":
+            settle()
+            write_model(draft, served, folder.absolute())
+        else:
+            (draft / WEIGHTS).write_bytes(weights.data)
+            describe(served, draft, layout)
+    return folder / WEIGHTS
 
 
 def pick_cell(results: Sequence[CellResult], wanted: str) -> CellResult:

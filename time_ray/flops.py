@@ -40,7 +40,7 @@ def scored(study: Study) -> Scored:
         of_subset = scoring.subset is not None and classes
         rows = subset_size(source.num_scored, classes, scoring.subset or 0.0) if of_subset else source.num_scored
         images += rows
-        templates = source.num_templates if scoring.templates is None else len(scoring.templates)
+        templates = len(source.templates if scoring.templates is None else scoring.templates)
         texts += rows if source.retrieves else classes * templates
     return Scored(images, texts)
 

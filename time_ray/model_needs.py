@@ -8,6 +8,7 @@ from time_ray.clip import mini
 from time_ray.core.errors import UserError, unknown
 from time_ray.core.experiment import Experiment, WorkerRun
 from time_ray.core.model import ModelSpec
+from time_ray.core.quantities import size
 
 # GB of each type, by Ray's names; the smaller size where a name means two
 ACCELERATOR_GB = {
@@ -164,7 +165,7 @@ def capacity(said: WorkerRun | Needs) -> float | None:
 
 
 def _too_large(spec: ModelSpec, said: WorkerRun, there: float) -> str:
-    needed, given = (f"{amount / 1e9:.1f} GB" for amount in (TRAINED * weight_bytes(spec), there))
+    needed, given = map(size, (TRAINED * weight_bytes(spec), there))
     return (
         f"run: {spec.label} needs {needed} for weights, gradients and optimiser, of a GPU of type {said.accelerator} "
         f"a worker has {given}; name a larger one: run.by_model.{spec.name}.accelerator=..."

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from time_ray.clip.preprocessing import Resolved, resolve
+from time_ray.core import quantities
 from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
@@ -261,7 +262,9 @@ def _too_tight(needs: Mapping[str, PlannedNeeds]) -> Iterator[str]:
     for label, need in needs.items():
         there = capacity(need)
         if there is not None and need.training_bytes > there:
-            amounts = f"training takes about {need.training_bytes / 1e9:.1f} GB, a worker has {there / 1e9:.1f} GB"
+            amounts = (
+                f"training takes about {quantities.size(need.training_bytes)}, a worker has {quantities.size(there)}"
+            )
             more = "more run.workers, run.accumulate or run.recompute=true"
             yield f"{label}: {amounts} of a GPU of type {need.accelerator}; set {more}"
 

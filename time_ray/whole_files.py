@@ -1,6 +1,7 @@
 """Files that are whole or not there, whoever reads them meanwhile: moved into their place, and out of it if damaged."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,25 @@ def replacing(path: Path, draft: Path | None = None) -> Iterator[Path]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into: it takes the place of `folder` at the end of the block, and is gone if it raises.
+
+    Whoever is killed leaves what was there, or a draft beside it whose name begins with a dot.
+    """
+    target = folder.resolve()
+    draft, old = (target.with_name(f".{target.name}-{uuid4().hex}{end}") for end in ("", "-old"))
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        if target.exists():
+            target.replace(old)
+        draft.replace(target)
+    finally:
+        for path in (draft, old):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

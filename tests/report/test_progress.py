@@ -6,7 +6,17 @@ from pathlib import Path
 from rich.console import Console
 from toy_grid import full_grid, setting, technique
 
-from time_ray.events import CellFailed, CellsRunning, Event, ExpertTrained, ModelEvaluated, Note, Planned, Status
+from time_ray.events import (
+    CellFailed,
+    CellsRunning,
+    Event,
+    ExpertTrained,
+    ModelEvaluated,
+    Note,
+    Planned,
+    Status,
+    TaskDone,
+)
 from time_ray.report.progress import SweepProgress
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -43,3 +53,26 @@ def test_what_people_should_know_is_said_at_once(tmp_path: Path) -> None:
     )
     assert lines == ["starting Ray", "decoded images are kept", f"failed: {CELLS[3].name}: the loss is [/nan]"]
     assert progress.line() == "starting Ray · 1 failed"
+
+
+def test_a_terminal_shows_what_runs_where_and_where_to_look_at_it(tmp_path: Path) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, markup=False)
+    progress = SweepProgress(CELLS, Store(Files(str(tmp_path))), console, "experiments/mine.yaml seed=1")
+    first, second, *_ = (cell.key for cell in CELLS)
+    for event in (
+        Planned(trainings=4, evaluations=8, cells=12),
+        CellsRunning((first, second), "trial 0", "node-1"),
+        TaskDone(first, 1),
+        TaskDone(second, 1),
+        *(CellsRunning((cell.key,), f"trial {number}") for number, cell in enumerate(CELLS[2:8], start=1)),
+    ):
+        progress.take(event)
+    trials = progress.trials()
+    assert len(trials) == 5
+    assert trials[0] == f"trial 0 on node-1: task 2 of 2, {CELLS[0].name} + 1"
+    assert trials[1] == f"trial 1: task 1 of 2, {CELLS[2].name}"
+    assert trials[-1] == "and 3 more trials"
+    console.print(progress)
+    assert "in MLflow: time-ray ui experiments/mine.yaml seed=1" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 80 + len("\x1b[2m\x1b[0m") * 4

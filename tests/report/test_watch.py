@@ -35,7 +35,7 @@ def test_a_sweep_is_watched_to_its_end_from_its_storage_alone(
     assert [row["tasks"] for row in json.loads(done.out)] == ["3/3", "3/3"]
     lines = done.err.strip().splitlines()
     assert "0 of 2 cells are done" in lines[0]
-    assert "2 of 2 cells are done, 6 of 6 tasks, best GM " in lines[-1]
+    assert "2 of 2 cells are done; 6 of 6 tasks; best so far: ft/" in lines[-1]
 
 
 def test_what_nobody_runs_is_said_at_once(
@@ -45,7 +45,7 @@ def test_what_nobody_runs_is_said_at_once(
     done = time_ray("status", path, "--watch")
     assert done.status == 1
     assert f"sweep 'tiny' is not running on {tmp_path / 'runs'}; " in done.err
-    assert f"0 of 2 cells are done, 0 of 6 tasks: time-ray sweep {path}" in done.err
+    assert f"0 of 2 cells are done, 0 begun, 2 waiting; 0 of 6 tasks: time-ray sweep {path}" in done.err
 
 
 def test_a_terminal_is_drawn_anew_with_a_bar_a_cell(new_experiment: Callable[..., Path], tmp_path: Path) -> None:

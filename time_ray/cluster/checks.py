@@ -15,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from time_ray.cluster.machine import PROXIES, SHARED_MEMORY, Machine
 from time_ray.core.finding import Finding
 from time_ray.core.loopback import HOSTS as LOOPBACK
+from time_ray.core.quantities import size
 
 LEAST_PYTHON = (3, 11)
 LEAST_SHARED_MEMORY = 1 << 30  # Ray keeps its objects there, and falls back to the disk where there is less
@@ -139,7 +140,7 @@ def free_space(machine: Machine, demands: Demands) -> Faults:
     for folder, free in machine.free.items():
         if free < LEAST_FREE:
             remedy = "free some, or use another disk (TIME_RAY_STORAGE, TIME_RAY_CACHE, RAY_TMPDIR)"
-            yield f"only {free / 1e9:.1f} GB are free at {folder}", remedy
+            yield f"only {size(free)} are free at {folder}", remedy
 
 
 def shared_memory(machine: Machine, demands: Demands) -> Faults:
@@ -149,7 +150,7 @@ def shared_memory(machine: Machine, demands: Demands) -> Faults:
     if machine.shared_memory is None:
         yield f"there is no {SHARED_MEMORY}", remedy
     elif machine.shared_memory < LEAST_SHARED_MEMORY:
-        yield f"{SHARED_MEMORY} has only {machine.shared_memory / 1e6:.0f} MB", remedy
+        yield f"{SHARED_MEMORY} has only {size(machine.shared_memory)}", remedy
 
 
 def open_files(machine: Machine, demands: Demands) -> Faults:

@@ -1,5 +1,6 @@
 """Cells at work: through the temporal loop, those of a trajectory in step, each failing alone."""
 
+import socket
 import time
 import traceback
 from collections import deque
@@ -63,7 +64,7 @@ class _Trajectory:
 
     def begin(self) -> None:
         """It is this trajectory's turn."""
-        self._backend.emit(CellsRunning(tuple(self._left), self._backend.holder))
+        self._backend.emit(CellsRunning(tuple(self._left), self._backend.holder, socket.gethostname()))
 
     def move(self) -> Moved:
         """Go on to the next deployed model of a cell."""

@@ -1,8 +1,10 @@
 """`time-ray list`: what an experiment or a command may name."""
 
+from typing import Annotated
+
 import typer
 
-from time_ray.commands.options import Form, Plugins
+from time_ray.commands.options import Form, Plugins, technique_names
 from time_ray.report import tables
 
 app = typer.Typer(help="List what an experiment may name.", no_args_is_help=True)
@@ -19,13 +21,23 @@ def strategies(form: Form = "table", plugins: Plugins = None) -> None:
 
 
 @app.command()
-def techniques(form: Form = "table", plugins: Plugins = None) -> None:
-    """Merge techniques: rule, parameters, state, paper."""
+def techniques(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One technique: all of it.", autocompletion=technique_names),
+    ] = None,
+    form: Form = "table",
+    plugins: Plugins = None,
+) -> None:
+    """Merge techniques: rule and parameters; of one, or in other formats, also its state and its paper."""
     from time_ray.plugins import load_plugins
-    from time_ray.report.catalogue import technique_rows
+    from time_ray.report.catalogue import technique_row, technique_rows, technique_table
 
     load_plugins(plugins or ())
-    tables.print_rows(technique_rows(), form)
+    if name is not None:
+        tables.print_mapping(technique_row(name), form)
+    else:
+        tables.print_rows(technique_table() if form == "table" else technique_rows(), form)
 
 
 @app.command()

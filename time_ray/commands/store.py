@@ -9,6 +9,7 @@ import typer
 
 from time_ray.commands.options import Form, talk
 from time_ray.core.errors import UserError
+from time_ray.core.quantities import size as quantity
 from time_ray.report import tables
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def verify(where: Where, form: Form = "table") -> None:
             talk.print(f"{checked.path}: {checked.fault}; set aside")
         if time.monotonic() - said > LINE_SECONDS:
             said = time.monotonic()
-            talk.print(f"{files} files, {size / 1e9:.1f} GB, {size / 1e9 / (said - started):.2f} GB/s")
+            talk.print(f"{files} files, {quantity(size)}, {quantity(size / (said - started))}/s")
     tables.print_rows(list(kinds.values()), form)
     seconds = time.monotonic() - started
-    talk.print(f"{files} files, {size / 1e9:.3f} GB in {seconds:.1f} s: {size / 1e9 / seconds:.2f} GB/s")
+    talk.print(f"{files} files, {quantity(size)} in {seconds:.1f} s: {quantity(size / seconds)}/s")
     if damaged:
         talk.print(f"{damaged} damaged: set aside; the next sweep makes again what it needs of them")
         raise typer.Exit(1)

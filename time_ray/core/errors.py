@@ -22,8 +22,15 @@ class UserError(Exception):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of a fault: the known word that was meant, if one is near."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = closest(word, known)
+    return f"; did you mean '{close}'?" if close else ""
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """The known word that is nearest, in whatever case; empty if none is near."""
+    in_lower_case = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(word.lower(), in_lower_case, n=1)
+    return in_lower_case[close[0]] if close else ""
 
 
 def unknown(what: str, word: str, known: Iterable[str]) -> str:

@@ -143,13 +143,19 @@ def _named(value: object) -> object:
 def _technique(value: object) -> object:
     """`ties` or `{name: ties, keep: 0.2}`: every key but the name is a parameter."""
     if isinstance(value, str):
-        return {"name": value}
+        return {"name": strategies.plain_name(value)}
     if isinstance(value, dict) and "params" not in value and isinstance(value.get("name"), str):
         return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
     return value
 
 
 def _budget(value: object) -> object:
+    if isinstance(value, (int, float)):
+        msg = (
+            f"{value} has no unit; write '{value} steps' or '{value} samples' of each task, or '{value}x' or "
+            f"'{value} GFLOPs' of the whole stream; on a command line in quotes: 'budget={value} steps'"
+        )
+        raise ValueError(msg)  # noqa: TRY004 what pydantic tells people
     return Budget.parse(value) if isinstance(value, str) else value
 
 

@@ -188,7 +188,18 @@ def keys() -> tuple[str, ...]:
     return ("name", *dict.fromkeys(name for strategy in STRATEGIES.values() for name in strategy.model_fields))
 
 
+def plain_name(text: str) -> str:
+    """The name itself. Raises ValueError for one with parameters as tables show them, `ema(weight=0.3)`."""
+    name, bracket, said = text.removesuffix(")").partition("(")
+    if bracket:
+        parameters = said.replace("=", ": ").replace(",", ", ")
+        msg = f"'{text}' is how tables show it; write {{name: {name}, {parameters}}}, on a command line in quotes"
+        raise ValueError(msg)
+    return text
+
+
 def _known(name: str) -> str:
+    plain_name(name)
     if name not in STRATEGIES:
         raise ValueError(unknown("value", name, STRATEGIES))
     return name

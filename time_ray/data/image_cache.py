@@ -19,6 +19,7 @@ import PIL
 from numpy.typing import NDArray
 
 from time_ray.core.preprocessing import Resizing
+from time_ray.core.quantities import size
 from time_ray.data.images import Pixels
 from time_ray.whole_files import replacing
 
@@ -70,7 +71,7 @@ class ImageCache:
         except OSError as error:
             self._disable(str(error))
             return
-        text = f"{missing / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+        text = f"{size(missing)}, {size(free)} are free"
         if missing > SHARE_OF_FREE * free:
             self._disable(text)
         else:

@@ -51,7 +51,7 @@ class DatasetRef:
     num_scored: int = 0  # images of the split test
     lacks: str = ""  # what it would need to be scored by its own prompts
     teaches: bool = True  # it has images of the split train
-    num_templates: int = 0  # of its own prompts, for each class
+    templates: tuple[str, ...] = ()  # its own class prompts; {} is the class name
     retrieves: bool = False  # it is scored by its captions, not by classes
 
     def open(self) -> Dataset:
@@ -132,7 +132,7 @@ def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem
             num_scored=mini.num_test(n),
             lacks="" if n in WORLD else "test images",
             teaches=n not in mini.NAMES_EVALUATION,
-            num_templates=len(WORLD[n].templates) if n in WORLD else 0,
+            templates=WORLD[n].templates if n in WORLD else (),
         )
         for n in wanted
     ]
@@ -199,7 +199,7 @@ def _from_card(
         rows.get("test", 0),
         lacks(card, WHOLE),
         rows.get("train", 0) > 0,
-        len(card.templates),
+        card.templates,
         card.kind == "retrieval",
     )
 

@@ -175,11 +175,11 @@ def lines() -> Parameter:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """What to do about an unknown word: the nearest known one, or all of them."""
-    options = list(known)
-    close = difflib.get_close_matches(word, options, n=1)
-    return (
-        f"did you mean '{close[0]}'?" if close else "give one of " + ", ".join(options) if options else "leave it out"
-    )
+    options = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(word.lower(), options, n=1)
+    if close:
+        return f"did you mean '{options[close[0]]}'?"
+    return "give one of " + ", ".join(options.values()) if options else "leave it out"
 
 
 def fill(where: str, table: Mapping[str, Parameter], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from time_ray.analysis.ranking import Ranked, Ranking, columns
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.statistics import deviation
 from time_ray.report import tables
-from time_ray.report.axes import shown_axes
+from time_ray.report.axes import shown_axes, with_short_techniques
 from time_ray.report.tables import Format
 
 MOST_ROWS = 12
@@ -24,7 +24,8 @@ def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, e
         shown = ranked.rows if everything else ranked.rows[:MOST_ROWS]
         named = [row for row in ranked.rows if row.baseline and row not in shown]
         rows = table_rows(ranked, shown, [*named, *ranked.baselines])
-        tables.print_rows(rows, form, columns=[name for name in rows[0] if name != "style"])
+        names = [name for name in rows[0] if name != "style"]
+        tables.print_rows(rows, form, columns=names, short=with_short_techniques(rows))
         left = len(ranked.rows) - len(shown) - len(named)
         if left:
             talk.print(f"{left} more cells: --all", style="dim")

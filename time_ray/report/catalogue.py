@@ -3,6 +3,7 @@
 from time_ray import merging
 from time_ray.core.metrics import METRICS
 from time_ray.core.strategies import STRATEGIES
+from time_ray.merging.techniques import technique_named
 
 BATCH = 512  # pairs of a step, as in the benchmark
 
@@ -30,6 +31,21 @@ def technique_rows() -> list[dict[str, object]]:
             "paper": row.paper,
         }
         for row in merging.TECHNIQUES.values()
+    ]
+
+
+def technique_row(name: str) -> dict[str, object]:
+    """All that is said of a technique. Raises MergeError for a name that is none."""
+    known = technique_named(name)
+    return next(row for row in technique_rows() if row["technique"] == known.name)
+
+
+def technique_table() -> list[dict[str, object]]:
+    """Every technique as fits a terminal: its rule, and its parameters below."""
+    return [
+        {"technique": row["technique"], "rule, and parameters": "\n".join(filter(None, [str(row["rule"]), parameters]))}
+        for row in technique_rows()
+        for parameters in (f"  {row['parameters']}" if row["parameters"] else "",)
     ]
 
 

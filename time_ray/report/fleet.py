@@ -5,9 +5,9 @@ import re
 from rich.console import Console
 
 from time_ray.core.errors import UserError
+from time_ray.core.quantities import duration, size
 from time_ray.fleet_plan import Fleet, FleetPlan
 from time_ray.report import tables
-from time_ray.report.quantities import duration, size
 
 
 def fleet_of(gpus: str | None, price: float | None, mtbf: float | None) -> Fleet | None:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from time_ray.core.grid import Cell
+from time_ray.core.quantities import duration
 from time_ray.events import (
     CellDone,
     CellFailed,
@@ -23,22 +24,25 @@ from time_ray.events import (
     Status,
     TaskDone,
 )
+from time_ray.report.running import short_name
 from time_ray.results import CellResult, read_results
 from time_ray.store.store import Store
 
 LINE_SECONDS = 5.0
+TRIALS_SHOWN = 4
 
 
 class SweepProgress:
     """Takes the events of a sweep and keeps the display true."""
 
-    def __init__(self, cells: Sequence[Cell], store: Store, console: Console) -> None:
+    def __init__(self, cells: Sequence[Cell], store: Store, console: Console, words: str = "") -> None:
         self.console = console
         self.store = store
         self.cells = {cell.key: cell for cell in cells}
         self.best: CellResult | None = None
         self.failed = 0
         self.status = ""
+        self._words = words  # the experiment, as it follows a verb on the command line
         self._plan: Planned | None = None
         self._trained = 0
         self._evaluated = 0
@@ -46,6 +50,8 @@ class SweepProgress:
         self._spent = {"trained": 0.0, "evaluated": 0.0}
         self._busy: dict[str, set[str]] = {}  # by trial, the cells it is at
         self._holders: dict[str, str] = {}
+        self._nodes: dict[str, str] = {}  # by trial
+        self._tasks: dict[str, int] = {}  # done, by cell
         self._begun = False
         self._last_line = 0.0
         self._bars = Progress(
@@ -70,6 +76,7 @@ class SweepProgress:
             case CellsRunning():
                 self._busy[event.holder] = set(event.cells)
                 self._holders.update(dict.fromkeys(event.cells, event.holder))
+                self._nodes[event.holder] = event.node
                 self._begun = True
                 self.status = ""
             case ExpertTrained():
@@ -79,7 +86,7 @@ class SweepProgress:
                 self._evaluated += 1
                 self._spent["evaluated"] += event.seconds
             case TaskDone():
-                pass
+                self._tasks[event.cell] = event.task
             case CellDone():
                 self._on_done(event)
             case CellFailed():
@@ -90,18 +97,31 @@ class SweepProgress:
 
     def __rich__(self) -> Group:
         """The display on a terminal."""
-        return Group(self._bars, Text(self.line(), style="dim"))
+        trials = (Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self.trials())
+        ends = [self.line(), f"in MLflow: time-ray ui {self._words}" if self._words else ""]
+        return Group(self._bars, *trials, *(Text(line, style="dim") for line in ends if line))
+
+    def trials(self) -> list[str]:
+        """What runs where: a line for each of the first few trials, and how many more there are."""
+        lines = [self._trial(holder, keys) for holder, keys in list(self._busy.items())[:TRIALS_SHOWN]]
+        more = len(self._busy) - len(lines)
+        return [*lines, *([f"and {more} more trials"] if more else [])]
+
+    def _trial(self, holder: str, keys: set[str]) -> str:
+        cells = [cell for key, cell in self.cells.items() if key in keys]
+        at = min(self._tasks.get(cell.key, 0) for cell in cells)
+        tasks, others = len(cells[0].setting.trainings), f" + {len(cells) - 1}" if len(cells) > 1 else ""
+        where = f" on {node}" if (node := self._nodes[holder]) else ""
+        return f"{holder}{where}: task {min(at + 1, tasks)} of {tasks}, {cells[0].name}{others}"
 
     def line(self) -> str:
         """Everything in one line."""
         parts = [self.status] if self.status else []
         if self.best is not None and self.best.final["gm"] is not None:
-            axes = self.best.cell.axes
-            name = f"{axes['init']}/{axes['deploy']} {axes['technique']}"
-            parts.append(f"best so far {name} GM {self.best.final['gm']:.1f}")
+            parts.append(f"best so far {short_name(self.best.cell)} GM {self.best.final['gm']:.1f}")
         eta = self._eta()
         if eta is not None:
-            parts.append(f"about {_duration(eta)} left")
+            parts.append(f"about {duration(eta)} left")
         if self.failed:
             parts.append(f"{self.failed} failed")
         return " · ".join(parts)
@@ -168,18 +188,20 @@ class SweepProgress:
 
 
 @contextmanager
-def shown(cells: Sequence[Cell], store: Store, *, quiet: bool = False) -> Iterator[SweepProgress]:
-    """The progress of a sweep of these cells is shown on stderr while the block runs."""
+def shown(cells: Sequence[Cell], store: Store, words: str = "", *, quiet: bool = False) -> Iterator[SweepProgress]:
+    """The progress of a sweep of these cells is shown on stderr while the block runs.
+
+    Args:
+        cells: of the sweep.
+        store: where their results lie.
+        words: the experiment, as it follows a verb on the command line.
+        quiet: nothing is shown.
+
+    """
     console = Console(stderr=True, quiet=quiet, markup=False)
-    progress = SweepProgress(cells, store, console)
+    progress = SweepProgress(cells, store, console, words)
     if not console.is_terminal:
         yield progress
         return
     with Live(progress, console=console, refresh_per_second=4, transient=True):
         yield progress
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,5 +1,10 @@
 """What people are told of sweeps that run, or do not, on a storage."""
 
+from collections.abc import Sequence
+from operator import itemgetter
+
+from time_ray.core.grid import Cell
+from time_ray.results import CellResult
 from time_ray.store.files import Files
 from time_ray.store.lease import CLEANING, Holder, holders
 
@@ -9,6 +14,36 @@ def asked(holder: Holder, *, now: bool) -> str:
     what = "break off what is running" if now else "finish what is running"
     who = f"process {holder.fields['pid']} on {holder.fields['host']}"
     return f"asked {who} to {what} and stop; time-ray status EXP --watch shows when it has"
+
+
+def tasks_of(result: CellResult) -> tuple[int, int]:
+    """How many tasks a cell has done, and how many there are."""
+    return max(0, len(result.rows) - 1), len(result.cell.setting.trainings)
+
+
+def counted(results: Sequence[CellResult]) -> str:
+    """How far a sweep is, in numbers."""
+    tasks = [tasks_of(result) for result in results]
+    done = sum(result.done for result in results)
+    begun = sum(bool(at) and not result.done for result, (at, _) in zip(results, tasks, strict=True))
+    counts = f"{done} of {len(results)} cells are done"
+    if done < len(results):
+        counts += f", {begun} begun, {len(results) - done - begun} waiting"
+    return f"{counts}; {sum(at for at, _ in tasks)} of {sum(last for _, last in tasks)} tasks"
+
+
+def best_so_far(results: Sequence[CellResult]) -> str:
+    """The finished cell of the highest GM; empty if there is none."""
+    scored = [(gm, result) for result in results if result.done and (gm := result.final["gm"]) is not None]
+    if not scored:
+        return ""
+    gm, best = max(scored, key=itemgetter(0))
+    return f"best so far: {short_name(best.cell)}, GM {gm:.1f}"
+
+
+def short_name(cell: Cell) -> str:
+    """A cell by TIME's three axes."""
+    return f"{cell.axes['init']}/{cell.axes['deploy']} {cell.axes['technique']}"
 
 
 def not_running(name: str, files: Files) -> str:

@@ -1,22 +1,25 @@
 """What a sweep, a plan, a status and a ranking look like to a person."""
 
+import time
 from collections.abc import Sequence
 
 from rich.console import Console
 
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import ranking
-from time_ray.core.metrics import METRICS
+from time_ray.core.metrics import METRICS, OF_THE_PAPER
+from time_ray.core.quantities import duration, size
 from time_ray.model_needs import Needs
 from time_ray.opened import Opened
-from time_ray.planning import PlannedNeeds, PlanReport
+from time_ray.planning import PlannedNeeds, PlanReport, plan_report
 from time_ray.report import tables
-from time_ray.report.axes import shown_axes
+from time_ray.report.axes import shown_axes, with_short_techniques
 from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
-from time_ray.report.quantities import duration, size
+from time_ray.report.running import best_so_far, counted
 from time_ray.report.tables import Format
 from time_ray.results import CellResult, Outcome
+from time_ray.store.lease import holders
 
 
 def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
@@ -32,11 +35,35 @@ def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
     ]
 
 
-def print_status(results: Sequence[CellResult], form: Format) -> None:
+def print_status(results: Sequence[CellResult], form: Format, talk: Console, *, everything: bool = False) -> None:
     """How far every cell is, is on stdout; people see only the axes that cells differ on."""
     rows = status_rows(results)
-    shown = [*shown_axes(rows), "tasks", "done", *METRICS]
-    tables.print_rows(rows, form, columns=shown if form == "table" else None)
+    if form == "table":
+        named = [{**row, **{METRICS[name].title: row[name] for name in METRICS}} for row in rows]
+        titles = [metric.title for metric in METRICS.values()]
+        more = titles[len(OF_THE_PAPER) :]
+        columns = [*shown_axes(rows), "tasks", *titles]
+        left_out = tables.print_rows(
+            named, form, columns=columns, short=with_short_techniques(named), optional=() if everything else more
+        )
+        if left_out:
+            talk.print(f"no room for {', '.join(left_out)}: --all, or a wider terminal", style="dim")
+    else:
+        tables.print_rows(rows, form)
+
+
+def status_lines(opened: Opened, results: Sequence[CellResult]) -> list[str]:
+    """How far a sweep is: cells and tasks, the best so far, and whether it runs, since when and how much longer."""
+    lines = [counted(results), best_so_far(results)]
+    name = opened.study.experiment.name
+    holder = next((one for one in holders(opened.files) if one.name == name), None)
+    if holder is not None:
+        seconds = plan_report(opened).seconds
+        left = "" if seconds is None else f", about {duration(seconds)} left"
+        lines.append(f"runs for {duration(time.time() - holder.fields['since'])} on {holder.fields['host']}{left}")
+    elif not all(result.done for result in results):
+        lines.append(f"not running; start or resume it: time-ray sweep {opened.words}")
+    return [line for line in lines if line]
 
 
 def _scores(result: CellResult) -> dict[str, object]:
@@ -142,8 +169,8 @@ def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     if not done:
         return
     for verb, why in (
-        (f"time-ray best {opened.words}", "rank over seeds, register the winner"),
-        (f"time-ray export {opened.words} --cell best -o best", "weights for open_clip"),
+        (f"time-ray best {opened.words} --register", "the winner, for mlflow.pyfunc.load_model"),
+        (f"time-ray export {opened.words} --cell best -o best", "its folder, for open_clip and MLflow"),
         (f"time-ray ui {opened.words}", "compare cells in MLflow"),
     ):
         talk.print(f"  {verb}", end="")

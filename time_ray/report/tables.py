@@ -8,10 +8,14 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+
+from time_ray.core.quantities import size
 
 Format = Literal["table", "json", "csv", "markdown"]
 Row = Mapping[str, object]
+_UNBOUND = 10_000  # columns: wider than any table
 
 
 def text(value: object) -> str:
@@ -23,8 +27,30 @@ def text(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def print_rows(rows: Sequence[Row], form: Format, *, title: str = "", columns: Sequence[str] | None = None) -> None:
-    """The rows are on stdout; nothing else is."""
+def print_rows(
+    rows: Sequence[Row],
+    form: Format,
+    *,
+    title: str = "",
+    columns: Sequence[str] | None = None,
+    short: Sequence[Row] = (),
+    optional: Sequence[str] = (),
+) -> Sequence[str]:
+    """The rows are on stdout; nothing else is.
+
+    Args:
+        rows: by column.
+        form: a table for people, or a form for programs.
+        title: over a table.
+        columns: those that are shown, in order; None: all.
+        short: the same rows in fewer letters, for a terminal that is too narrow for them.
+        optional: columns that it leaves out if that is not enough, the last ones first.
+
+    Returns:
+        What was left out.
+
+    """
+    left_out: Sequence[str] = ()
     if form == "json":
         print(json.dumps([dict(row) for row in rows], indent=2, allow_nan=False))
     elif form == "csv":
@@ -32,7 +58,17 @@ def print_rows(rows: Sequence[Row], form: Format, *, title: str = "", columns: S
     elif form == "markdown":
         print(as_markdown(rows, columns), end="")
     else:
-        _console().print(table(rows, title=title, columns=columns))
+        console = _console()
+        names = columns or (list(rows[0]) if rows else [])
+        tighter = [(rows, 0), *((short or rows, count) for count in range(len(optional) + 1))]
+        for number, (some, count) in enumerate([(rows, 0), *tighter]):
+            left_out = optional[len(optional) - count :]
+            kept = [name for name in names if name not in left_out]
+            made = table(some, title=title, columns=kept, tight=number > 0)
+            if Measurement.get(console, console.options.update_width(_UNBOUND), made).maximum <= console.width:
+                break
+        console.print(made)
+    return left_out
 
 
 def print_mapping(values: Row, form: Format, *, title: str = "") -> None:
@@ -69,16 +105,22 @@ def as_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> st
     return "".join(f"| {' | '.join(value.replace('|', '&#124;') for value in line)} |\n" for line in lines)
 
 
-def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None = None) -> Table:
+def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None = None, tight: bool = False) -> Table:
     """Rows as a table, numbers to the right."""
+    padding = (0, 1, 0, 0) if tight else (0, 1)
     names = columns or (list(rows[0]) if rows else [])
-    result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=padding)
     for name in names:
         numeric = any(isinstance(row.get(name), (int, float)) and not isinstance(row.get(name), bool) for row in rows)
         result.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(text(row.get(name)) for name in names), style=str(row.get("style") or ""))
+        result.add_row(*(_cell(name, row.get(name)) for name in names), style=str(row.get("style") or ""))
     return result
+
+
+def _cell(name: str, value: object) -> str:
+    """A value as people read it in a column of that name."""
+    return size(value) if name.endswith("bytes") and isinstance(value, int) else text(value)
 
 
 def _console() -> Console:

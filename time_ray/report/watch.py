@@ -4,13 +4,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Column, Table
 
 from time_ray.opened import Opened
-from time_ray.report.running import not_running
+from time_ray.report.running import best_so_far, counted, not_running, tasks_of
 from time_ray.results import CellResult, read_results
 from time_ray.store.lease import holders
 
@@ -33,13 +33,13 @@ def watched(opened: Opened, console: Console, seconds: float = LOOK_SECONDS) -> 
         for results, runs in _looks(opened, seconds):
             if live is not None:
                 live.update(_drawn(results), refresh=True)
-            elif line != (line := _counted(results)):
+            elif line != (line := "; ".join(filter(None, (counted(results), best_so_far(results))))):
                 console.print(f"{time.strftime('%H:%M:%S')} {line}")
             if not runs:
                 break
     if not all(result.done for result in results):
         name = opened.study.experiment.name
-        console.print(f"{not_running(name, opened.files)}; {_counted(results)}: time-ray sweep {opened.words}")
+        console.print(f"{not_running(name, opened.files)}; {counted(results)}: time-ray sweep {opened.words}")
     return results
 
 
@@ -54,24 +54,12 @@ def _looks(opened: Opened, seconds: float) -> Iterator[tuple[list[CellResult], b
         time.sleep(seconds)
 
 
-def _tasks(result: CellResult) -> tuple[int, int]:
-    return max(0, len(result.rows) - 1), len(result.cell.setting.trainings)
-
-
-def _counted(results: Sequence[CellResult]) -> str:
-    tasks = [_tasks(result) for result in results]
-    done = sum(result.done for result in results)
-    counts = f"{done} of {len(results)} cells are done, {sum(t for t, _ in tasks)} of {sum(n for _, n in tasks)} tasks"
-    best = max((result.final["gm"] or 0.0 for result in results if result.done), default=0.0)
-    return f"{counts}, best GM {best:.1f}" if best else counts
-
-
-def _drawn(results: Sequence[CellResult]) -> Table:
+def _drawn(results: Sequence[CellResult]) -> Group:
     """The counts, and every cell that is not done with a bar of its tasks."""
-    table = Table.grid("cell", "tasks", "", padding=(0, 2))
+    table = Table.grid(Column("cell", no_wrap=True, overflow="ellipsis"), "tasks", "", padding=(0, 2))
     todo = [result for result in results if not result.done]
     for result in todo[:SHOWN]:
-        at, last = _tasks(result)
+        at, last = tasks_of(result)
         table.add_row(result.cell.name, f"{at}/{last}", ProgressBar(total=last, completed=at, width=24))
-    table.add_row(_counted(results), "", f"{len(todo) - SHOWN} more cells" if len(todo) > SHOWN else "")
-    return table
+    more = f"{len(todo) - SHOWN} more cells" if len(todo) > SHOWN else ""
+    return Group(table, *filter(None, (more, counted(results), best_so_far(results))))

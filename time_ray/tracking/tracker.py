@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from time_ray.analysis.final_weights import FinalWeights, final_weights
-from time_ray.analysis.ranking import Ranking
 from time_ray.clip.preprocessing import resolve
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import AXES
@@ -31,10 +30,12 @@ from time_ray.core.loopback import past_proxies
 from time_ray.core.metrics import METRICS, metrics_version
 from time_ray.core.secrets import hidden
 from time_ray.results import CellResult, TaskResult
+from time_ray.serving.served import Served
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.history import owners, sweep_key
+from time_ray.tracking.model_flavor import write_model
 from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage
 from time_ray.tracking.names import LENGTH, metric_key, within
 from time_ray.tracking.uris import database_file, database_uri, folder_uri
@@ -45,7 +46,7 @@ ROWS_TAG = "time_ray.rows"  # how many rows of the cell were logged
 METRICS_TAG = "time_ray.metrics"  # the table of metrics that they were logged with
 TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
 DIGEST_TAG = "time_ray.digest"
-ALIAS = "best-in-time"
+FLAVOR_TAG = "time_ray.flavor"  # MLflow can load the model; those of earlier versions are weights alone
 VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
 BATCH = 1000  # metrics that MLflow takes at once
@@ -157,6 +158,11 @@ class Tracker:
         if before != "RUNNING":
             self._end(self._sweeps[sweep], before)
 
+    @property
+    def client(self) -> Any:
+        """MLflow's, of where this study is tracked."""
+        return self._client
+
     def run_id(self, cell_key: str) -> str:
         """The child run of a cell."""
         return self._cells[cell_key].id
@@ -169,7 +175,7 @@ class Tracker:
         weights = None if length == 1 else final_weights(result, self.store, length)  # only its bytes say its digest
         digest = str(result.weights["digest"]) if weights is None else weights.digest
         if digest not in self._models:
-            self._models[digest] = self._make_model(result.cell, weights or final_weights(result, self.store))
+            self._models[digest] = self._make_model(result, weights or final_weights(result, self.store), length)
         return self._models[digest]
 
     @cached_property
@@ -257,18 +263,19 @@ class Tracker:
         if model.model_id not in [output.model_id for output in there]:
             self._client.log_outputs(run.id, [LoggedModelOutput(model.model_id, result.rows[-1].task)])
 
-    def _make_model(self, cell: Cell, weights: FinalWeights) -> Any:
+    def _make_model(self, result: CellResult, weights: FinalWeights, length: float) -> Any:
+        cell = result.cell
         model = self._client.create_logged_model(
             experiment_id=self.experiment_id,
             name=f"deployed-{weights.digest[:12]}",
             source_run_id=self._cells[cell.key].id,
-            tags={DIGEST_TAG: weights.digest, "time_ray.architecture": cell.setting.model.name},
+            tags={DIGEST_TAG: weights.digest, FLAVOR_TAG: "pyfunc", "time_ray.architecture": cell.setting.model.name},
             params={"model": within(cell.setting.model.label)},  # cells may share it: their axes are on their runs
             model_type="open_clip",
         )
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "open_clip_model.safetensors").write_bytes(weights.data)
-            Path(folder, "recipe.json").write_text(json.dumps(weights.about, indent=1), encoding="utf-8")
+            served = Served(result=result, weights=weights, datasets=self.study.datasets, length=length)
+            write_model(Path(folder), served, model_id=model.model_id)
             self._client.log_model_artifacts(model.model_id, folder)
         return self._client.finalize_logged_model(model.model_id, "READY")
 
@@ -353,54 +360,6 @@ def _metrics(row: TaskResult) -> Mapping[str, float]:
         **{key: round(value, 4) for key, value in scores.items() if value is not None},  # the UI shows all digits
         **{metric_key(name, "accuracy"): round(value, 4) for name, value in row.accuracy.items()},
         **{metric_key(stage, "seconds"): round(value, 4) for stage, value in row.seconds.items()},
-    }
-
-
-def register_best(tracker: Tracker, ranked: Ranking) -> str:
-    """The winner's weights are the registered model's newest version, under the alias `best-in-time`.
-
-    The version says by tags how sure that is: on how many seeds, in which interval, and what else may be the best.
-    """
-    from mlflow.exceptions import MlflowException
-
-    client = tracker._client  # noqa: SLF001 same file, same concept
-    name, result = f"time-ray-{tracker.study.experiment.name}", ranked.winner
-    tracker.sync_alone(result)
-    model = tracker.model(result, ranked.leader.length)
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    versions = client.search_model_versions(f"name = '{name}'")
-    version = next((v for v in versions if v.tags.get(DIGEST_TAG) == model.tags[DIGEST_TAG]), None)
-    if version is None:
-        version = client.create_model_version(
-            name,
-            source=model.artifact_location,
-            run_id=tracker.run_id(result.cell.key),
-            model_id=model.model_id,
-            tags={DIGEST_TAG: model.tags[DIGEST_TAG], **result.cell.axes},
-        )
-    for tag, value in _support(ranked).items():
-        client.set_model_version_tag(name, version.version, tag, within(value))
-    client.set_registered_model_alias(name, ALIAS, version.version)
-    return f"models:/{name}@{ALIAS}"
-
-
-def _support(ranked: Ranking) -> dict[str, str]:
-    """What speaks for the winner."""
-    leader, metric = ranked.leader, ranked.metric
-    interval = "" if leader.lower is None else f"[{leader.lower:.2f}, {leader.upper:.2f}]"
-    others = [row.contender.name for row in ranked.tied if row is not leader]
-    return {
-        "time_ray.metric": metric.name,
-        "time_ray.value": "" if leader.value is None else f"{leader.value:.2f}",
-        "time_ray.length": f"{leader.length:g}",
-        "time_ray.seeds": str(len(ranked.seeds)),
-        "time_ray.interval": interval,
-        "time_ray.tied": str(len(others)),
-        "time_ray.tied_set": "; ".join(others),
     }
 
 
