@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from time_ray.analysis.costs import Costs
 from time_ray.analysis.ranking import Ranked, Ranking
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
+from time_ray.core.quantities import duration
 from time_ray.core.statistics import deviation
 from time_ray.figures.places import named, varying
 from time_ray.report.best import spread, value_title, verdict
-from time_ray.report.quantities import duration
 
 
 @dataclass(frozen=True)
