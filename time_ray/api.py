@@ -393,7 +393,9 @@ def register(opened: Opened, ranked: Ranking) -> str:
         StoreError: MLflow does not answer, or refuses.
 
     """
-    from time_ray.tracking.tracker import Tracker, answering, register_best, tracking_uri
+    from time_ray.tracking.client import answering, tracking_uri
+    from time_ray.tracking.models import register_best
+    from time_ray.tracking.tracker import Tracker
 
     with answering(tracking_uri(opened.files)):
         return register_best(Tracker(opened.study, opened.files), ranked)

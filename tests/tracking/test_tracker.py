@@ -15,13 +15,16 @@ from PIL import Image
 
 from time_ray import api
 from time_ray.core.metrics import METRICS
-from time_ray.tracking import history, mlflow_sync, tracker
+from time_ray.tracking import history, mlflow_sync, runs, tracker
+from time_ray.tracking import tracked as tracked_note
+from time_ray.tracking.client import open_client
 from time_ray.tracking.mlflow_sync import MlflowSync
 from time_ray.tracking.tracker import Tracker
 
 Make = Callable[..., Path]
 SMALL = {"init": "ft", "deploy": ["ft", "all"], "technique": "average"}
-VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.")
+STATED = ("tied", "p_best", "best_length", "bound_low", "bound_high", "seeds")  # one value, which may be replaced
+VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.", "time_ray.note")
 
 
 def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
@@ -34,7 +37,7 @@ def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
     models = client.search_logged_models([experiment.experiment_id], max_results=50)
     digests = {model.model_id: model.tags["time_ray.digest"] for model in models}
     return {
-        "experiment": {k: v for k, v in experiment.tags.items() if "experimentKind" not in k},
+        "experiment": dict(experiment.tags),
         "runs": sorted((described(client, run, names, digests) for run in found), key=str),
         "models": sorted(
             [
@@ -48,15 +51,27 @@ def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
 
 def described(client: MlflowClient, run: Any, names: dict[str, str], digests: dict[str, str]) -> dict[str, Any]:
     parent = run.data.tags.get("mlflow.parentRunId")
-    points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
+    kind, newest = run.data.tags["time_ray.kind"], run.data.metrics
+    series = [
+        key for key in newest if kind != "sweep" and not key.startswith(("system/", "cost/")) and key not in STATED
+    ]
+    points = {key: client.get_metric_history(run.info.run_id, key) for key in series}
+    tags = {k: v for k, v in run.data.tags.items() if not k.startswith(VOLATILE)}
+    for id_, name in names.items():
+        tags = {key: value.replace(id_, name) for key, value in tags.items()}
     return {
+        "kind": kind,
         "name": run.info.run_name,
         "status": run.info.status,
         "parent": parent and names[parent],
         "params": run.data.params,
-        "tags": {k: v for k, v in run.data.tags.items() if not k.startswith(VOLATILE)},
-        "metrics": {key: [(point.step, point.value) for point in found] for key, found in points.items()},
+        "tags": tags,
+        "metrics": {key: sorted((point.step, point.value) for point in found) for key, found in points.items()},
+        "newest": {key: value for key, value in newest.items() if not key.startswith("system/")},
         "models": [digests[output.model_id] for output in run.outputs.model_outputs],
+        "inputs": sorted(
+            (one.dataset.name, one.dataset.digest, one.tags[0].value) for one in run.inputs.dataset_inputs
+        ),
         "artifacts": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
     }
 
@@ -117,10 +132,16 @@ def test_sync_keeps_cells_under_the_sweep_that_had_them_first(
         api.sweep(api.open_experiment(path, ["deploy=ft"]))
         api.sweep(api.open_experiment(path, ["seed=[0,1]"]))
     before = tracked(f"sqlite:///{path.parent / 'runs' / 'mlflow.db'}")
-    assert sorted(run["parent"].split(",")[0] for run in before["runs"] if run["parent"]) == [
-        "sweep of 1 cells",
-        *["sweep of 4 cells"] * 3,
-    ]
+    parents = {(run["kind"], run["name"]): str(run["parent"]).split(",")[0] for run in before["runs"] if run["parent"]}
+    assert parents == {
+        ("summary", "ft/ft average"): "sweep of 1 cells",
+        ("summary", "ft/all average"): "sweep of 4 cells",
+        **{
+            ("cell", f"ft/{deploy} average seed {s}"): f"ft/{deploy} average"
+            for deploy in ("ft", "all")
+            for s in (0, 1)
+        },
+    }
     assert api.sync(api.open_experiment(path, ["seed=[0,1]"])) is None
     assert tracked(empty) == before
 
@@ -159,7 +180,10 @@ WRITES = [
     "create_run",
     "log_text",
     "log_dict",
-    "set_tag",
+    "set_experiment_tag",
+    "log_inputs",
+    "log_artifacts",
+    "set_logged_model_tags",
     "log_batch",
     "create_logged_model",
     "log_model_artifacts",
@@ -173,7 +197,7 @@ WRITES = [
 def test_a_lost_answer_doubles_nothing(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
 ) -> None:
-    unlucky = Unlucky(tracker.open_client(empty), method, late=late)
+    unlucky = Unlucky(open_client(empty), method, late=late)
     monkeypatch.setattr(tracker, "open_client", lambda _: unlucky)
     assert api.sync(swept.opened) is None
     assert unlucky.lost == 1
@@ -235,14 +259,14 @@ def test_a_metric_that_is_added_reaches_runs_that_are_over(
     with monkeypatch.context() as context:
         context.delitem(METRICS, "forgetting")
         synced(api.open_experiment(swept.opened.path))
-        assert tracker.is_tracked(swept.opened.study, swept.opened.files)
-    assert not tracker.is_tracked(swept.opened.study, swept.opened.files)
+        assert tracked_note.is_tracked(swept.opened.study, swept.opened.files)
+    assert not tracked_note.is_tracked(swept.opened.study, swept.opened.files)
     before, over = points(empty), {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)}
     assert all("forgetting" not in run.data.metrics for run in cell_runs(empty))
     for run in () if tagged else cell_runs(empty):
         MlflowClient(empty).delete_tag(run.info.run_id, tracker.METRICS_TAG)
     again(api.open_experiment(swept.opened.path))
-    assert tracker.is_tracked(swept.opened.study, swept.opened.files)
+    assert tracked_note.is_tracked(swept.opened.study, swept.opened.files)
     assert tracked(empty) == swept.tracked
     assert points(empty) == before + 2 * 3  # of two cells, after each task but the base
     assert {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)} == over
@@ -262,7 +286,7 @@ def test_a_metric_that_is_computed_differently_has_a_new_value_in_runs_that_are_
         synced(api.open_experiment(swept.opened.path))
         finals = {result.cell.key: result.final["gm"] for result in api.status(api.open_experiment(swept.opened.path))}
         for run in cell_runs(empty):
-            assert run.data.metrics["GM"] == round(finals[run.data.tags[tracker.CELL_TAG]], 4)
+            assert run.data.metrics["GM"] == round(finals[run.data.tags[runs.CELL_TAG]], 4)
         assert points(empty) == before + 2 * 4
 
 
@@ -354,7 +378,7 @@ def test_any_name_of_a_dataset_reaches_mlflow(
     runs = tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")["runs"]
     assert {run["status"] for run in runs} == {"FINISHED"}
     (cell,) = (run for run in runs if run["parent"])
-    assert sum(key.startswith("accuracy/") for key in cell["metrics"]) == len(NAMES) + 1
+    assert sum(key.startswith(("adaptation/", "retention/")) for key in cell["metrics"]) == len(NAMES) + 1
 
 
 @contextmanager

@@ -5,8 +5,12 @@ import posixpath
 import re
 
 LENGTH = 250  # characters of a key, and of a run's name in its databases
-VALUE = 6000  # characters of a parameter; tags hold more
-GROUPS = ("accuracy/", "seconds/")  # the first parts of keys that time_ray makes of datasets and stages
+VALUE = 6000  # characters of a parameter
+TAG = 5000  # characters of a tag: what older databases hold
+GROUPS = tuple(  # the first parts of keys that time_ray makes
+    f"{group}/"
+    for group in ("adaptation", "retention", "accuracy", "seconds", "training", "cost", "importance", "system")
+)
 
 _MARK = 12  # hex digits of a digest: what tells a changed name from every other
 _LEGAL = re.compile(r"[/\w.\- :]+")

@@ -1,116 +1,69 @@
-"""MLflow: one parent run a sweep, one child run a cell, one logged model for each distinct set of final weights.
+"""MLflow: a run for each sweep, one for each cell over its seeds, one for each cell, and its final weights.
 
 Results reach the store first and are copied here; every call may be repeated and doubles nothing: runs and models
 are found again by tags, and a metric point is the same row whenever the same value is logged at the same step.
 A cell has one run in an experiment, under the sweep that ran it first: a grid that grows adds only what is new.
 """
 
-import json
-import logging
-import os
-import sqlite3
+import hashlib
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from time_ray.analysis.final_weights import FinalWeights, final_weights
-from time_ray.analysis.ranking import Ranking
-from time_ray.clip.preprocessing import resolve
-from time_ray.core.errors import StoreError, UserError
+from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
-from time_ray.core.loopback import past_proxies
-from time_ray.core.metrics import METRICS, metrics_version
-from time_ray.core.secrets import hidden
-from time_ray.results import CellResult, TaskResult
+from time_ray.rates import read_gflops
+from time_ray.results import CellResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
-from time_ray.tracking.history import owners, sweep_key
+from time_ray.tracking import params, points, summaries
+from time_ray.tracking.client import answering, is_database, open_client, tracking_uri
+from time_ray.tracking.description import description
+from time_ray.tracking.history import Started, owners, started, sweep_key
+from time_ray.tracking.host import Host
+from time_ray.tracking.inputs import dataset_inputs
+from time_ray.tracking.models import Models
 from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage
-from time_ray.tracking.names import LENGTH, metric_key, within
-from time_ray.tracking.uris import database_file, database_uri, folder_uri
+from time_ray.tracking.names import TAG, within
+from time_ray.tracking.pictures import log_figures, of_summary, of_sweep
+from time_ray.tracking.runs import PARENT_TAG, ROWS_TAG, SWEEP_TAG, TOLD_TAG, Ending, Run, Runs
+from time_ray.tracking.settings import differing
+from time_ray.tracking.uris import folder_uri
+from time_ray.tracking.verdict import Verdict, verdict
+from time_ray.tracking.views import KIND_TAG, view_tags
 
-SWEEP_TAG = "time_ray.sweep"
-CELL_TAG = "time_ray.cell"
-ROWS_TAG = "time_ray.rows"  # how many rows of the cell were logged
-METRICS_TAG = "time_ray.metrics"  # the table of metrics that they were logged with
-TOLD_TAG = "time_ray.told"  # the sweep's experiment was logged
-DIGEST_TAG = "time_ray.digest"
-ALIAS = "best-in-time"
-VIEW = "cells"  # the view of an experiment that `time-ray ui` opens
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
-BATCH = 1000  # metrics that MLflow takes at once
-
-# our own retries find again what is there before they write; MLflow's would write blindly
-_SETTINGS = {
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
-}
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+METRICS_TAG = "time_ray.metrics"  # with what points and parameters the cell was logged
+WHOLE_TAG = "time_ray.whole"  # with what else
+FAILURE_TAG = "time_ray.failure"  # why a cell failed
+NOTE_TAG = "mlflow.note.content"
+OUR_NOTE_TAG = "time_ray.note"  # the digest of the description that we wrote last
+WHOLE_VERSION = "2"  # bump when finished cells have more than their points, and older ones shall get it
+REPORT = "report.html"
 
 
-def tracking_uri(files: Files) -> str:
-    """Where results are tracked: MLFLOW_TRACKING_URI, else an SQLite file under a local storage root."""
-    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        _check(uri)
-        return uri
-    if not files.is_local:
-        msg = f"storage: {files.shown} cannot hold an SQLite file; set MLFLOW_TRACKING_URI to an MLflow server"
-        raise UserError(msg)
-    return database_uri(files.path("mlflow.db"))
+@dataclass(frozen=True)
+class Ended:
+    """How a sweep ended.
+
+    Attributes:
+        failed: cells that failed, by key, and why.
+        interrupted: it was stopped before all were done.
+
+    """
+
+    failed: Mapping[str, str] = field(default_factory=dict)
+    interrupted: bool = False
 
 
-def _check(uri: str) -> None:
-    scheme, _, rest = uri.partition("://")
-    try:
-        parts = urlsplit(uri)
-        whole = bool(rest) and (not scheme.startswith("http") or (parts.hostname and parts.port != 0))
-    except ValueError:
-        whole = False
-    if scheme == "databricks" or (whole and (scheme in ("http", "https") or _is_database(uri))):
-        return
-    where = "http://HOST:PORT of an MLflow server, or a database as in sqlite:////absolute/path.db"
-    raise UserError(f"MLFLOW_TRACKING_URI: '{hidden(uri)}' is no address of MLflow; write {where}")
-
-
-def _is_database(uri: str) -> bool:
-    return uri.partition("://")[0].partition("+")[0] in _DATABASES
-
-
-def is_tracked(study: Study, files: Files) -> bool:
-    """Whether everything of this study, with every metric, was copied to where it is tracked."""
-    return Store(files).entry("tracked", _tracked_key(study, files)) is not None
-
-
-def note_tracked(study: Study, files: Files) -> None:
-    """Everything of this study has been copied to where it is tracked."""
-    Store(files).record("tracked", _tracked_key(study, files), {"sweep": sweep_key(study)})
-
-
-def _tracked_key(study: Study, files: Files) -> str:
-    return key_of("tracked", hidden(tracking_uri(files)), sweep_key(study), metrics_version())
-
-
-@dataclass
-class _Run:
-    """What we know of a run in MLflow."""
-
-    id: str
-    start: int  # milliseconds
-    status: str
-    tags: dict[str, str]
-    is_ours: bool = False  # made by this process, which knows what it wrote
+UNDISTURBED = Ended()
 
 
 class Tracker:
@@ -121,13 +74,20 @@ class Tracker:
         self.store = Store(files)
         self.uri = tracking_uri(files)
         self._owners = owners(study, self.store)
-        self._client = open_client(self.uri)
+        self._differ = differing(started(study.experiment.name, self.store))
+        self.client = open_client(self.uri)
         follow_storage(self.uri, files)
-        is_beside = _is_database(self.uri) and files.is_local  # MLflow's own choice is ./mlruns, wherever we are
-        artifacts = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
-        self.experiment_id = _experiment(self._client, study.experiment.name, artifacts)
-        self._sweeps = self._find("sweep", SWEEP_TAG)
-        self._cells = self._find("cell", CELL_TAG)
+        is_beside = is_database(self.uri) and files.is_local  # MLflow's own choice is ./mlruns, wherever we are
+        artifacts_uri = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
+        self._experiment = _experiment(self.client, study.experiment.name, artifacts_uri)
+        self.runs = Runs(self.client, self.experiment_id)
+        self.models = Models(self.runs, self.store)
+        self._show_views()
+
+    @property
+    def experiment_id(self) -> str:
+        """MLflow's."""
+        return str(self._experiment.experiment_id)
 
     def sync(self, results: Sequence[CellResult]) -> None:
         """MLflow holds every row of the results, and the final weights of cells that are done."""
@@ -135,324 +95,272 @@ class Tracker:
             if result.rows:
                 self._sync_cell(result)
 
-    def finish(self, cells: Sequence[Cell]) -> None:
-        """Runs of cells that did not get to their end are closed, and so are the sweeps'; no cell has two runs.
+    def finish(self, results: Sequence[CellResult], ended: Ended = UNDISTURBED) -> None:
+        """MLflow holds what the results mean together, every run is closed, and no cell has two.
 
         A request whose answer was lost may have been carried out later than it was repeated: so runs are found anew.
+
+        Args:
+            results: of all cells of the study.
+            ended: how the sweep ended; a cell that is not done, and did not fail, was interrupted.
+
         """
-        self._sweeps, self._cells = self._find("sweep", SWEEP_TAG), self._find("cell", CELL_TAG)
-        for key in (cell.key for cell in cells):
-            if key in self._cells and self._cells[key].status == "RUNNING":
-                self._end(self._cells[key], "FAILED")
-        whole = {key for key, run in self._cells.items() if run.status == "FINISHED"}
-        for sweep in {owner.key for owner in self._owners.values()} & self._sweeps.keys():
-            ok = all(key in whole for key, owner in self._owners.items() if owner.key == sweep)
-            self._end(self._sweeps[sweep], "FINISHED" if ok else "FAILED")
+        self.runs.look()
+        self._close_cells(results, ended)
+        found = verdict(results, self.store)
+        self._place_cells(results, found)
+        for sweep in {owner.key: owner for owner in self._owners.values()}.values():
+            self._conclude(sweep, results, found)
+        self.models.lead(found.ranked.winner if found.ranked else None)
+        self._show_views()
+
+    def close(self, ended: Ended) -> None:
+        """No run of the study is open; nothing else is copied."""
+        for key in self._owners.keys() & self.runs.cells.keys():
+            if self.runs.cells[key].ending() is None:
+                self.runs.end(self.runs.cells[key], "FAILED" if key in ended.failed else "KILLED")
+        for key in {owner.key for owner in self._owners.values()} & self.runs.sweeps.keys():
+            if self.runs.sweeps[key].ending() is None:
+                self.runs.end(self.runs.sweeps[key], "KILLED")
 
     def sync_alone(self, result: CellResult) -> None:
         """MLflow holds this cell; its sweep's run is as it was before, or over if there was none."""
-        sweep = self._owners[result.cell.key].key
-        before = self._sweeps[sweep].status if sweep in self._sweeps else "FINISHED"
+        before = self.runs.sweeps.get(self._owners[result.cell.key].key)
+        ending: Ending | None = "FINISHED" if before is None else before.ending()
         self.sync([result])
-        if before != "RUNNING":
-            self._end(self._sweeps[sweep], before)
+        if ending is not None:
+            self.runs.end(self._sweep_of(result.cell), ending)
+
+    def log_host(self, host: Host) -> None:
+        """The sweep's run has the samples of its machine that wait."""
+        run = self._own_sweep
+        if samples := host.waiting(run.start):
+            self.runs.log(run, samples)
+            host.taken()
+
+    def log_report(self, path: Path) -> None:
+        """The file lies in the sweep's run, as `report.html`."""
+        with tempfile.TemporaryDirectory() as folder:
+            copy = shutil.copyfile(path, Path(folder, REPORT))
+            self.client.log_artifact(self._own_sweep.id, str(copy))
 
     def run_id(self, cell_key: str) -> str:
-        """The child run of a cell."""
-        return self._cells[cell_key].id
+        """The run of a cell."""
+        return self.runs.cells[cell_key].id
 
-    def model(self, result: CellResult, length: float = 1.0) -> Any:
-        """The logged model that holds the cell's final weights at that length; identical weights are one model."""
-        if result.weights is None:
-            msg = f"{result.cell.name}: not finished; run the sweep first"
-            raise UserError(msg)
-        weights = None if length == 1 else final_weights(result, self.store, length)  # only its bytes say its digest
-        digest = str(result.weights["digest"]) if weights is None else weights.digest
-        if digest not in self._models:
-            self._models[digest] = self._make_model(result.cell, weights or final_weights(result, self.store))
-        return self._models[digest]
+    @property
+    def _own_sweep(self) -> Run:
+        """The run of the sweep that has exactly these cells; else of the first that has some of them."""
+        own = sweep_key(self.study)
+        cells = self.study.everything
+        return self._sweep_of(next((cell for cell in cells if self._owners[cell.key].key == own), cells[0]))
 
     @cached_property
-    def _models(self) -> dict[str, Any]:
-        """Logged models by digest, one of each. One that was cut off while it was made is deleted."""
-        models: dict[str, Any] = {}
-        token = None
-        while token is None or token:
-            page = self._client.search_logged_models([self.experiment_id], page_token=token or None)
-            token = page.token or ""
-            for model in page:
-                digest = model.tags.get(DIGEST_TAG)
-                if digest is not None and (digest in models or not str(model.status).endswith("READY")):
-                    self._client.delete_logged_model(model.model_id)
-                elif digest is not None:
-                    models[digest] = model
-        return models
+    def _several_seeds(self) -> bool:
+        return len({cell.setting.seed for cell in self.study.everything}) > 1
+
+    # one cell
 
     def _sync_cell(self, result: CellResult) -> None:
-        run = self._cells.get(result.cell.key) or self._make_cell(result.cell)
+        run = self.runs.cells.get(result.cell.key) or self._make_cell(result.cell)
         if int(run.tags.get(ROWS_TAG, 0)) < len(result.rows):
-            self._reopen(run)
-            self._reopen(self._sweep_of(result.cell))
+            self.runs.reopen(run)
+            self.runs.reopen(self._sweep_of(result.cell))
             self._log_rows(run, result)
-        elif run.tags.get(METRICS_TAG) != metrics_version():
+        elif run.tags.get(METRICS_TAG) != self._version:
             self._log_rows(run, result)  # a run that is over stays so: it takes points, too
-        if result.done and run.status != "FINISHED":
+        if result.done and (run.status != "FINISHED" or run.tags.get(WHOLE_TAG) != WHOLE_VERSION):
             self._log_final(run, result)
-            self._end(run, "FINISHED")
+            self.runs.end(run, "FINISHED")
 
-    def _log_rows(self, run: _Run, result: CellResult) -> None:
+    def _make_cell(self, cell: Cell) -> Run:
+        sweep = self._sweep_of(cell)
+        tags = {SWEEP_TAG: self._owners[cell.key].key, PARENT_TAG: sweep.id}
+        return self.runs.make("cell", cell.key, params.cell_name(cell, self.study.experiment, self._differ), tags)
+
+    @cached_property
+    def _version(self) -> str:
+        return key_of(points.points_version(), *(sorted(names) for names in self._differ))
+
+    def _log_rows(self, run: Run, result: CellResult) -> None:
         """The run has every row; a sign that it has follows them in the last request."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        cell, count = result.cell, str(len(result.rows))
-        said = {**cell.axes, "tasks": str(len(cell.setting.trainings)), **_preprocessing(cell)}
-        params = [Param(name, within(value)) for name, value in said.items()]
+        cell = result.cell
+        self.runs.rename(run, params.cell_name(cell, self.study.experiment, self._differ))
         logged = self._num_logged(run, result)
-        metrics = (
-            self._outdated(run, result.rows[:logged])
-            + [
-                Metric(name, value, run.start + row.task, row.task)  # a repeated point is the same row
-                for row in result.rows[logged:]
-                for name, value in _metrics(row).items()
-            ]
-        )
-        while len(metrics) > BATCH:
-            self._client.log_batch(run.id, metrics=metrics[:BATCH])
-            del metrics[:BATCH]
-        tags = {ROWS_TAG: count, METRICS_TAG: metrics_version()}
-        self._client.log_batch(run.id, metrics=metrics, params=params, tags=[RunTag(k, v) for k, v in tags.items()])
-        run.tags |= tags
+        metrics = self._added(run, result, logged)
+        metrics += [point.metric(run.start) for point in points.of_rows(result, result.rows[logged:])]
+        tags = {ROWS_TAG: str(len(result.rows)), METRICS_TAG: self._version}
+        self.runs.log(run, metrics, self._params(cell), tags)
 
-    def _num_logged(self, run: _Run, result: CellResult) -> int:
+    def _params(self, cell: Cell) -> dict[str, str]:
+        return params.of_cell(cell, self.study.experiment, self._differ, self._step_gflops[cell.setting.model.name])
+
+    @cached_property
+    def _step_gflops(self) -> Mapping[str, float | None]:
+        """By architecture; those who train count them before they score anything."""
+        batch_size = self.study.experiment.training.batch_size
+        names = {spec.name for spec in self.study.experiment.model}
+        return {name: read_gflops(self.store, name, batch_size) for name in names}
+
+    def _num_logged(self, run: Run, result: CellResult) -> int:
         """How many rows are there, as the run's tag says; or more, if a writer ended between rows and tag."""
         told = int(run.tags.get(ROWS_TAG, 0))
-        if run.is_ours:
+        if run.is_ours or told >= len(result.rows):
             return told
-        name = list(_metrics(result.rows[0]))[-1]  # the last one of a row, so that whole rows are counted
-        steps: list[int] = [point.step for point in self._client.get_metric_history(run.id, name)]
+        steps: list[int] = [point.step for point in self.client.get_metric_history(run.id, points.TASKS_DONE)]
         return max(told, 1 + max(steps, default=-1))
 
-    def _outdated(self, run: _Run, rows: Sequence[TaskResult]) -> list[Any]:
-        """Points that rows of a run lack since metrics were added, or computed differently: the newest counts."""
-        from mlflow.entities import Metric
-
-        if not rows or run.tags.get(METRICS_TAG) == metrics_version():
+    def _added(self, run: Run, result: CellResult, logged: int) -> list[Any]:
+        """What an earlier version did not log of the rows that it logged; of two scores at a task the newest counts."""
+        rows = result.rows[:logged]
+        if not rows or run.tags.get(METRICS_TAG) == self._version:
             return []
-        points, now = [], int(time.time() * 1000)
-        for key in (metric_key(metric.title) for metric in METRICS.values()):
-            history = sorted(self._client.get_metric_history(run.id, key), key=attrgetter("timestamp"))
-            there = {point.step: point.value for point in history}
-            for row in rows:
-                value = _metrics(row).get(key)
-                if value is not None and there.get(row.task) != value:
-                    points.append(Metric(key, value, now if row.task in there else run.start + row.task, row.task))
-        return points
+        now = int(time.time() * 1000)
+        scores = points.outdated(rows, lambda key: self.client.get_metric_history(run.id, key))
+        changed = [
+            point.metric(now - point.step if is_other else run.start, **self._model_of(point, result))
+            for point, is_other in scores
+        ]
+        return changed + [point.metric(run.start) for point in points.added(result, rows)]
 
-    def _log_final(self, run: _Run, result: CellResult) -> None:
-        from mlflow.entities import LoggedModelOutput
+    def _model_of(self, point: points.Point, result: CellResult) -> dict[str, str]:
+        """The final scores are those of a model, too."""
+        is_final = result.done and point.step == result.rows[-1].task
+        return {"model_id": self.models.of(result).model_id} if is_final else {}
 
-        model = self.model(result)
-        self._client.log_dict(run.id, dict(result.weights or {}), "deployed/recipe.json")
-        there = [] if run.is_ours else self._client.get_run(run.id).outputs.model_outputs
-        if model.model_id not in [output.model_id for output in there]:
-            self._client.log_outputs(run.id, [LoggedModelOutput(model.model_id, result.rows[-1].task)])
+    def _log_final(self, run: Run, result: CellResult) -> None:
+        """The run has all else that a finished cell has; a sign that it has follows."""
+        self.models.log_output(run, result)
+        self.client.log_inputs(run.id, self._inputs)
+        log_figures(self.runs, run, of_summary([result]), summaries.shown_key([result]))
+        self.runs.untag(run, FAILURE_TAG)
+        self.runs.tag(run, {WHOLE_TAG: WHOLE_VERSION})
 
-    def _make_model(self, cell: Cell, weights: FinalWeights) -> Any:
-        model = self._client.create_logged_model(
-            experiment_id=self.experiment_id,
-            name=f"deployed-{weights.digest[:12]}",
-            source_run_id=self._cells[cell.key].id,
-            tags={DIGEST_TAG: weights.digest, "time_ray.architecture": cell.setting.model.name},
-            params={"model": within(cell.setting.model.label)},  # cells may share it: their axes are on their runs
-            model_type="open_clip",
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "open_clip_model.safetensors").write_bytes(weights.data)
-            Path(folder, "recipe.json").write_text(json.dumps(weights.about, indent=1), encoding="utf-8")
-            self._client.log_model_artifacts(model.model_id, folder)
-        return self._client.finalize_logged_model(model.model_id, "READY")
+    @cached_property
+    def _inputs(self) -> list[Any]:
+        return dataset_inputs(self.study.datasets)
 
-    def _find(self, kind: str, tag: str) -> dict[str, _Run]:
-        """Runs of this kind by what they are about. Of two the one in use or the first stands; the other is deleted."""
-        found: list[Any] = []
-        token = None
-        while token is None or token:
-            page = self._client.search_runs(
-                [self.experiment_id], f"tags.`time_ray.kind` = '{kind}'", page_token=token or None
-            )
-            found += page
-            token = page.token or ""
-        runs: dict[str, _Run] = {}
-        in_use = {ROWS_TAG, TOLD_TAG}
-        order = [(in_use.isdisjoint(run.data.tags), run.info.start_time, run.info.run_id) for run in found]
-        for _, run in sorted(zip(order, found, strict=True), key=itemgetter(0)):
-            about = run.data.tags[tag]
-            if about in runs:
-                self._client.delete_run(run.info.run_id)
-            else:
-                runs[about] = _Run(run.info.run_id, run.info.start_time, run.info.status, dict(run.data.tags))
-        return runs
+    # what cells are together
 
-    def _sweep_of(self, cell: Cell) -> _Run:
-        """The run of the sweep that the cell belongs to, with all that is said of it."""
-        sweep = self._owners[cell.key]
-        if sweep.key not in self._sweeps:
-            tags = {
-                SWEEP_TAG: sweep.key,
-                "time_ray.kind": "sweep",
-                "mlflow.note.content": within(sweep.about),
-                **{f"version.{name}": value for name, value in sweep.versions.items()},
-            }
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(sweep.seconds))
-            self._sweeps[sweep.key] = self._make_run(f"sweep of {len(sweep.cells)} cells, {when}", tags)
-        run = self._sweeps[sweep.key]
+    def _close_cells(self, results: Sequence[CellResult], ended: Ended) -> None:
+        """Runs of cells that did not get to their end are closed; one that failed has a run, and says why."""
+        for result in results:
+            key = result.cell.key
+            why = ended.failed.get(key)
+            run = self.runs.cells.get(key)
+            if why is not None:
+                run = run or self._make_cell(result.cell)
+                self.runs.log(run, params=self._params(result.cell), tags={FAILURE_TAG: why})
+                self.runs.end(run, "FAILED")
+            elif run is not None and run.ending() is None:
+                self.runs.end(run, "KILLED")
+
+    def _place_cells(self, results: Sequence[CellResult], found: Verdict) -> None:
+        """Cells say how they stand; with several seeds they hang under the summary of these."""
+        for place, each in summaries.places(results, self.study).items():
+            done = [result for result in each if result.done]
+            if done and self._several_seeds:
+                self._summarise(place, each, done, found)
+            for result in done:
+                if run := self.runs.cells.get(result.cell.key):
+                    self.runs.state(run, found.of_cells([result]), found.tags_of([result]))
+
+    def _summarise(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult], found: Verdict) -> None:
+        cell = done[0].cell
+        first = min((self._owners[result.cell.key] for result in each), key=lambda sweep: (sweep.seconds, sweep.key))
+        sweep = self._sweep_run(first)
+        name = params.summary_name(cell, self.study.experiment, self._differ)
+        common = {key: value for key, value in self._params(cell).items() if key != "seed"}
+        tags = {SWEEP_TAG: first.key, PARENT_TAG: sweep.id}
+        run = summaries.log_summary(self.runs, place, done, name, common, tags)
+        log_figures(self.runs, run, of_summary(done), summaries.shown_key(done))
+        self.runs.tag(run, {PARENT_TAG: sweep.id})
+        self.runs.state(run, {**found.of_cells(done), "seeds": float(len(done))}, found.tags_of(done))
+        children = [self.runs.cells[result.cell.key] for result in each if result.cell.key in self.runs.cells]
+        summaries.adopt(self.runs, run, iter(children))
+        self.runs.end(run, _ending([child.status for child in children], whole=len(done) == len(each)))
+
+    # sweeps
+
+    def _sweep_of(self, cell: Cell) -> Run:
+        return self._sweep_run(self._owners[cell.key])
+
+    def _sweep_run(self, sweep: Started) -> Run:
+        """The run of a sweep, with all that is said of it from the start."""
+        run = self.runs.sweeps.get(sweep.key)
+        if run is None:
+            versions = {f"version.{name}": value for name, value in sweep.versions.items()}
+            tags = {NOTE_TAG: sweep.about, OUR_NOTE_TAG: _digest(sweep.about), **versions}
+            run = self.runs.make("sweep", sweep.key, params.sweep_name(sweep), tags)
         if TOLD_TAG not in run.tags:
-            self._client.log_text(run.id, sweep.written, "experiment.yaml")
-            self._client.log_dict(run.id, sweep.versions, "versions.json")
-            self._client.set_tag(run.id, TOLD_TAG, "true")
-            run.tags[TOLD_TAG] = "true"
+            self.client.log_text(run.id, sweep.written, "experiment.yaml")
+            self.client.log_dict(run.id, sweep.versions, "versions.json")
+            self.runs.tag(run, {TOLD_TAG: "true"})
+        if run.tags.get(WHOLE_TAG) != WHOLE_VERSION:
+            seeds = [cell.setting.seed for cell in self.study.everything if cell.key in sweep.cells]
+            self.client.log_inputs(run.id, self._inputs)
+            self.runs.log(run, params=params.of_sweep(sweep, seeds), tags={WHOLE_TAG: WHOLE_VERSION})
         return run
 
-    def _make_cell(self, cell: Cell) -> _Run:
-        axes, sweep = cell.axes, self._owners[cell.key]
-        tags = {
-            SWEEP_TAG: sweep.key,
-            CELL_TAG: cell.key,
-            "time_ray.kind": "cell",
-            "mlflow.parentRunId": self._sweep_of(cell).id,
-        }
-        others = [axes[name] for name in ("model", "budget", "seed") if name in sweep.varying]
-        name = " ".join([f"{axes['init']}/{axes['deploy']}", axes["technique"], *others])
-        self._cells[cell.key] = self._make_run(name, tags)
-        return self._cells[cell.key]
+    def _conclude(self, sweep: Started, results: Sequence[CellResult], everything: Verdict) -> None:
+        """The sweep's run says what its cells have found, and is over; unless some of them are not in this study."""
+        run = self.runs.sweeps.get(sweep.key)
+        own = [result for result in results if result.cell.key in sweep.cells]
+        if run is None:
+            return
+        if len(own) == len(sweep.cells):
+            found = everything if len(own) == len(results) else verdict(own, self.store)
+            self._tell(sweep, run, found)
+        statuses = [self.runs.cells[key].status for key in sweep.cells & self.runs.cells.keys()]
+        whole = statuses.count("FINISHED") == len(sweep.cells)
+        self.runs.end(run, _ending(statuses, whole=whole))
 
-    def _make_run(self, name: str, tags: Mapping[str, str]) -> _Run:
-        start = int(time.time() * 1000)
-        run = self._client.create_run(self.experiment_id, run_name=within(name, LENGTH), tags=tags, start_time=start)
-        return _Run(run.info.run_id, start, "RUNNING", {}, is_ours=True)
+    def _tell(self, sweep: Started, run: Run, found: Verdict) -> None:
+        failed = sum(self.runs.cells[key].status == "FAILED" for key in sweep.cells & self.runs.cells.keys())
+        winner = found.ranked.leader.contender.axes if found.ranked else {}
+        best = {f"best.{axis}": winner[axis] for axis in AXES if axis in winner}
+        self.runs.state(run, {**found.of_sweep(), "cells_failed": float(failed)}, best)
+        shown = summaries.shown_key([result for result in found.results if result.done])
+        log_figures(self.runs, run, of_sweep(found), shown)
+        self._describe(run, description(sweep, found, self.experiment_id, run))
 
-    def _reopen(self, run: _Run) -> None:
-        if run.status != "RUNNING":
-            self._client.update_run(run.id, status="RUNNING")
-            run.status = "RUNNING"
+    def _describe(self, run: Run, text: str) -> None:
+        """The run has this description, unless a person has written another."""
+        text = within(text, TAG)
+        is_ours = run.tags.get(OUR_NOTE_TAG, _digest(run.tags.get(NOTE_TAG, ""))) == _digest(run.tags.get(NOTE_TAG, ""))
+        if is_ours:
+            self.runs.tag(run, {NOTE_TAG: text, OUR_NOTE_TAG: _digest(text)})
 
-    def _end(self, run: _Run, status: str) -> None:
-        if run.status != status:
-            self._client.set_terminated(run.id, status)
-            run.status = status
-
-
-def _preprocessing(cell: Cell) -> dict[str, str]:
-    """What the model's images go through, and its activation, as parameters of a run."""
-    return {f"preprocess.{name}": str(value) for name, value in resolve(cell.setting.model).as_dict().items()}
-
-
-def _metrics(row: TaskResult) -> Mapping[str, float]:
-    scores = {metric_key(METRICS[name].title): value for name, value in row.scores.items()}
-    return {
-        **{key: round(value, 4) for key, value in scores.items() if value is not None},  # the UI shows all digits
-        **{metric_key(name, "accuracy"): round(value, 4) for name, value in row.accuracy.items()},
-        **{metric_key(stage, "seconds"): round(value, 4) for stage, value in row.seconds.items()},
-    }
+    def _show_views(self) -> None:
+        """The experiment has our views in their present form."""
+        axes = [axis for axis in AXES if axis in self._differ.axes]
+        by = "GM" if self.study.datasets.evaluation else "KA"
+        keys = sorted(self._differ.settings)
+        tags = dict([KIND_TAG]) | view_tags(axes, keys, summaries=bool(self.runs.summaries), by=by)
+        for key, value in tags.items():
+            if self._experiment.tags.get(key) != value:
+                self.client.set_experiment_tag(self.experiment_id, key, value)
+                self._experiment.tags[key] = value
 
 
-def register_best(tracker: Tracker, ranked: Ranking) -> str:
-    """The winner's weights are the registered model's newest version, under the alias `best-in-time`.
-
-    The version says by tags how sure that is: on how many seeds, in which interval, and what else may be the best.
-    """
-    from mlflow.exceptions import MlflowException
-
-    client = tracker._client  # noqa: SLF001 same file, same concept
-    name, result = f"time-ray-{tracker.study.experiment.name}", ranked.winner
-    tracker.sync_alone(result)
-    model = tracker.model(result, ranked.leader.length)
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    versions = client.search_model_versions(f"name = '{name}'")
-    version = next((v for v in versions if v.tags.get(DIGEST_TAG) == model.tags[DIGEST_TAG]), None)
-    if version is None:
-        version = client.create_model_version(
-            name,
-            source=model.artifact_location,
-            run_id=tracker.run_id(result.cell.key),
-            model_id=model.model_id,
-            tags={DIGEST_TAG: model.tags[DIGEST_TAG], **result.cell.axes},
-        )
-    for tag, value in _support(ranked).items():
-        client.set_model_version_tag(name, version.version, tag, within(value))
-    client.set_registered_model_alias(name, ALIAS, version.version)
-    return f"models:/{name}@{ALIAS}"
+def log_report(study: Study, files: Files, path: Path) -> None:
+    """The file lies in the sweep's run in MLflow, as `report.html`. StoreError if MLflow refuses."""
+    with answering(tracking_uri(files)):
+        Tracker(study, files).log_report(path)
 
 
-def _support(ranked: Ranking) -> dict[str, str]:
-    """What speaks for the winner."""
-    leader, metric = ranked.leader, ranked.metric
-    interval = "" if leader.lower is None else f"[{leader.lower:.2f}, {leader.upper:.2f}]"
-    others = [row.contender.name for row in ranked.tied if row is not leader]
-    return {
-        "time_ray.metric": metric.name,
-        "time_ray.value": "" if leader.value is None else f"{leader.value:.2f}",
-        "time_ray.length": f"{leader.length:g}",
-        "time_ray.seeds": str(len(ranked.seeds)),
-        "time_ray.interval": interval,
-        "time_ray.tied": str(len(others)),
-        "time_ray.tied_set": "; ".join(others),
-    }
+def _ending(statuses: Sequence[str], *, whole: bool) -> Ending:
+    """Of what has several parts."""
+    if whole:
+        return "FINISHED"
+    return "FAILED" if "FAILED" in statuses else "KILLED"
 
 
-def experiment_id(uri: str, name: str) -> str | None:
-    """The id of an experiment, if it has been tracked. StoreError if MLflow does not answer."""
-    with answering(uri):
-        found = open_client(uri).get_experiment_by_name(name)
-    return str(found.experiment_id) if found else None
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """What MLflow or its database refuses while the block runs is a StoreError of one line."""
-    settle()
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, ImportError) as error:
-        text = " ".join(str(error).split())
-        why = text if len(text) <= 200 else f"{text[:200]}..."
-        how = "see that it answers and is whole, then run the same command again; the results are in the store"
-        raise StoreError(f"MLflow at {hidden(uri)}: {hidden(why)}; {how}") from error
-
-
-def settle() -> None:
-    """The environment holds what MLflow reads of it, some of it when it is imported."""
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    os.environ.update(past_proxies(os.environ))
-
-
-def open_client(uri: str) -> Any:
-    """A client of MLflow; an SQLite file has its schema by then, and takes several writers."""
-    settle()
-    from mlflow import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if (file := database_file(uri)) is not None:
-        client.search_experiments(max_results=1)  # makes the schema
-        with sqlite3.connect(file) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # kept in the file; several writers stop blocking each other
-        database.close()
-    return client
-
-
-def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+def _experiment(client: Any, name: str, artifacts_uri: str | None) -> Any:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -460,35 +368,10 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
         msg = f"MLflow: experiment '{name}' was deleted there; restore it, or give this one another name"
         raise UserError(msg)
     if found is not None:
-        return str(found.experiment_id)
-    tags = {VIEW_TAG: json.dumps(_cells_view())}
+        return found
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts, tags=tags))
+        client.create_experiment(name, artifact_location=artifacts_uri)
     except MlflowException:
-        return str(client.get_experiment_by_name(name).experiment_id)  # another process was faster
-
-
-def _cells_view() -> dict[str, Any]:
-    """The UI's own form of a shared view: cells as a flat table, best first, axes and scores as columns."""
-    axes = [f"params.`{name}`" for name in AXES]
-    return {
-        "searchFilter": "tags.`time_ray.kind` = 'cell'",
-        "orderByKey": "metrics.`GM`",
-        "orderByAsc": False,
-        "startTime": "ALL",
-        "lifecycleFilter": "Active",
-        "datasetsFilter": [],
-        "modelVersionFilter": "All Runs",
-        "selectedColumns": [*axes, "metrics.`GM`", "metrics.`KA`", "metrics.`ZS`"],
-        "runsPinned": [],
-        "runsHidden": [],
-        "runsExpanded": {},
-        "viewMaximized": False,
-        "runListHidden": False,
-        "isAccordionReordered": False,
-        "groupBy": None,
-        "groupsExpanded": {},
-        "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,
-        "runsHiddenMode": "FIRST_10_RUNS",
-    }
+        if client.get_experiment_by_name(name) is None:  # unless another process was faster
+            raise
+    return client.get_experiment_by_name(name)
