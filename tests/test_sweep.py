@@ -196,7 +196,7 @@ def test_mlflow_has_one_model_for_every_distinct_weights(swept: Swept, tracked: 
         outputs = tracked.client.get_run(run.info.run_id).outputs.model_outputs
         (model,) = [model for model in models if model.model_id == outputs[0].model_id]
         assert model.tags["time_ray.digest"] == digests(swept.opened)[run.data.tags["time_ray.cell"]]
-        assert [file.path for file in tracked.client.list_artifacts(run.info.run_id)] == ["deployed"]
+        assert [file.path for file in tracked.client.list_artifacts(run.info.run_id)] == ["deployed", "figures"]
 
 
 def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
@@ -207,7 +207,7 @@ def test_a_second_sync_doubles_nothing(swept: Swept, tracked: Tracked) -> None:
     tracked.client.set_tag(run.info.run_id, "time_ray.rows", "2")  # as after a driver that died before its last call
     tracker = Tracker(swept.opened.study, swept.opened.files)
     tracker.sync(swept.outcome.results)
-    tracker.finish(swept.opened.study.cells)
+    tracker.finish(swept.outcome.results)
     after = Tracked(swept)
     assert after.rows() == before
     assert len(after.parents) == 1

@@ -81,7 +81,9 @@ def _table(ranked: Ranking) -> Iterator[str]:
 def _links(experiment_id: str, run: Run) -> str:
     views = ((ANSWER, "charts"), (CELLS, "table"), (ALL, "all runs"))
     links = [f"[{word}]({address(experiment_id, view)})" for view, word in views]
-    links.append(f"[figures](#/experiments/{experiment_id}/runs/{run.id}/artifacts/{FOLDER})")
+    links.append(
+        f"[figures](#/experiments/{experiment_id}/runs/{run.id}/artifacts/{FOLDER}?workflowType=machine_learning)"
+    )
     return (
         f"Look: {' · '.join(links)}\n\n"
         "Compare: tick runs in the table, then *Compare*. With intervals, paired by seed and image: "

@@ -4,6 +4,7 @@ The store is its outbox: whatever MLflow lacks, however long it was away, is cop
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,8 @@ LONGEST_PAUSE_SECONDS = 60.0
 PATIENCE_SECONDS = 180.0  # for one cell to be copied, once the sweep is over
 CLOSING_SECONDS = 5.0  # that a sweep which is stopped at once waits for its runs to be closed
 LAST_TRIES = 3  # in a row and in vain, once the sweep is over
+
+log = logging.getLogger(__name__)
 
 
 class _NotCopiedError(Exception):
@@ -128,8 +131,7 @@ class MlflowSync:
         """Whether MLflow has what it should have; if not, it is asked again later, from the start."""
         try:
             self._copy()
-            if self._host is not None:
-                self._connected().log_host(self._host)
+            self._copy_host()
             if over and not self._broken_off.is_set():
                 tracker = self._connected()
                 tracker.finish(read_results(self._study.everything, tracker.store), self._ended)
@@ -155,6 +157,16 @@ class MlflowSync:
                 self.changed(cell)
         for cell, error in failed:
             raise _NotCopiedError(f"{cell.name}: {_one_line(error)}") from error
+
+    def _copy_host(self) -> None:
+        """What cannot be copied of it now waits; nothing else waits for it."""
+        if self._host is None:
+            return
+        try:
+            self._connected().log_host(self._host)
+        except Exception as error:  # noqa: BLE001 see _caught_up
+            self._tracker = None
+            log.debug("system metrics: %s", _one_line(error))
 
     def _error_of(self, cell: Cell) -> Exception | None:
         """None: the cell was copied."""

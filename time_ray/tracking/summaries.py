@@ -1,82 +1,75 @@
 """Summary runs: one for each cell over its seeds, under the sweep, with the seeds' runs beneath.
 
-What a summary says is never changed: where seeds or scores are others now, the run is made anew.
+What a summary says of seeds is never changed: where seeds or scores are others now, the run is made anew.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
-from time_ray.core.experiment import AXES
-from time_ray.core.grid import Cell
-from time_ray.core.keys import key_of
-from time_ray.core.recipe import TaskTraining
 from time_ray.results import CellResult
-from time_ray.study import Study
 from time_ray.tracking import points
-from time_ray.tracking.runs import PARENT_TAG, Run, Runs
+from time_ray.tracking.pictures import log_figures, of_summary
+from time_ray.tracking.places import places, shown_key
+from time_ray.tracking.runs import PARENT_TAG, SWEEP_TAG, Run
+from time_ray.tracking.sweep_runs import SweepRuns, ending
+from time_ray.tracking.tracked_study import TrackedStudy
+from time_ray.tracking.verdict import Verdict
 
 SEEDS_TAG = "time_ray.seeds"
 SHOWN_TAG = "time_ray.shown"  # a key of what was logged
-_VERSION = 1  # bump when a summary of the same scores would have other points
 
 
-def place_key(cell: Cell, study: Study) -> str:
-    """What is the same for all seeds of a cell, and for no other cell of any sweep of this name."""
-    setting, experiment = cell.setting, study.experiment
-    axes = [cell.axes[axis] for axis in AXES if axis != "seed"]
-    training: TaskTraining = setting.trainings[0]
-    learned = (training.config.model_dump(), training.mixture.model_dump(), training.steps, len(setting.trainings))
-    scored = (setting.adaptation, setting.evaluation, setting.evaluation_data_key)
-    scoring = (setting.scoring.subset, setting.scoring.templates, setting.batches)
-    stream = experiment.stream.model_dump(mode="json")
-    return key_of("place", axes, cell.technique.entry_key, setting.base.key, *learned, *scored, *scoring, stream)
+class Summaries:
+    """The summary runs of a study. With one seed there are none, and cells say themselves how they stand."""
 
+    def __init__(self, tracked: TrackedStudy, sweeps: SweepRuns) -> None:
+        self._tracked = tracked
+        self._runs = tracked.runs
+        self._sweeps = sweeps
 
-def places(results: Sequence[CellResult], study: Study) -> dict[str, list[CellResult]]:
-    """Results by place, each with its seeds in order."""
-    found: dict[str, list[CellResult]] = {}
-    for result in sorted(results, key=lambda result: result.cell.setting.seed):
-        found.setdefault(place_key(result.cell, study), []).append(result)
-    return found
+    def state(self, results: Sequence[CellResult], found: Verdict) -> None:
+        """Cells, and what they are over their seeds, say how they stand in the ranking, and what they cost.
 
+        Args:
+            results: of all cells of the study.
+            found: by all of them.
 
-def log_summary(
-    runs: Runs, place: str, results: Sequence[CellResult], name: str, params: Mapping[str, str], tags: Mapping[str, str]
-) -> Run:
-    """The run over these seeds, with the points of all tasks; it may be over, or open.
+        """
+        for place, each in places(results, self._tracked.study).items():
+            done = [result for result in each if result.done]
+            if done and self._tracked.several_seeds:
+                self._summarise(place, each, done, found)
+            for result in done:
+                if run := self._runs.cells.get(result.cell.key):
+                    self._runs.state(run, found.of_cells([result]), found.tags_of([result]))
 
-    Args:
-        runs: of the experiment.
-        place: see `place_key`.
-        results: of the seeds that are finished, at least one.
-        name: of the run.
-        params: what the seeds have in common.
-        tags: of a run that is made: its parent, and its sweep.
+    def _summarise(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult], found: Verdict) -> None:
+        run = self._logged(place, each, done)
+        log_figures(self._runs, run, of_summary(done), shown_key(done))
+        self._runs.state(run, {**found.of_cells(done), "seeds": float(len(done))}, found.tags_of(done))
+        children = [self._runs.cells[result.cell.key] for result in each if result.cell.key in self._runs.cells]
+        for child in children:
+            self._runs.tag(child, {PARENT_TAG: run.id})
+        self._runs.end(run, ending([child.status for child in children], whole=len(done) == len(each)))
 
-    """
-    shown = shown_key(results)
-    run = runs.summaries.get(place)
-    if run is not None and run.tags.get(SHOWN_TAG, shown) != shown:
-        runs.forget("summary", place)
-        run = None
-    if run is None:
-        run = runs.make("summary", place, name, tags)
-    if run.tags.get(SHOWN_TAG) != shown:
-        runs.reopen(run)
-        seeds = ", ".join(str(result.cell.setting.seed) for result in results)
-        metrics = [point.metric(run.start) for point in points.over_seeds(results)]
-        runs.log(run, metrics, params, {SEEDS_TAG: seeds, SHOWN_TAG: shown})
-    runs.rename(run, name)
-    return run
-
-
-def shown_key(results: Sequence[CellResult]) -> str:
-    """Of all that is shown of these results."""
-    rows = [[result.cell.key, *(row.scores_key for row in result.rows)] for result in results]
-    lengths = [sorted(result.at_lengths) for result in results]
-    return key_of("shown", _VERSION, points.points_version(), rows, lengths)
-
-
-def adopt(runs: Runs, parent: Run, children: Iterator[Run]) -> None:
-    """The children hang under the parent."""
-    for child in children:
-        runs.tag(child, {PARENT_TAG: parent.id})
+    def _logged(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult]) -> Run:
+        """The run over the seeds that are done, with the points of all tasks; under the sweep that had one first."""
+        cell, shown = done[0].cell, shown_key(done)
+        owners = (self._tracked.owners[result.cell.key] for result in each)
+        sweep = min(owners, key=lambda owner: (owner.seconds, owner.key))
+        tags = {SWEEP_TAG: sweep.key, PARENT_TAG: self._sweeps.run(sweep).id}
+        name = self._tracked.name_over_seeds(cell)
+        run = self._runs.summaries.get(place)
+        if run is not None and run.tags.get(SHOWN_TAG, shown) != shown:
+            self._runs.forget("summary", place)
+            run = None
+        if run is None:
+            run = self._runs.make("summary", place, name, tags)
+        if run.tags.get(SHOWN_TAG) != shown:
+            self._runs.reopen(run)
+            seeds = ", ".join(str(result.cell.setting.seed) for result in done)
+            common = {key: value for key, value in self._tracked.params(cell).items() if key != "seed"}
+            metrics = [point.metric(run.start) for point in points.over_seeds(done)]
+            self._runs.log(run, metrics, common, {SEEDS_TAG: seeds, SHOWN_TAG: shown})
+        self._runs.rename(run, name)
+        self._runs.tag(run, tags)
+        return run
