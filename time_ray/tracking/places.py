@@ -8,9 +8,6 @@ from time_ray.core.keys import key_of
 from time_ray.core.recipe import TaskTraining
 from time_ray.results import CellResult
 from time_ray.study import Study
-from time_ray.tracking import points
-
-_VERSION = 1  # bump when a summary of the same scores would have other points
 
 
 def place_key(cell: Cell, study: Study) -> str:
@@ -34,7 +31,7 @@ def places(results: Sequence[CellResult], study: Study) -> dict[str, list[CellRe
 
 
 def shown_key(results: Sequence[CellResult]) -> str:
-    """Of all that is shown of these results."""
+    """Of what figures show of these results."""
     rows = [[result.cell.key, *(row.scores_key for row in result.rows)] for result in results]
     lengths = [sorted(result.at_lengths) for result in results]
-    return key_of("shown", _VERSION, points.points_version(), rows, lengths)
+    return key_of("shown", rows, lengths)

@@ -5,10 +5,11 @@ What a summary says of seeds is never changed: where seeds or scores are others 
 
 from collections.abc import Sequence
 
+from time_ray.core.keys import key_of
 from time_ray.results import CellResult
-from time_ray.tracking import points
 from time_ray.tracking.pictures import log_figures, of_summary
 from time_ray.tracking.places import places, shown_key
+from time_ray.tracking.points import over_seeds, points_version
 from time_ray.tracking.runs import PARENT_TAG, SWEEP_TAG, Run
 from time_ray.tracking.sweep_runs import SweepRuns, ending
 from time_ray.tracking.tracked_study import TrackedStudy
@@ -53,7 +54,7 @@ class Summaries:
 
     def _logged(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult]) -> Run:
         """The run over the seeds that are done, with the points of all tasks; under the sweep that had one first."""
-        cell, shown = done[0].cell, shown_key(done)
+        cell, shown = done[0].cell, key_of(points_version(), shown_key(done))
         owners = (self._tracked.owners[result.cell.key] for result in each)
         sweep = min(owners, key=lambda owner: (owner.seconds, owner.key))
         tags = {SWEEP_TAG: sweep.key, PARENT_TAG: self._sweeps.run(sweep).id}
@@ -68,7 +69,7 @@ class Summaries:
             self._runs.reopen(run)
             seeds = ", ".join(str(result.cell.setting.seed) for result in done)
             common = {key: value for key, value in self._tracked.params(cell).items() if key != "seed"}
-            metrics = [point.metric(run.start) for point in points.over_seeds(done)]
+            metrics = [point.metric(run.start) for point in over_seeds(done)]
             self._runs.log(run, metrics, common, {SEEDS_TAG: seeds, SHOWN_TAG: shown})
         self._runs.rename(run, name)
         self._runs.tag(run, tags)
