@@ -23,7 +23,7 @@ def metric_key(name: str, group: str = "") -> str:
 
     MLflow refuses all but letters, digits, `/_.- :`, paths that are not in their shortest form, and more than 250
     characters. Such a key is written with `_` for what is refused, cut, and ends in a digest of the whole, as in
-    `accuracy/cars _1999_.5d41402abc4b`. Two names never share a key: one that looks like such an ending has one, too.
+    `adaptation/cars _1999_.5d41402abc4b`. Two names never share a key: one that looks like such an ending has one, too.
     """
     key = f"{group}/{name}" if group else name
     in_its_group = bool(group) or not key.startswith(GROUPS)
