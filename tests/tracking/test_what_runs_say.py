@@ -364,6 +364,9 @@ def test_the_machine_of_a_sweep_is_watched(opened: Opened, uri: str, monkeypatch
     host = Host()
     host.sample()
     host.sample()  # too early
+    assert not host.waiting(0)
+    host._due = 0.0
+    host.sample()
     made = Tracker(opened.study, opened.files)
     with monkeypatch.context() as context:
         context.setattr(made.runs, "client", Dying(made.client, 0))

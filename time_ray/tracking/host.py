@@ -31,7 +31,10 @@ class Host:
             return
         self._due = now + max(EVERY_SECONDS, (now - self._started) / _SAMPLES * 2)
         try:
-            self._waiting.append((int(time.time() * 1000), self._measured()))
+            first = self._monitors is None  # of a time that has not begun: the processors' share of it means nothing
+            found = self._measured()
+            if not first:
+                self._waiting.append((int(time.time() * 1000), found))
         except Exception as error:  # noqa: BLE001 no sweep may end for it
             log.debug("system metrics: %s", error)
             self._due = float("inf")
