@@ -167,7 +167,7 @@ def test_mlflow_has_a_parent_and_a_child_for_every_cell(swept: Swept, tracked: T
         place = {**cells[run.data.tags["time_ray.cell"]].axes, "tasks": "3"}
         assert place.items() <= run.data.params.items()
     artifacts = {file.path for file in tracked.client.list_artifacts(parent.info.run_id)}
-    assert artifacts == {"experiment.yaml", "versions.json"}
+    assert artifacts == {"experiment.yaml", "figures", "versions.json"}
 
 
 def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Tracked) -> None:
@@ -179,8 +179,8 @@ def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Track
             ("ZS", [row.scores["zs"] for row in result.rows]),
             ("GM", [row.scores["gm"] for row in result.rows]),
             ("forgetting", [row.scores["forgetting"] for row in result.rows]),
-            ("accuracy/chess", [row.accuracy["chess"] for row in result.rows]),
-            ("accuracy/textures", [row.accuracy["textures"] for row in result.rows]),
+            ("adaptation/chess", [row.accuracy["chess"] for row in result.rows]),
+            ("retention/textures", [row.accuracy["textures"] for row in result.rows]),
         ):
             history = tracked.client.get_metric_history(run.info.run_id, name)
             assert [(point.step, point.value) for point in history] == [
