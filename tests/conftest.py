@@ -79,7 +79,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from time_ray.data.sources import prepare
     from time_ray.store.files import Files
     from time_ray.study import find_datasets
-    from time_ray.tracking.tracker import open_client
+    from time_ray.tracking.client import open_client
 
     root = tmp_path_factory.mktemp("drawn")
     prepare(find_datasets(Experiment(**TINY), Files(str(root))).all, lambda _: None)

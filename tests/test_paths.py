@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from sqlalchemy import make_url
 
-from time_ray.tracking.tracker import open_client
+from time_ray.tracking.client import open_client
 from time_ray.tracking.uris import database_file, database_uri, folder_uri
 
 EVERY = "".join(sorted(set(string.printable) - set("/\x0b\x0c\r\n\t"))) + " %41 é日"

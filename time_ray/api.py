@@ -441,8 +441,9 @@ def register(opened: Opened, ranked: Ranking) -> str:
         StoreError: MLflow does not answer, or refuses.
 
     """
+    from time_ray.tracking.client import answering, tracking_uri
     from time_ray.tracking.registry import register_best
-    from time_ray.tracking.tracker import Tracker, answering, tracking_uri
+    from time_ray.tracking.tracker import Tracker
 
     with answering(tracking_uri(opened.files)):
         return register_best(Tracker(opened.study, opened.files), ranked)

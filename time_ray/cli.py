@@ -343,7 +343,7 @@ def findings(
 def sync(exp: Exp, overrides: Overrides = None) -> None:
     """Copy every result of an experiment from the store into MLflow, as after an outage, or into an empty server."""
     from time_ray import api
-    from time_ray.tracking.tracker import tracking_uri
+    from time_ray.tracking.client import tracking_uri
 
     opened = api.open_experiment(exp, overrides or ())
     where = hidden(tracking_uri(opened.files))

@@ -11,8 +11,8 @@ from time_ray.results import CellResult
 from time_ray.serving.layout import Layout
 from time_ray.serving.model_folder import WEIGHTS, describe, whole_folder
 from time_ray.serving.served import Served
+from time_ray.tracking.client import settle
 from time_ray.tracking.model_flavor import write_model
-from time_ray.tracking.tracker import settle
 
 
 def export_cell(

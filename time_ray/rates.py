@@ -92,6 +92,25 @@ def read_start_up(store: Store) -> StartUp | None:
     return None if entry is None else StartUp(float(str(entry["first"])), float(str(entry["later"])))
 
 
+def note_gflops(store: Store, name: str, batch_size: int) -> None:
+    """The store knows the operations of an optimiser step of an architecture; where it does not, they are counted."""
+    if read_gflops(store, name, batch_size) is None:
+        from time_ray.clip.cost import step_cost
+
+        entry = {"architecture": name, "batch_size": batch_size, "gflops": step_cost(name, batch_size).gflops}
+        store.record("rates", _operations(name, batch_size), entry)
+
+
+def read_gflops(store: Store, name: str, batch_size: int) -> float | None:
+    """Operations of a step, in GFLOPs, as `time-ray budget` has them; None: nobody has counted them here."""
+    entry = store.entry("rates", _operations(name, batch_size))
+    return None if entry is None else float(str(entry["gflops"]))
+
+
+def _operations(name: str, batch_size: int) -> str:
+    return key_of("operations", name, batch_size)
+
+
 def _rate(entry: Entry) -> Rate:
     return Rate(float(str(entry["step"])), float(str(entry["evaluation"])))
 

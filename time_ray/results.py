@@ -6,6 +6,7 @@ from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from time_ray.core.grid import Cell, Setting
+from time_ray.core.loss_curve import LossPoint, read
 from time_ray.core.metrics import AccuracyHistory, scores
 from time_ray.core.plan import Stored, needs
 from time_ray.core.recipe import Recipe
@@ -23,6 +24,7 @@ class TaskResult:
     seconds: Mapping[str, float]  # cost of each stage where it was first done: init, train, deploy, eval
     scores_key: str = ""  # under which its outcomes lie; empty: nowhere
     distance: float | None = None  # ||weights - base|| / ||base||; None where it was not measured
+    curve: tuple[LossPoint, ...] = ()  # of the training of the task's expert, where it was kept
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -135,7 +137,8 @@ class _Scored(NamedTuple):
 
 def _row(task: int, history: AccuracyHistory, one: _Scored, setting: Setting) -> TaskResult:
     seconds = {**_seconds(one.expert), **_seconds(one.entry)}
-    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"))
+    curve = read((one.expert or {}).get("curve"))
+    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"), curve)
 
 
 def _scored(cell: Cell, store: Store) -> Iterator[_Scored]:

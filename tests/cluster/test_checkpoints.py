@@ -21,6 +21,10 @@ def digests(opened: api.Opened) -> dict[str, object]:
     return {key: (store.entry("weights", key) or {})["digest"] for key in store.keys("weights")}
 
 
+def curves(opened: api.Opened) -> dict[str, object]:
+    return {key: (opened.store.entry("weights", key) or {}).get("curve") for key in opened.store.keys("weights")}
+
+
 def test_a_training_cut_off_within_a_task_ends_with_the_same_bits(
     new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +51,7 @@ def test_a_training_cut_off_within_a_task_ends_with_the_same_bits(
         assert api.sweep(cut).exit_code == 0
         assert kept[9:] == [4, 5]  # steps one to three were not done again
     assert digests(cut) == digests(whole)
+    assert curves(cut) == curves(whole)
     assert not cut.files.list("progress", recursive=True)
 
 

@@ -19,7 +19,7 @@ from s3_server import SECRET, S3Server
 from time_ray import api
 from time_ray.store.files import Files
 from time_ray.store.lease import STALE_SECONDS
-from time_ray.tracking.tracker import is_tracked
+from time_ray.tracking.tracked import is_tracked
 
 pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 

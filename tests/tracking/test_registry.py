@@ -12,8 +12,8 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 from time_ray import api
 from time_ray.api import Opened
 from time_ray.core.errors import StoreError
+from time_ray.tracking.models import FLAVOR_TAG
 from time_ray.tracking.registry import ALIAS
-from time_ray.tracking.tracker import FLAVOR_TAG
 
 Make = Callable[..., Path]
 NAME = "time-ray-tiny"

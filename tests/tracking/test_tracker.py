@@ -2,7 +2,6 @@
 
 import shutil
 import socket
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,54 +10,22 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow_state import points, tracked
 from PIL import Image
 
 from time_ray import api
 from time_ray.core.metrics import METRICS
+from time_ray.figures import artifacts
 from time_ray.tracking import history, mlflow_sync, tracker
+from time_ray.tracking import tracked as tracked_note
+from time_ray.tracking.cell_runs import METRICS_TAG, CellRuns
+from time_ray.tracking.client import open_client
 from time_ray.tracking.mlflow_sync import MlflowSync
+from time_ray.tracking.runs import CELL_TAG
 from time_ray.tracking.tracker import Tracker
 
 Make = Callable[..., Path]
 SMALL = {"init": "ft", "deploy": ["ft", "all"], "technique": "average"}
-VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.")
-
-
-def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
-    """All that MLflow holds of an experiment, but for ids and times."""
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(name)
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], max_results=5000)
-    names = {run.info.run_id: run.info.run_name for run in found}
-    models = client.search_logged_models([experiment.experiment_id], max_results=50)
-    digests = {model.model_id: model.tags["time_ray.digest"] for model in models}
-    return {
-        "experiment": {k: v for k, v in experiment.tags.items() if "experimentKind" not in k},
-        "runs": sorted((described(client, run, names, digests) for run in found), key=str),
-        "models": sorted(
-            [
-                (model.name, str(model.status), sorted(model.tags.items()), sorted(model.params.items()))
-                for model in models
-                if names[model.source_run_id]
-            ]
-        ),
-    }
-
-
-def described(client: MlflowClient, run: Any, names: dict[str, str], digests: dict[str, str]) -> dict[str, Any]:
-    parent = run.data.tags.get("mlflow.parentRunId")
-    points = {key: client.get_metric_history(run.info.run_id, key) for key in run.data.metrics}
-    return {
-        "name": run.info.run_name,
-        "status": run.info.status,
-        "parent": parent and names[parent],
-        "params": run.data.params,
-        "tags": {k: v for k, v in run.data.tags.items() if not k.startswith(VOLATILE)},
-        "metrics": {key: [(point.step, point.value) for point in found] for key, found in points.items()},
-        "models": [digests[output.model_id] for output in run.outputs.model_outputs],
-        "artifacts": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
-    }
 
 
 class Swept:
@@ -82,6 +49,7 @@ def empty(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(artifacts, "of_summary", lambda _: iter([("tasks.svg", b"<svg/>")]))  # drawing takes longer
     monkeypatch.chdir(tmp_path)  # a server's artifacts lie where it was started
     return uri
 
@@ -117,10 +85,16 @@ def test_sync_keeps_cells_under_the_sweep_that_had_them_first(
         api.sweep(api.open_experiment(path, ["deploy=ft"]))
         api.sweep(api.open_experiment(path, ["seed=[0,1]"]))
     before = tracked(f"sqlite:///{path.parent / 'runs' / 'mlflow.db'}")
-    assert sorted(run["parent"].split(",")[0] for run in before["runs"] if run["parent"]) == [
-        "sweep of 1 cells",
-        *["sweep of 4 cells"] * 3,
-    ]
+    parents = {(run["kind"], run["name"]): str(run["parent"]).split(",")[0] for run in before["runs"] if run["parent"]}
+    assert parents == {
+        ("summary", "ft/ft average"): "sweep of 1 cells",
+        ("summary", "ft/all average"): "sweep of 4 cells",
+        **{
+            ("cell", f"ft/{deploy} average seed {s}"): f"ft/{deploy} average"
+            for deploy in ("ft", "all")
+            for s in (0, 1)
+        },
+    }
     assert api.sync(api.open_experiment(path, ["seed=[0,1]"])) is None
     assert tracked(empty) == before
 
@@ -159,7 +133,10 @@ WRITES = [
     "create_run",
     "log_text",
     "log_dict",
-    "set_tag",
+    "set_experiment_tag",
+    "log_inputs",
+    "log_artifacts",
+    "set_logged_model_tags",
     "log_batch",
     "create_logged_model",
     "log_model_artifacts",
@@ -173,7 +150,7 @@ WRITES = [
 def test_a_lost_answer_doubles_nothing(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
 ) -> None:
-    unlucky = Unlucky(tracker.open_client(empty), method, late=late)
+    unlucky = Unlucky(open_client(empty), method, late=late)
     monkeypatch.setattr(tracker, "open_client", lambda _: unlucky)
     assert api.sync(swept.opened) is None
     assert unlucky.lost == 1
@@ -200,16 +177,8 @@ def test_a_writer_that_dies_between_points_and_their_sign_doubles_nothing(swept:
     ]
     tracker = Tracker(swept.opened.study, swept.opened.files)
     tracker.sync(slower)
-    tracker.finish([result.cell for result in slower])
+    tracker.finish(results)
     assert tracked(empty) == swept.tracked
-
-
-def points(uri: str) -> int:
-    """All points of all runs."""
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as database:
-        (count,) = database.execute("select count(*) from metrics").fetchone()
-    database.close()
-    return int(count)
 
 
 def cell_runs(uri: str) -> list[Any]:
@@ -235,14 +204,14 @@ def test_a_metric_that_is_added_reaches_runs_that_are_over(
     with monkeypatch.context() as context:
         context.delitem(METRICS, "forgetting")
         synced(api.open_experiment(swept.opened.path))
-        assert tracker.is_tracked(swept.opened.study, swept.opened.files)
-    assert not tracker.is_tracked(swept.opened.study, swept.opened.files)
+        assert tracked_note.is_tracked(swept.opened.study, swept.opened.files)
+    assert not tracked_note.is_tracked(swept.opened.study, swept.opened.files)
     before, over = points(empty), {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)}
     assert all("forgetting" not in run.data.metrics for run in cell_runs(empty))
     for run in () if tagged else cell_runs(empty):
-        MlflowClient(empty).delete_tag(run.info.run_id, tracker.METRICS_TAG)
+        MlflowClient(empty).delete_tag(run.info.run_id, METRICS_TAG)
     again(api.open_experiment(swept.opened.path))
-    assert tracker.is_tracked(swept.opened.study, swept.opened.files)
+    assert tracked_note.is_tracked(swept.opened.study, swept.opened.files)
     assert tracked(empty) == swept.tracked
     assert points(empty) == before + 2 * 3  # of two cells, after each task but the base
     assert {run.info.run_id: (run.info.status, run.info.end_time) for run in cell_runs(empty)} == over
@@ -262,7 +231,7 @@ def test_a_metric_that_is_computed_differently_has_a_new_value_in_runs_that_are_
         synced(api.open_experiment(swept.opened.path))
         finals = {result.cell.key: result.final["gm"] for result in api.status(api.open_experiment(swept.opened.path))}
         for run in cell_runs(empty):
-            assert run.data.metrics["GM"] == round(finals[run.data.tags[tracker.CELL_TAG]], 4)
+            assert run.data.metrics["GM"] == round(finals[run.data.tags[CELL_TAG]], 4)
         assert points(empty) == before + 2 * 4
 
 
@@ -300,17 +269,6 @@ def test_giving_up_says_what_is_left(swept: Swept, empty: str, monkeypatch: pyte
     assert sync.lag == "1 of 2 cells are not there yet (stopped before they were copied)"
 
 
-class Picky(Tracker):
-    """A tracker that takes one cell alone."""
-
-    taken = ""
-
-    def _log_rows(self, run: Any, result: Any) -> None:
-        if result.cell.key != self.taken:
-            raise ValueError("has a bad value")
-        super()._log_rows(run, result)
-
-
 def test_cells_that_cannot_be_copied_hold_up_no_other_and_stay_open_nowhere(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,16 +277,24 @@ def test_cells_that_cannot_be_copied_hold_up_no_other_and_stay_open_nowhere(
     with monkeypatch.context() as context:
         context.delenv("MLFLOW_TRACKING_URI")
         assert api.sweep(opened).exit_code == 0
-    Picky.taken = opened.study.cells[-1].key
-    sync = MlflowSync(opened.study, opened.files, Picky)
-    sync.finish()
+    log_rows, taken = CellRuns._log_rows, opened.study.cells[-1].key
+
+    def log_rows_of_one(cells: CellRuns, run: Any, result: Any) -> None:
+        if result.cell.key != taken:
+            raise ValueError("has a bad value")
+        log_rows(cells, run, result)
+
+    with monkeypatch.context() as context:
+        context.setattr(CellRuns, "_log_rows", log_rows_of_one)
+        sync = MlflowSync(opened.study, opened.files)
+        sync.finish()
     assert sync.lag is not None
     assert sync.lag.startswith("7 of 8 cells are not there yet (")
     assert sync.lag.endswith(": has a bad value)")
     assert any(f"({cell.name}: " in sync.lag for cell in opened.study.cells[:-1])
     runs = tracked(empty)["runs"]
-    assert {run["status"] for run in runs} == {"FAILED", "FINISHED"}
-    assert {run["status"] for run in runs if run["parent"] is None} == {"FAILED"}
+    assert {run["status"] for run in runs} == {"KILLED", "FINISHED"}
+    assert {run["status"] for run in runs if run["parent"] is None} == {"KILLED"}
     assert [run["status"] for run in runs if run["metrics"]] == ["FINISHED"]
     synced(opened)
     assert {run["status"] for run in tracked(empty)["runs"]} == {"FINISHED"}
@@ -354,7 +320,7 @@ def test_any_name_of_a_dataset_reaches_mlflow(
     runs = tracked(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}")["runs"]
     assert {run["status"] for run in runs} == {"FINISHED"}
     (cell,) = (run for run in runs if run["parent"])
-    assert sum(key.startswith("accuracy/") for key in cell["metrics"]) == len(NAMES) + 1
+    assert sum(key.startswith(("adaptation/", "retention/")) for key in cell["metrics"]) == len(NAMES) + 1
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from time_ray import merging
 from time_ray.clip import models
 from time_ray.clip.evaluate import outcomes
+from time_ray.clip.optimizer import rate_at
 from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
@@ -21,6 +22,7 @@ from time_ray.cluster.coordinator import Coordinator, Leases
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
+from time_ray.core.loss_curve import LossPoint, kept_steps, written
 from time_ray.core.model import ModelSpec
 from time_ray.core.outcomes import Evaluation, Question, labelled, packed
 from time_ray.core.recipe import Base, Merged, Patched, Recipe, Reestimated, Running, TaskTraining, Trained, describe
@@ -33,6 +35,7 @@ from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
 from time_ray.model_needs import needs_by_model
+from time_ray.rates import note_gflops
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -77,6 +80,7 @@ class SweepBackend:
         folder = _pixels_folder(store.files)
         self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
+        self._curves: dict[str, list[LossPoint]] = {}  # of experts that are not in the store yet
         self._failed: dict[str, str] = {}  # by expert: what failed once fails again
 
     def hold_as(self, holder: str) -> None:
@@ -111,6 +115,7 @@ class SweepBackend:
         training = expert.training
         spec = self._models[_base_of(expert).key]
         clip, needs = self._clip(spec), self._needs[spec.label]
+        curve = self._curves[expert.key] = []
         started = time.perf_counter()
         weights = train(
             clip,
@@ -120,7 +125,8 @@ class SweepBackend:
             steps=training.steps,
             device=self.device,
             seed=training.seed,
-            checkpoints=self._checkpoints(expert, start),
+            on_step=_recorder(training, curve),
+            checkpoints=self._checkpoints(expert, start, curve),
             accumulate=needs.accumulate,
             recompute=needs.recompute,
         )
@@ -141,9 +147,11 @@ class SweepBackend:
             loaders=loaders,
         )
 
-    def _checkpoints(self, expert: Trained, start: Weights) -> StepCheckpoints:
+    def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
         with_moments = 3 * num_bytes(start)
-        return StepCheckpoints(self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments)
+        return StepCheckpoints(
+            self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments, curve=curve
+        )
 
     def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
@@ -261,9 +269,10 @@ class SweepBackend:
 
     def _put(self, recipe: Recipe, weights: Weights) -> None:
         seconds = {"deploy": self._merge_seconds(recipe)}
+        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
         if isinstance(recipe, Trained):
             seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
-        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
+            about |= {"seconds": seconds, "curve": written(self._curves.pop(recipe.key, ()))}
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
@@ -283,6 +292,8 @@ class SweepBackend:
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:
             self._clips[spec] = models.create(spec)
+            if self.ranks.rank == 0:
+                note_gflops(self.store, spec.name, self.study.experiment.training.batch_size)
         return self._clips[spec]
 
 
@@ -292,6 +303,17 @@ def _pixels_folder(files: Files) -> Path | None:
     if named is None:
         return Path(files.path("pixels")) if files.is_local else None
     return Path(named).expanduser().absolute() if named else None
+
+
+def _recorder(training: TaskTraining, curve: list[LossPoint]) -> Callable[[int, float], None]:
+    """Hears every loss, of this worker's slice, and appends some of them to the curve."""
+    kept, config = kept_steps(training.steps), training.config
+
+    def hear(step: int, loss: float) -> None:
+        if step in kept:
+            curve.append(LossPoint(step, loss, (config.lr or 0.0) * rate_at(step - 1, training.steps, config)))
+
+    return hear
 
 
 def _base_of(recipe: Recipe) -> Base:

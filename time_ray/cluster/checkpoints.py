@@ -3,13 +3,16 @@
 import time
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from time_ray.cluster.ranks import Ranks
+from time_ray.core.loss_curve import LossPoint
 from time_ray.store.store import Store
 
 LEAST_SECONDS = 10.0  # between checkpoints: less would be lost by a restart anyway
 BYTES_A_SECOND = 0.5e9  # until a first checkpoint tells what one costs
+_CURVE = "curve"  # beside the tensors of the optimiser
 
 
 class StepCheckpoints:
@@ -21,14 +24,25 @@ class StepCheckpoints:
         ranks: The workers that train it.
         share: How much of the time writing may take; 0: no checkpoints.
         num_bytes: The size of a checkpoint, from which the first one's cost is guessed.
+        curve: The training's losses so far, which whoever trains appends to; kept with it.
 
     """
 
-    def __init__(self, store: Store, key: str, ranks: Ranks, *, share: float, num_bytes: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        ranks: Ranks,
+        *,
+        share: float,
+        num_bytes: int,
+        curve: list[LossPoint] | None = None,
+    ) -> None:
         self._store = store
         self._key = key
         self._ranks = ranks
         self._share = share
+        self._curve = [] if curve is None else curve
         self._cost = num_bytes / BYTES_A_SECOND
         self._started = self._saved = time.monotonic()
         self._first_step: int | None = None
@@ -45,8 +59,13 @@ class StepCheckpoints:
             steps.append(found[0])
             return found[1]
 
-        state = self._ranks.broadcast_tensors(newest)
-        return None if state is None else (self._ranks.broadcast(lambda: steps[0]), dict(state))
+        found = self._ranks.broadcast_tensors(newest)
+        if found is None:
+            return None
+        state = dict(found)
+        if (curve := state.pop(_CURVE, None)) is not None:
+            self._curve[:] = [LossPoint(int(step), loss, lr) for step, loss, lr in curve.tolist()]
+        return self._ranks.broadcast(lambda: steps[0]), state
 
     def due(self, step: int) -> bool:
         """Whether it is time for one after that many steps. Workers talk about it only every now and then."""
@@ -60,7 +79,8 @@ class StepCheckpoints:
     def save(self, step: int, state: Mapping[str, Tensor]) -> None:
         """The state is in the store, and older ones are gone."""
         before = time.monotonic()
-        self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, state))
+        kept = {**state, _CURVE: torch.tensor(self._curve, dtype=torch.float64)} if self._curve else state
+        self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, kept))
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

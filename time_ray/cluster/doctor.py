@@ -20,7 +20,7 @@ from time_ray.core.finding import Finding
 from time_ray.events import Note
 from time_ray.store.files import PROBE, Files
 from time_ray.study import Study
-from time_ray.tracking.tracker import tracking_uri
+from time_ray.tracking.client import tracking_uri
 from time_ray.tracking.willing import mlflow_findings
 
 HERE = "this machine"

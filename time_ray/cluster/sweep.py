@@ -49,9 +49,12 @@ from time_ray.store.lease import lease
 from time_ray.store.stop_request import How, stop_requests
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
+from time_ray.tracking.client import tracking_uri
 from time_ray.tracking.history import owners
+from time_ray.tracking.host import Host
 from time_ray.tracking.mlflow_sync import MlflowSync
-from time_ray.tracking.tracker import is_tracked, note_tracked, tracking_uri
+from time_ray.tracking.tracked import is_tracked, note_tracked
+from time_ray.tracking.tracker import Ended
 from time_ray.trials import trials
 
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
@@ -119,19 +122,21 @@ class _Sweep:
             check_weights(self.study)
             brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
-        self.mlflow = MlflowSync(self.study, self.files)
+        self.mlflow = MlflowSync(self.study, self.files, host=Host() if todo else None)
         stopped_at_once = bool(todo) and self._interruptible(todo)
         results = read_results(self.study.everything, self.store)
+        done = all(result.done for result in results)
+        failed = {key: event.error for key, event in self.failures.items()}
+        ended = Ended(failed, interrupted=stopped_at_once or (self.drained and not done))
         if stopped_at_once:
-            self.mlflow.give_up()
+            self.mlflow.break_off(ended)
         else:
             self._status("writing MLflow")
-            self.mlflow.finish()
+            self.mlflow.finish(ended)
             write_rates(self.store, results)
-        done = all(result.done for result in results)
         if done and self.mlflow.lag is None:
             note_tracked(self.study, self.files)
-        return Outcome(results, self.failures, stopped_at_once or (self.drained and not done), self.mlflow.lag)
+        return Outcome(results, self.failures, ended.interrupted, self.mlflow.lag)
 
     def _interruptible(self, todo: Sequence[Cell]) -> bool:
         """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True.

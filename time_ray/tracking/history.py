@@ -46,13 +46,17 @@ def owners(study: Study, store: Store) -> dict[str, Started]:
     return found
 
 
-def _owners(study: Study, store: Store) -> dict[str, Started]:
+def started(experiment: str, store: Store) -> list[Started]:
+    """Every sweep of an experiment, by its name, that was ever started on the storage; the first one first."""
     entries = ((key, store.entry(_KIND, key)) for key in store.keys(_KIND))
-    sweeps = [_started(key, entry) for key, entry in entries if entry is not None]
+    sweeps = [_started(key, entry) for key, entry in entries if entry is not None and entry["experiment"] == experiment]
+    return sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key))
+
+
+def _owners(study: Study, store: Store) -> dict[str, Started]:
     first: dict[str, Started] = {}
-    for sweep in sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key)):
-        if sweep.experiment == study.experiment.name:
-            first = {**dict.fromkeys(sweep.cells, sweep), **first}
+    for sweep in started(study.experiment.name, store):
+        first = {**dict.fromkeys(sweep.cells, sweep), **first}
     return {cell.key: first[cell.key] for cell in study.everything if cell.key in first}
 
 

@@ -4,8 +4,10 @@ The store is its outbox: whatever MLflow lacks, however long it was away, is cop
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from time_ray.core.grid import Cell
 from time_ray.core.secrets import hidden
@@ -14,12 +16,17 @@ from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.store import Store
 from time_ray.study import Study
-from time_ray.tracking.tracker import Tracker, note_tracked
+from time_ray.tracking.host import Host
+from time_ray.tracking.tracked import note_tracked
+from time_ray.tracking.tracker import UNDISTURBED, Ended, Tracker
 
 PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 60.0
 PATIENCE_SECONDS = 180.0  # for one cell to be copied, once the sweep is over
+CLOSING_SECONDS = 5.0  # that a sweep which is stopped at once waits for its runs to be closed
 LAST_TRIES = 3  # in a row and in vain, once the sweep is over
+
+log = logging.getLogger(__name__)
 
 
 class _NotCopiedError(Exception):
@@ -33,21 +40,31 @@ class MlflowSync:
         study: The experiment whose cells are copied.
         files: The storage that they are copied from.
         make_tracker: Opens MLflow; called again after every failure.
+        host: The machine of a sweep that runs, whose samples are copied, too; None: nothing runs.
 
     Attributes:
         lag: Once it is over, what MLflow lacks, and why; None if it lacks nothing.
 
     """
 
-    def __init__(self, study: Study, files: Files, make_tracker: Callable[[Study, Files], Tracker] = Tracker) -> None:
+    def __init__(
+        self,
+        study: Study,
+        files: Files,
+        make_tracker: Callable[[Study, Files], Tracker] = Tracker,
+        host: Host | None = None,
+    ) -> None:
         self.lag: str | None = None
         self._study = study
         self._files = files
         self._make_tracker = make_tracker
         self._tracker: Tracker | None = None
+        self._host = host
+        self._ended = UNDISTURBED
         self._changed: dict[str, Cell] = {}
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._broken_off = threading.Event()
         self._given_up = threading.Event()
         self._failures = 0
         self._why = "stopped before they were copied"
@@ -59,8 +76,9 @@ class MlflowSync:
         with self._lock:
             self._changed[cell.key] = cell
 
-    def finish(self) -> None:
+    def finish(self, ended: Ended = UNDISTURBED) -> None:
         """Everything there is was copied, or `lag` says what was not. Ctrl-C gives up."""
+        self._ended = ended
         for cell in self._study.everything:
             self.changed(cell)
         self._over.set()
@@ -73,6 +91,15 @@ class MlflowSync:
             pass
         if self._thread.is_alive():
             self.give_up()
+
+    def break_off(self, ended: Ended) -> None:
+        """Runs are closed, if MLflow answers soon; nothing more is copied, and `lag` says what is left."""
+        self._ended = replace(ended, interrupted=True)
+        self._broken_off.set()
+        self._over.set()
+        with contextlib.suppress(KeyboardInterrupt):
+            self._thread.join(CLOSING_SECONDS)
+        self.give_up()
 
     def give_up(self) -> None:
         """Nothing more is copied, and `lag` says what is left."""
@@ -87,6 +114,11 @@ class MlflowSync:
     def _follow(self) -> None:
         while not self._given_up.is_set():
             over = self._over.wait(min(PAUSE_SECONDS * 2**self._failures, LONGEST_PAUSE_SECONDS))
+            if self._broken_off.is_set():
+                self._close()
+                return
+            if self._host is not None:
+                self._host.sample()
             if self._caught_up(over=over) and over:
                 return
             if over and self._failures >= LAST_TRIES:
@@ -99,8 +131,10 @@ class MlflowSync:
         """Whether MLflow has what it should have; if not, it is asked again later, from the start."""
         try:
             self._copy()
-            if over:
-                self._connected().finish(self._study.everything)
+            self._copy_host()
+            if over and not self._broken_off.is_set():
+                tracker = self._connected()
+                tracker.finish(read_results(self._study.everything, tracker.store), self._ended)
         except Exception as error:  # noqa: BLE001 MLflow may fail in any way; the sweep says so at its end
             self._tracker = None
             self._failures += 1
@@ -124,6 +158,16 @@ class MlflowSync:
         for cell, error in failed:
             raise _NotCopiedError(f"{cell.name}: {_one_line(error)}") from error
 
+    def _copy_host(self) -> None:
+        """What cannot be copied of it now waits; nothing else waits for it."""
+        if self._host is None:
+            return
+        try:
+            self._connected().log_host(self._host)
+        except Exception as error:  # noqa: BLE001 see _caught_up
+            self._tracker = None
+            log.debug("system metrics: %s", _one_line(error))
+
     def _error_of(self, cell: Cell) -> Exception | None:
         """None: the cell was copied."""
         try:
@@ -138,7 +182,7 @@ class MlflowSync:
     def _close(self) -> None:
         """No run stays open for a cell that cannot be copied; where MLflow does not answer, they do."""
         with contextlib.suppress(Exception):
-            self._connected().finish(self._study.everything)
+            self._connected().close(self._ended)
 
     def _connected(self) -> Tracker:
         self._tracker = self._tracker or self._make_tracker(self._study, self._files)
@@ -146,7 +190,7 @@ class MlflowSync:
 
     def _next(self) -> Cell | None:
         with self._lock:
-            if not self._changed or self._given_up.is_set():
+            if not self._changed or self._given_up.is_set() or self._broken_off.is_set():
                 return None
             return self._changed.pop(next(iter(self._changed)))
 

@@ -5,8 +5,12 @@ import posixpath
 import re
 
 LENGTH = 250  # characters of a key, and of a run's name in its databases
-VALUE = 6000  # characters of a parameter; tags hold more
-GROUPS = ("accuracy/", "seconds/")  # the first parts of keys that time_ray makes of datasets and stages
+VALUE = 6000  # characters of a parameter
+TAG = 5000  # characters of a tag: what older databases hold
+GROUPS = tuple(  # the first parts of keys that time_ray makes
+    f"{group}/"
+    for group in ("adaptation", "retention", "accuracy", "seconds", "training", "cost", "importance", "system")
+)
 
 _MARK = 12  # hex digits of a digest: what tells a changed name from every other
 _LEGAL = re.compile(r"[/\w.\- :]+")
@@ -19,7 +23,7 @@ def metric_key(name: str, group: str = "") -> str:
 
     MLflow refuses all but letters, digits, `/_.- :`, paths that are not in their shortest form, and more than 250
     characters. Such a key is written with `_` for what is refused, cut, and ends in a digest of the whole, as in
-    `accuracy/cars _1999_.5d41402abc4b`. Two names never share a key: one that looks like such an ending has one, too.
+    `adaptation/cars _1999_.5d41402abc4b`. Two names never share a key: one that looks like such an ending has one, too.
     """
     key = f"{group}/{name}" if group else name
     in_its_group = bool(group) or not key.startswith(GROUPS)

@@ -15,8 +15,9 @@ from time_ray.serving.model_folder import describe, own_vocabulary
 from time_ray.serving.served import Served
 from time_ray.serving.support import support
 from time_ray.tracking.model_flavor import write_flavor
+from time_ray.tracking.models import DIGEST_TAG, FLAVOR_TAG
 from time_ray.tracking.names import within
-from time_ray.tracking.tracker import DIGEST_TAG, FLAVOR_TAG, Tracker
+from time_ray.tracking.tracker import Tracker
 
 ALIAS = "best-in-time"
 _REMEDIES = {
@@ -44,7 +45,7 @@ def register_best(tracker: Tracker, ranked: Ranking) -> str:
     said = support(ranked)
     served = Served(result=result, weights=weights, datasets=tracker.study.datasets, length=length, support=said)
     tracker.sync_alone(result)
-    model = tracker.model(result, length)
+    model = tracker.models.of(result, length)
     if FLAVOR_TAG not in model.tags:
         _complete(client, model, served)
     with _refusals(name, tracker.uri):

@@ -11,9 +11,10 @@ from rich.console import Console
 from time_ray import config
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files, default_root
+from time_ray.tracking.client import answering, experiment_id, tracking_uri
 from time_ray.tracking.moved_storage import follow_storage
-from time_ray.tracking.tracker import VIEW, answering, experiment_id, tracking_uri
 from time_ray.tracking.uris import database_file
+from time_ray.tracking.views import ANSWER, CELLS, address
 
 
 def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) -> None:
@@ -29,9 +30,12 @@ def serve(exp: Path | None, overrides: Sequence[str], port: int, talk: Console) 
         _check_free(port)
         with answering(uri):
             follow_storage(uri, files)
-    address = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
-    page = _page(uri, experiment.name if experiment else None)
-    talk.print(f"MLflow UI: {address}/{page}{'' if remote else ' (Ctrl-C ends it)'}")
+    server = uri.rstrip("/") if remote else f"http://127.0.0.1:{port}"
+    found = experiment_id(uri, experiment.name) if experiment else None
+    end = "" if remote else " (Ctrl-C ends it)"
+    talk.print(f"MLflow UI: {server}/{address(found, ANSWER) if found else ''}{end}", soft_wrap=True)
+    if found:
+        talk.print(f"  as a table: {server}/{address(found, CELLS)}", soft_wrap=True)
     if remote:
         return
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1"]
@@ -46,9 +50,3 @@ def _check_free(port: int) -> None:
         except OSError as error:
             msg = f"--port {port}: taken ({error.strerror}); choose another, as in --port {port + 1}"
             raise UserError(msg) from None
-
-
-def _page(uri: str, experiment: str | None) -> str:
-    """The page that compares the cells of an experiment; the front page if it has no runs yet."""
-    found = experiment_id(uri, experiment) if experiment else None
-    return f"#/experiments/{found}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}" if found else ""

@@ -10,8 +10,9 @@ from time_ray.core.errors import StoreError, UserError
 from time_ray.core.finding import Finding
 from time_ray.core.secrets import hidden
 from time_ray.store.files import Files
-from time_ray.tracking.tracker import VIEW_TAG, answering, open_client, settle, tracking_uri
+from time_ray.tracking.client import answering, open_client, settle, tracking_uri
 from time_ray.tracking.uris import database_file
+from time_ray.tracking.views import VIEW_TAGS
 
 CHECK = "MLflow"
 SECONDS = 10.0
@@ -111,7 +112,7 @@ def _unwritable(uri: str, experiment: str, seconds: float) -> Iterator[tuple[str
     if answer.status != 200:
         return  # there is none yet
     found = loads(answer.text)["experiment"]
-    tags = [tag for tag in found.get("tags", ()) if tag["key"] == VIEW_TAG]
+    tags = [tag for tag in found.get("tags", ()) if tag["key"] in VIEW_TAGS.values()]
     for tag in tags:
         answer = _asked(
             uri, seconds, "POST", "set-experiment-tag", json={**tag, "experiment_id": found["experiment_id"]}

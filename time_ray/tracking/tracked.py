@@ -1,0 +1,28 @@
+"""Whether everything of a study has been copied into MLflow: noted in the store, so that nothing is asked there."""
+
+from time_ray.core.keys import key_of
+from time_ray.core.secrets import hidden
+from time_ray.store.files import Files
+from time_ray.store.store import Store
+from time_ray.study import Study
+from time_ray.tracking.client import tracking_uri
+from time_ray.tracking.history import sweep_key
+from time_ray.tracking.points import points_version
+
+RUNS_VERSION = 2  # bump when runs have more than their points, parameters and views, and older ones shall get it
+
+
+def is_tracked(study: Study, files: Files) -> bool:
+    """Whether everything of this study, with every metric, was copied to where it is tracked."""
+    return Store(files).entry("tracked", _key(study, files)) is not None
+
+
+def note_tracked(study: Study, files: Files) -> None:
+    """Everything of this study has been copied to where it is tracked."""
+    Store(files).record("tracked", _key(study, files), {"sweep": sweep_key(study)})
+
+
+def _key(study: Study, files: Files) -> str:
+    where = hidden(tracking_uri(files))
+    lengths = [float(length) for length in study.experiment.evaluation.lengths]
+    return key_of("tracked", where, sweep_key(study), points_version(), RUNS_VERSION, lengths)
