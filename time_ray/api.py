@@ -72,6 +72,7 @@ __all__ = [
     "findings_need",
     "importance",
     "jobs",
+    "log_report",
     "manifest",
     "measure",
     "open_experiment",
@@ -357,6 +358,19 @@ def report(
     command = f"time-ray report {opened.words} {shlex.join(['-o', str(output), *flags])}"
     write_page(opened, _criterion(by, over, floor, epsilon, lengths), Path(output), command)
     return Path(output)
+
+
+def log_report(opened: Opened, page: Path) -> None:
+    """The page of `report` is an artifact of the sweep's run in MLflow, `report.html`.
+
+    Raises:
+        UserError: the sweep is not in MLflow yet.
+        StoreError: MLflow does not answer, or refuses.
+
+    """
+    from time_ray.tracking import tracker
+
+    tracker.log_report(opened.study, opened.files, page)
 
 
 def compare(

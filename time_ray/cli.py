@@ -271,14 +271,18 @@ def report(
     floor: Floor = None,
     epsilon: Epsilon = 1.0,
     lengths: AtLengths = "best",
+    log: Annotated[bool, typer.Option(help="Also put it into the sweep's run in MLflow.")] = True,
 ) -> None:
     """Write one HTML page that says what a sweep found: the best cells, how sure that is, and at what cost."""
     from time_ray import api
+    from time_ray.commands.reports import log_report
 
     with talk.status("reading results"):
         opened = api.open_experiment(exp, overrides or ())
         written = api.report(opened, output, by, over=over, floor=floor, epsilon=epsilon, lengths=lengths)
     print(written)
+    if log:
+        log_report(opened, written, talk)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """The page of `time-ray report`: sound HTML, whole by itself, with the sections that results allow."""
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import scored_store
+from browser import browser_page
 from made_results import finished, unfinished
 from toy_grid import setting, strategies, technique
 
@@ -23,7 +23,6 @@ from time_ray.report.page.write import page
 
 VOID = {"meta", "input", "br", "hr", "img", "link"}
 SMALL = {"init": ["zs", "ft"], "deploy": ["ft", "all"], "technique": ["average", {"name": "ties", "keep": 0.5}]}
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 class Page(HTMLParser):
@@ -205,22 +204,24 @@ def test_an_empty_sweep_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_page_of_a_sweep_that_mlflow_does_not_have(whole: Path, tmp_path: Path, time_ray: Callable[..., Any]) -> None:
+    page = tmp_path / "report.html"
+    done = time_ray("report", whole.with_name("scored.yaml"), "-o", page)
+    assert (done.status, done.out) == (0, f"{page}\n")
+    assert done.err == (
+        "the page is not in MLflow (MLflow: sweep 'scored' is not there yet; copy it there with: time-ray sync)\n"
+    )
+    assert time_ray("report", whole.with_name("scored.yaml"), "-o", page, "--no-log").err == ""
+
+
 @pytest.fixture
-def browser() -> Iterator[Any]:
-    """A Chromium that is installed already."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("no Chromium")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-        yield started
-        started.close()
+def html() -> Iterator[Any]:
+    with browser_page(390, 800) as page:
+        yield page
 
 
-def test_the_page_works_in_a_browser(whole: Path, browser: Any, tmp_path: Path) -> None:
+def test_the_page_works_in_a_browser(whole: Path, html: Any, tmp_path: Path) -> None:
     """By keyboard: metrics switch, rows are sorted and filtered, and the CSV has what is shown."""
-    html = browser.new_page(viewport={"width": 390, "height": 800})
     said: list[str] = []
     html.on("console", lambda message: said.append(message.text))
     html.on("request", lambda request: said.append(request.url))

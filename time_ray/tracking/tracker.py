@@ -27,7 +27,7 @@ from time_ray.tracking.runs import Ending, Runs
 from time_ray.tracking.summaries import Summaries
 from time_ray.tracking.sweep_runs import SweepRuns
 from time_ray.tracking.tracked_study import TrackedStudy
-from time_ray.tracking.uris import folder_uri
+from time_ray.tracking.uris import database_file, folder_uri
 from time_ray.tracking.verdict import verdict
 from time_ray.tracking.views import KIND_TAG, view_tags
 
@@ -121,7 +121,9 @@ class Tracker:
             host.taken()
 
     def log_report(self, path: Path) -> None:
-        """The file lies in the sweep's run, as `report.html`."""
+        """The file lies in the sweep's run, as `report.html`. UserError if MLflow knows no such sweep."""
+        if not self.runs.sweeps:
+            raise _not_there(self.study)
         with tempfile.TemporaryDirectory() as folder:
             copy = shutil.copyfile(path, Path(folder, REPORT))
             self.client.log_artifact(self._sweeps.own.id, str(copy))
@@ -143,9 +145,22 @@ class Tracker:
 
 
 def log_report(study: Study, files: Files, path: Path) -> None:
-    """The file lies in the sweep's run in MLflow, as `report.html`. StoreError if MLflow refuses."""
-    with answering(tracking_uri(files)):
+    """The file lies in the sweep's run in MLflow, as `report.html`.
+
+    Raises:
+        UserError: MLflow knows no such sweep.
+        StoreError: it does not answer, or refuses.
+
+    """
+    database = database_file(uri := tracking_uri(files))
+    if database is not None and not database.exists():
+        raise _not_there(study)
+    with answering(uri):
         Tracker(study, files).log_report(path)
+
+
+def _not_there(study: Study) -> UserError:
+    return UserError(f"MLflow: sweep '{study.experiment.name}' is not there yet; copy it there with: time-ray sync")
 
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> Any:
