@@ -93,7 +93,8 @@ class CommandReader:
                 break  # the sweep was killed while it wrote
             self._take(from_line(line, COMMANDS))
         if "RAY_ADDRESS" in os.environ:  # others use this cluster, too: take leave
-            signal.raise_signal(signal.SIGINT)
+            # to the main thread, or it would not wake while it waits for a round
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             time.sleep(GRACE_SECONDS)
         end_session(os.getpid())
         shutil.rmtree(folder, ignore_errors=True)
