@@ -57,7 +57,7 @@ def copied(opened: Opened) -> tuple[str, str, float]:
     started = time.perf_counter()
     tracker.sync(results)
     tracker.finish(results)
-    return tracker.uri, tracker.experiment_id, (time.perf_counter() - started) / len(results)
+    return tracker.uri, tracker.runs.experiment_id, (time.perf_counter() - started) / len(results)
 
 
 def fill(database: sqlite3.Connection) -> None:

@@ -91,7 +91,7 @@ class Pages:
 
     def open(self, view: str) -> None:
         self.page.goto("about:blank")
-        self.page.goto(self.server + address(self.tracker.experiment_id, view))
+        self.page.goto(self.server + address(self.tracker.runs.experiment_id, view))
 
     def row(self, number: int) -> str:
         """The texts of a row of the table, without its name."""
@@ -193,7 +193,7 @@ def test_a_sweep_lies_above_its_cells_and_its_figures_are_seen(pages: Pages) -> 
     pages.open(ALL)
     assert pages.name(0).startswith("sweep of 48 cells")
     (sweep,) = pages.tracker.runs.sweeps.values()
-    runs = f"{pages.server}#/experiments/{pages.tracker.experiment_id}/runs/{sweep.id}"
+    runs = f"{pages.server}#/experiments/{pages.tracker.runs.experiment_id}/runs/{sweep.id}"
     pages.page.goto(f"{runs}/artifacts/figures/heat_map.svg")
     figure = pages.page.locator('img[src^="blob:"]').first
     figure.wait_for(timeout=LOAD)
