@@ -21,12 +21,12 @@ from urllib.request import urlopen
 from browser import browser_page
 from mlflow import MlflowClient
 from scored_store import experiment, keep_final, record
-from time_ray.tracking.client import tracking_uri
-from time_ray.tracking.views import ANSWER, CELLS, address
 
 from time_ray.opened import Opened
 from time_ray.results import read_results
+from time_ray.tracking.client import tracking_uri
 from time_ray.tracking.tracker import Tracker
+from time_ray.tracking.views import ANSWER, CELLS, address
 
 RUNS = (100, 1000, 10_000)
 TASKS, METRICS = 20, 70
