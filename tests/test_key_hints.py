@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import TINY
+from scored_store import SCORED
 
 Command = Callable[..., Any]
 
@@ -15,7 +15,7 @@ Command = Callable[..., Any]
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with an experiment as the repository has them."""
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments/quickstart.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "experiments/quickstart.yaml").write_text(yaml.safe_dump(SCORED))
     (tmp_path / ".hidden.yaml").write_text("")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -65,5 +65,5 @@ def test_a_word_is_known_by_what_was_meant(here: Path, time_ray: Command, overri
 
 def test_in_a_file_nothing_is_quoted_for_a_shell(here: Path, time_ray: Command) -> None:
     path = here / "mine.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "keep": 0.3}))
+    path.write_text(yaml.safe_dump({**SCORED, "keep": 0.3}))
     assert "it belongs to ties: technique: {name: ties, keep: 0.3}\n" in time_ray("show", path).err
