@@ -357,4 +357,4 @@ def test_a_metric_that_begins_later_is_averaged_from_there_on() -> None:
 @pytest.mark.parametrize(("seed", "why"), [(None, ", the median"), (0, ""), (2, "")])
 def test_a_seed_that_is_named_is_not_called_the_median(seed: int | None, why: str, tmp_path: Path) -> None:
     ranked = ranked_in(tmp_path, lengthy(), Criterion(seed=seed))
-    assert f"registered and exported is seed {1 if seed is None else seed}{why}" in verdict(ranked)
+    assert f"--register and export take seed {1 if seed is None else seed}{why}" in verdict(ranked)

@@ -134,7 +134,7 @@ def verdict(ranked: Ranking) -> list[str]:
         if not ranked.leader.tied:
             lines.append("the leader was selected on one half of the images and is beaten on the other: add seeds")
         why = ", the median" if ranked.criterion.seed is None else ""
-        lines.append(f"registered and exported is seed {ranked.seed}{why}")
+        lines.append(f"--register and export take seed {ranked.seed}{why}")
     if ranked.halves:
         lines.append(f"* selected on one half of the test images, {ranked.metric.title} measured on the other")
     else:
