@@ -35,13 +35,16 @@ class Untracked:
 
     lag = None
 
-    def __init__(self, *_: object) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         pass
 
     def changed(self, *_: object) -> None:
         pass
 
-    def finish(self, **_: object) -> None:
+    def finish(self, *_: object) -> None:
+        pass
+
+    def break_off(self, *_: object) -> None:
         pass
 
 
