@@ -32,7 +32,7 @@ def test_an_experiment_is_found_by_its_name(here: Path, time_ray: Command, comma
 
 
 def test_a_folder_is_no_experiment(here: Path, time_ray: Command) -> None:
-    fault = "error: experiments: is a folder; there are experiments/quickstart.yaml\n"
+    fault = "error: experiments: is a folder; give an experiment file, such as experiments/quickstart.yaml\n"
     assert time_ray("show", "experiments").err == fault
 
 

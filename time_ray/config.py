@@ -152,7 +152,7 @@ def _file_meant(path: Path) -> str:
     by_name = {name: str(file) for file in reversed(files) for name in (file.name, file.stem)}
     if name := closest(path.name, by_name):
         return f"; did you mean '{by_name[name]}'?"
-    return f"; there are {some_of(map(str, files))}" if files else "; check the path"
+    return f"; give an experiment file, such as {some_of(map(str, files))}" if files else "; check the path"
 
 
 def _text(data: bytes) -> str:

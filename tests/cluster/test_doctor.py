@@ -129,7 +129,7 @@ PLANTED = [
     (a_storage_that_is_read_only, "cannot be written ([Errno 30] Read-only file system)", "mount it for writing"),
     (a_storage_below_a_file, "cannot be written (", "set storage: or TIME_RAY_STORAGE"),
     (a_full_disk, "only 1.1 GB are free at ", "free some"),
-    (a_small_shared_memory, " has only 67 MB", "--shm-size"),
+    (a_small_shared_memory, " has only 67.1 MB", "--shm-size"),
     (few_open_files, "only 1024 files may be open at once", "ulimit -n 65536"),
     (no_token, "RAY_AUTH_MODE is token, but there is no token", "copy the cluster's token"),
     (a_long_temporary_folder, "its path is too long for Ray's sockets", "set RAY_TMPDIR to a folder"),

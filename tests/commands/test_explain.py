@@ -41,7 +41,7 @@ NOT_THERE = "no such file or folder; correct the path"
 MISTAKES = [
     (["plan", "e.yaml", f"data.adaptation={LONG}"], 2, TOO_LONG),
     (["plan", "e.yaml", f"model={{name: mini-tiny, weights: {LONG}}}"], 2, TOO_LONG),
-    (["plan", "."], 2, "cannot be read: [Errno 21] Is a directory: '.'"),
+    (["plan", "."], 2, ".: is a folder; give an experiment file, such as "),
     (["plan", "deep.yaml"], 1, "the input is nested too deeply; make it flat"),
     (["plan", "e.yaml", "stream.file=cut.json"], 2, "make it anew by time-ray stream"),
     (["sweep", "e.yaml", "storage=e.yaml"], 2, "is not writable ("),

@@ -16,6 +16,7 @@ from mlflow_state import rows, tracked
 
 from time_ray import api
 from time_ray.api import Opened
+from time_ray.core.errors import UserError
 from time_ray.core.statistics import deviation, mean
 from time_ray.events import CellFailed
 from time_ray.figures import artifacts
@@ -353,6 +354,9 @@ def test_a_figure_that_cannot_be_drawn_stops_nothing(
 def test_a_report_lies_in_the_run_of_the_sweep(opened: Opened, uri: str, tmp_path: Path) -> None:
     page = tmp_path / "mine.html"
     page.write_text("<p>", encoding="utf-8")
+    with pytest.raises(UserError, match="sweep 'tiny' is not there yet; copy it there with: time-ray sync"):
+        log_report(opened.study, opened.files, page)
+    sync(opened)
     for _ in range(2):
         log_report(opened.study, opened.files, page)
     (run,) = runs_of(uri, "sweep")
