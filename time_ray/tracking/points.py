@@ -16,7 +16,7 @@ from time_ray.tracking.names import metric_key
 
 TASKS_DONE = "tasks_done"
 _VERSION = 2  # bump when runs of cells lack points, or parameters, that they would get now
-_MOST_LOSSES = 400  # of a run, of all its tasks together
+_MOST_LOSSES = 100  # of a run, of all its tasks together: so many cost less than a hundredth of the quickstart
 
 
 class Point(NamedTuple):
