@@ -34,7 +34,7 @@ def replacing(path: Path, draft: Path | None = None) -> Iterator[Path]:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write into: it takes the place of `folder` at the end of the block, and is gone if it raises.
 
-    Whoever is killed leaves what was there, or a draft beside it whose name begins with a dot.
+    Whoever is killed leaves what was there, here or beside it, and a draft; names of what lies beside begin with a dot.
     """
     target = folder.resolve()
     draft, old = (target.with_name(f".{target.name}-{uuid4().hex}{end}") for end in ("", "-old"))
@@ -44,6 +44,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         if target.exists():
             target.replace(old)
         draft.replace(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.replace(target)
+        raise
     finally:
         for path in (draft, old):
             shutil.rmtree(path, ignore_errors=True)

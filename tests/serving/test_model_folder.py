@@ -119,6 +119,25 @@ def test_a_write_that_ends_halfway_leaves_what_was_there(tmp_path: Path) -> None
     assert (tmp_path / "out" / "README.md").read_text() == "first"
 
 
+def test_a_folder_that_cannot_take_its_place_leaves_the_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder := tmp_path / "model").mkdir()
+    (folder / "README.md").write_text("earlier")
+    rename = Path.replace
+
+    def refused(self: Path, target: Path) -> Path:
+        if Path(target) == folder and not self.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(UserError, match="Input/output error"), whole_folder(folder):
+        pass
+    assert (folder / "README.md").read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_best_without_its_weights_is_never_another_one_in_silence(
     swept: Opened, time_ray: Callable[..., Any], tmp_path: Path
 ) -> None:
