@@ -1,12 +1,11 @@
 """The real MLflow UI in a headless Chromium: it opens on the answer, and answers further questions."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 import pytest
 from browser import browser_page
 from postgres import postgres
+from ray_head import free_ports
 from scored_store import experiment, keep_final, record
 
 from time_ray.analysis.halves import Halves
@@ -74,12 +74,6 @@ def _answers(port: int) -> bool:
     return True
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Pages:
     """The pages of a sweep, as a researcher sees them."""
 
@@ -105,7 +99,7 @@ class Pages:
 def pages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("pages")
     opened, results = swept(folder)
-    port = _free_port()
+    port = free_ports(1)[0]
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "SQLite":
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -13,6 +13,7 @@ from made_results import finished, unfinished
 from toy_grid import setting, strategies, technique
 
 from time_ray.analysis.axis_importance import AxisImportance, axis_importance
+from time_ray.analysis.costs import costs
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranking, ranking
 from time_ray.core.criterion import Criterion
@@ -82,11 +83,11 @@ def words(svg: bytes) -> list[str]:
 
 def test_a_sweep_has_every_figure_and_equal_results_give_equal_bytes(tmp_path: Path) -> None:
     results = finished(cells(), scores)
-    found = dict(artifacts.of_sweep(results, ranked(results, tmp_path), shares(results, tmp_path)))
+    found = dict(artifacts.of_sweep(results, ranked(results, tmp_path), shares(results, tmp_path), costs(results)))
     assert found.keys() == OF_SWEEP
     again = finished(cells(), scores)
     with mpl.rc_context({"axes.grid": True, "font.size": 30, "svg.fonttype": "path"}):  # as people have it
-        others = dict(artifacts.of_sweep(again, ranked(again, tmp_path), shares(again, tmp_path)))
+        others = dict(artifacts.of_sweep(again, ranked(again, tmp_path), shares(again, tmp_path), costs(again)))
     assert found == others
 
 
@@ -119,7 +120,7 @@ def test_many_panels_are_cut_and_the_title_says_so(tmp_path: Path) -> None:
 def test_without_held_out_data_there_is_no_zs_and_one_cell_has_what_makes_sense(tmp_path: Path) -> None:
     bare = replace(setting(1), evaluation=())
     (one,) = finished(grid([read("ft")], [read("ft")], [technique()], [bare]), scores)
-    names = [name for name, _ in artifacts.of_sweep([one], ranked([one], tmp_path), None)]
+    names = [name for name, _ in artifacts.of_sweep([one], ranked([one], tmp_path), None, costs([one]))]
     assert names == ["heat_map.svg", "tasks.svg", "cost.svg"]
     assert [name for name, _ in artifacts.of_cell(one)] == ["tasks.svg", "datasets.svg"]
     tasks = dict(artifacts.of_cell(one))["tasks.svg"]
@@ -134,14 +135,16 @@ def test_cells_that_are_not_finished_have_figures_of_the_rows_they_have(tmp_path
     assert [name for name, _ in artifacts.of_cell(unfinished(results[0], rows=1))] == ["datasets.svg"]
     assert list(artifacts.of_cell(unfinished(results[0]))) == []
     nothing = [unfinished(one) for one in results]
-    assert list(artifacts.of_sweep(nothing, ranked(nothing, tmp_path), None)) == []
+    assert list(artifacts.of_sweep(nothing, ranked(nothing, tmp_path), None, costs(nothing))) == []
     assert [name for name, _ in artifacts.of_summary([some, results[1]])] == ["tasks.svg", "datasets.svg"]
 
 
 def test_names_of_any_letters_are_harmless(tmp_path: Path) -> None:
     hostile = [replace(one, adaptation=HOSTILE, evaluation=("held $out",)) for one in settings(2)]
     results = finished(cells(*hostile, keeps=[0.2]), scores)
-    found = dict(artifacts.of_summary(results[:2])) | dict(artifacts.of_sweep(results, ranked(results, tmp_path), None))
+    found = dict(artifacts.of_summary(results[:2])) | dict(
+        artifacts.of_sweep(results, ranked(results, tmp_path), None, costs(results))
+    )
     said = words(found["datasets.svg"])
     for name in HOSTILE:
         assert short(name) in said

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ray_head import free_ports
 
 START_SECONDS = 60
 USER = "time_ray"
@@ -28,7 +28,7 @@ def postgres() -> Iterator[str]:
         data = Path(folder, "data")
         make = [programs / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
         subprocess.run(make, check=True, user=owner, cwd=folder, stdout=subprocess.DEVNULL)
-        port = _free_port()
+        port = free_ports(1)[0]
         words = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", folder]
         with subprocess.Popen(words, user=owner, cwd=folder, stderr=subprocess.DEVNULL) as server:
             try:
@@ -59,9 +59,3 @@ def _wait(port: int, server: "subprocess.Popen[bytes]") -> None:
             time.sleep(0.2)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

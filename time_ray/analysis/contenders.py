@@ -1,6 +1,6 @@
 """Contenders: what competes for Best-in-TIME. A cell without its seed; cells that serve the same models are one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,12 @@ class Comparable(NamedTuple):
     lacking: list[Contender]
 
 
+def identity(axes: Mapping[str, str], results: Iterable[CellResult]) -> tuple[object, ...]:
+    """What tells cells from those that serve other models: their place but for the technique, and models by seed."""
+    served = sorted((one.cell.setting.seed, *(row.scores_key for row in one.rows)) for one in results)
+    return (*(axes[name] for name in AXES if name != "technique"), *served)
+
+
 def contenders(results: Sequence[CellResult]) -> list[Contender]:
     """All that has a finished cell, in the order of the results."""
     groups: dict[tuple[str, ...], dict[int, CellResult]] = {}
@@ -55,9 +61,7 @@ def _merged(found: Sequence[Contender]) -> Iterator[Contender]:
     techniques = {contender.axes["technique"] for contender in found}
     alike: dict[tuple[object, ...], list[Contender]] = {}
     for contender in found:
-        others = tuple(contender.axes[name] for name in AXES if name != "technique")
-        served = tuple((seed, *(row.scores_key for row in one.rows)) for seed, one in sorted(contender.results.items()))
-        alike.setdefault((others, served), []).append(contender)
+        alike.setdefault(identity(contender.axes, contender.results.values()), []).append(contender)
     for group in alike.values():
         names = [contender.axes["technique"] for contender in group]
         technique = ANY if len(names) > 1 and set(names) == techniques else ", ".join(names)

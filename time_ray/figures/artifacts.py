@@ -6,6 +6,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from time_ray.analysis.axis_importance import AxisImportance
+from time_ray.analysis.costs import Costs
 from time_ray.analysis.ranking import Ranking
 from time_ray.core.metrics import OF_THE_PAPER
 from time_ray.figures.cost import cost_by_stage
@@ -22,13 +23,14 @@ Files = Iterator[tuple[str, bytes]]  # name, and SVG
 Build = Callable[[], Figure | None]
 
 
-def of_sweep(results: Sequence[CellResult], ranked: Ranking, importance: AxisImportance | None) -> Files:
+def of_sweep(results: Sequence[CellResult], ranked: Ranking, importance: AxisImportance | None, spent: Costs) -> Files:
     """The figures of a sweep.
 
     Args:
         results: of all cells, finished or not.
         ranked: their ranking, which may have no rows.
         importance: of its axes; None where the grid is not finished, or has one cell.
+        spent: what they cost.
 
     Yields:
         File name and SVG, equal bytes for equal results.
@@ -47,7 +49,7 @@ def of_sweep(results: Sequence[CellResult], ranked: Ranking, importance: AxisImp
             "lengths.svg": partial(sweep_over_lengths, ranked),
             "importance.svg": lambda: None if importance is None else shares(importance),
             "numbers.svg": partial(over_numbers, results, ranked, ranked.metric.name),
-            "cost.svg": partial(cost_by_stage, results, ranked),
+            "cost.svg": partial(cost_by_stage, spent, ranked),
         }
     )
 

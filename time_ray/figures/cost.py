@@ -1,14 +1,12 @@
 """What a sweep cost: seconds by stage, every model once, against cells that share nothing."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from time_ray.analysis.costs import STAGES, Costs, Seconds, costs
+from time_ray.analysis.costs import STAGES, Costs, Seconds
 from time_ray.analysis.ranking import Ranking
 from time_ray.figures.style import BLUE, GREEN, INK, ORANGE, VERMILION, legend, panel
-from time_ray.results import CellResult
 
 _OF_STAGE: dict[str, dict[str, Any]] = {
     "init": {"color": ORANGE, "hatch": "--"},
@@ -19,29 +17,28 @@ _OF_STAGE: dict[str, dict[str, Any]] = {
 _UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 
 
-def cost_by_stage(results: Sequence[CellResult], ranked: Ranking) -> Figure | None:
+def cost_by_stage(spent: Costs, ranked: Ranking) -> Figure | None:
     """Bars of all cells, with every model counted once and counted for each cell; and of the leader's cell.
 
     None where nothing has taken any time.
     """
-    found = costs(results)
-    if not sum(found.total.values()):
+    if not sum(spent.total.values()):
         return None
     figure = Figure(figsize=(7.6, 1.75 + 1.35 * bool(ranked.rows)), label="cost by stage")
-    everything = {"each model once": found.total, "if nothing was shared": found.unshared}
+    everything = {"each model once": spent.total, "if nothing was shared": spent.unshared}
     axes = panel(figure, 1.75, 0.5 + 1.35 * bool(ranked.rows), 4.9, 0.85)
     bars = _bars(axes, everything)
     axes.set_title("all cells", x=-0.33)
     legend(axes, bars, list(STAGES), loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.1)
     if ranked.rows:
         axes = panel(figure, 1.75, 0.5, 4.9, 0.7)
-        _bars(axes, _of_leader(found, ranked))
+        _bars(axes, _of_leader(spent, ranked))
         axes.set_title("the leader's cell", x=-0.33)
     return figure
 
 
-def _of_leader(found: Costs, ranked: Ranking) -> dict[str, Seconds]:
-    own, shared = found.by_cell[ranked.winner.cell.key]
+def _of_leader(spent: Costs, ranked: Ranking) -> dict[str, Seconds]:
+    own, shared = spent.by_cell[ranked.winner.cell.key]
     return {"its own": own, "shared with others": shared}
 
 

@@ -1,9 +1,9 @@
 """Places of a grid: the finished cells of all seeds at one point of every other axis, and where they stand."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from time_ray.analysis.contenders import AXES
+from time_ray.analysis.contenders import AXES, identity
 from time_ray.analysis.ranking import Ranked, Ranking
 from time_ray.core.statistics import mean
 from time_ray.results import CellResult
@@ -42,7 +42,7 @@ def places(results: Sequence[CellResult], ranked: Ranking) -> list[Place]:
 
     Cells that serve the same models are one row of the ranking, and several places.
     """
-    rows = {(_elsewhere(row.contender.axes), _served(list(row.contender.results.values()))): row for row in ranked.rows}
+    rows = {identity(row.contender.axes, row.contender.results.values()): row for row in ranked.rows}
     groups: dict[tuple[str, ...], list[CellResult]] = {}
     for result in results:
         if not result.cell.multitask:
@@ -52,8 +52,7 @@ def places(results: Sequence[CellResult], ranked: Ranking) -> list[Place]:
     for values, cells in groups.items():
         axes = dict(zip(AXES, values, strict=True))
         finished = tuple(sorted(filter(lambda cell: cell.done, cells), key=lambda cell: cell.cell.setting.seed))
-        row = rows.get((_elsewhere(axes), _served(finished)))
-        found.append(Place(axes, finished, len(cells), row))
+        found.append(Place(axes, finished, len(cells), rows.get(identity(axes, finished))))
     return found
 
 
@@ -66,17 +65,3 @@ def named(axes: Mapping[str, str], varying_axes: Sequence[str]) -> str:
     """A cell in one line: its strategies, and what else cells differ on."""
     others = [axes[name] for name in AXES[2:] if name in varying_axes]
     return " ".join([f"{axes['init']}/{axes['deploy']}", *others])
-
-
-def _elsewhere(axes: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(axes[name] for name in AXES if name != "technique")
-
-
-def _served(finished: Sequence[CellResult]) -> tuple[object, ...]:
-    """The models of these cells, seed by seed."""
-
-    def each() -> Iterator[tuple[object, ...]]:
-        for result in finished:
-            yield result.cell.setting.seed, *(row.scores_key for row in result.rows)
-
-    return tuple(sorted(each()))

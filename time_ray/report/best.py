@@ -94,7 +94,7 @@ def _other(ranked: Ranking) -> list[str]:
 
 def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
     """What may be said of the best, in lines."""
-    leader, metric = ranked.leader, ranked.metric
+    leader = ranked.leader
     axes = leader.contender.axes
     where = f"init {axes['init']}, deploy {axes['deploy']}, technique {axes['technique']}"
     if leader.length != 1:
@@ -108,13 +108,21 @@ def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
         talk.print(f"  {line}")
     if ranked.num_unfinished:
         talk.print(f"{ranked.num_unfinished} cells are not finished and not ranked; run: time-ray sweep {words}")
+    for line in left_out(ranked):
+        talk.print(line)
+
+
+def left_out(ranked: Ranking) -> list[str]:
+    """Finished cells that are not ranked, and why."""
+    lines = []
     if ranked.lacking:
         names = ", ".join(contender.name for contender in ranked.lacking[:3])
-        talk.print(f"{len(ranked.lacking)} cells lack seeds that others have, and are not ranked: {names}")
+        lines.append(f"{len(ranked.lacking)} cells lack seeds that others have, and are not ranked: {names}")
     if ranked.below_floor and ranked.criterion.floor:
-        talk.print(f"{len(ranked.below_floor)} cells do not keep {ranked.criterion.floor.text}")
+        lines.append(f"{len(ranked.below_floor)} cells do not keep {ranked.criterion.floor.text}")
     if ranked.undefined:
-        talk.print(f"{len(ranked.undefined)} cells have no {metric.title}, and are not ranked")
+        lines.append(f"{len(ranked.undefined)} cells have no {ranked.metric.title}, and are not ranked")
+    return lines
 
 
 def verdict(ranked: Ranking) -> list[str]:

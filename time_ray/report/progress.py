@@ -48,7 +48,7 @@ class SweepProgress:
         self._evaluated = 0
         self._cells = 0
         self._spent = {"trained": 0.0, "evaluated": 0.0}
-        self._busy: dict[str, set[str]] = {}  # by trial, the cells it is at
+        self._busy: dict[str, list[str]] = {}  # by trial, the cells it is at
         self._holders: dict[str, str] = {}
         self._nodes: dict[str, str] = {}  # by trial
         self._tasks: dict[str, int] = {}  # done, by cell
@@ -74,7 +74,7 @@ class SweepProgress:
             case Note():
                 self.console.print(event.text, style="dim", highlight=False, soft_wrap=True)
             case CellsRunning():
-                self._busy[event.holder] = set(event.cells)
+                self._busy[event.holder] = list(event.cells)
                 self._holders.update(dict.fromkeys(event.cells, event.holder))
                 self._nodes[event.holder] = event.node
                 self._begun = True
@@ -107,8 +107,8 @@ class SweepProgress:
         more = len(self._busy) - len(lines)
         return [*lines, *([f"and {more} more trials"] if more else [])]
 
-    def _trial(self, holder: str, keys: set[str]) -> str:
-        cells = [cell for key, cell in self.cells.items() if key in keys]
+    def _trial(self, holder: str, keys: Sequence[str]) -> str:
+        cells = [self.cells[key] for key in keys]
         at = min(self._tasks.get(cell.key, 0) for cell in cells)
         tasks, others = len(cells[0].setting.trainings), f" + {len(cells) - 1}" if len(cells) > 1 else ""
         where = f" on {node}" if (node := self._nodes[holder]) else ""
@@ -144,8 +144,10 @@ class SweepProgress:
 
     def _over(self, cell: str) -> None:
         holder = self._holders.pop(cell, "")
-        self._busy.get(holder, set()).discard(cell)
-        if not self._busy.get(holder):
+        left = self._busy.get(holder, [])
+        if cell in left:
+            left.remove(cell)
+        if not left:
             self._busy.pop(holder, None)
 
     def _on_failed(self, event: CellFailed) -> None:

@@ -24,7 +24,7 @@ def of_sweep(found: Verdict) -> Drawn:
     from time_ray.figures import artifacts  # imports matplotlib, which only those need whose runs lack figures
 
     if found.ranked is not None:
-        yield from artifacts.of_sweep(found.results, found.ranked, found.importance)
+        yield from artifacts.of_sweep(found.results, found.ranked, found.importance, found.costs)
 
 
 def of_summary(results: Sequence[CellResult]) -> Drawn:

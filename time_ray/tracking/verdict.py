@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from time_ray.analysis.axis_importance import AxisImportance, axis_importance
+from time_ray.analysis.contenders import identity
 from time_ray.analysis.costs import Costs, costs
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranked, Ranking, ranking
@@ -18,8 +19,6 @@ from time_ray.tracking.names import metric_key
 
 TIED_TAG = "tied"
 LEADER_TAG = "leader"
-
-Served = tuple[object, ...]  # what tells contenders apart: places that serve the same models are one
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ class Verdict:
 
     def standing(self, results: Sequence[CellResult]) -> Ranked | None:
         """The row of the ranking that these are in."""
-        return next((row for result in results if (row := self._rows.get(_served(result)))), None)
+        return next((row for result in results if (row := self._rows.get(_of_one(result)))), None)
 
     @cached_property
-    def _rows(self) -> Mapping[Served, Ranked]:
+    def _rows(self) -> Mapping[tuple[object, ...], Ranked]:
         rows = self.ranked.rows if self.ranked else ()
-        return {_served(result): row for row in rows for result in row.contender.results.values()}
+        return {_of_one(result): row for row in rows for result in row.contender.results.values()}
 
 
 def verdict(results: Sequence[CellResult], store: Store) -> Verdict:
@@ -105,6 +104,5 @@ def _shares(group: str, importance: Importance) -> dict[str, float | None]:
     return {f"{group}/{':'.join(share.axes) or 'rest'}": share.value for share in importance.shares}
 
 
-def _served(result: CellResult) -> Served:
-    axes = {name: value for name, value in result.cell.axes.items() if name != "technique"}
-    return (*axes.values(), *(row.scores_key for row in result.rows))
+def _of_one(result: CellResult) -> tuple[object, ...]:
+    return identity(result.cell.axes, [result])

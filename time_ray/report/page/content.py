@@ -95,7 +95,7 @@ def content(
         importance_says=importance_says,
         datasets=[accuracies(one) for one in chosen(ranked) if len(one.results[0].rows) > 1],
         numbers=inline("numbers", partial(over_numbers, results, ranked, ranked.metric.name)),
-        cost=inline("cost", partial(cost_by_stage, results, ranked)),
+        cost=inline("cost", partial(cost_by_stage, spent, ranked)),
         unfinished=_unfinished(results, opened),
         findings=findings,
         table=score_table(ranked, spent),

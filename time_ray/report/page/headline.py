@@ -9,7 +9,7 @@ from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.quantities import duration
 from time_ray.core.statistics import deviation
 from time_ray.figures.places import named, varying
-from time_ray.report.best import spread, value_title, verdict
+from time_ray.report.best import left_out, spread, value_title, verdict
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def headline(ranked: Ranking, spent: Costs) -> Headline:
     return Headline(
         f"Best-in-TIME: {where}.{_margin(ranked, others)}",
         [*facts, ("seeds", str(len(ranked.seeds))), ("may also be the best", _tied(ranked)), ("computing", cost)],
-        [*verdict(ranked), *_left_out(ranked)],
+        [*verdict(ranked), *left_out(ranked)],
     )
 
 
@@ -71,14 +71,3 @@ def _tied(ranked: Ranking) -> str:
 def _cost(spent: Costs) -> str:
     total, unshared = sum(spent.total.values()), sum(spent.unshared.values())
     return f"{duration(total)}, each model once; {duration(unshared)} if nothing was shared"
-
-
-def _left_out(ranked: Ranking) -> list[str]:
-    lines = []
-    if ranked.lacking:
-        lines.append(f"{len(ranked.lacking)} cells lack seeds that others have, and are not ranked")
-    if ranked.below_floor and ranked.criterion.floor:
-        lines.append(f"{len(ranked.below_floor)} cells do not keep {ranked.criterion.floor.text}")
-    if ranked.undefined:
-        lines.append(f"{len(ranked.undefined)} cells have no {ranked.metric.title}, and are not ranked")
-    return lines
