@@ -81,8 +81,8 @@ def test_a_plan_that_nobody_measured_says_what_it_assumes(
     assert plans[1]["evaluation"] == pytest.approx(1000 * plans[0]["evaluation"])
     assert plans[0]["source"].startswith("assumed from FLOPs at 40 TFLOP/s in fp32 (--tflops), 40 in evaluation")
     bf16 = api.open_experiment(path, ["training.precision=bf16"]).study
-    assert Speed.of(bf16) == (TFLOPS["bf16"], TFLOPS["fp32"])
-    assert Speed.of(bf16, 800.0) == (800.0, 2 * TFLOPS["fp32"])
+    assert Speed.of(bf16) == (TFLOPS["bf16"], TFLOPS["fp32"], "bf16")
+    assert Speed.of(bf16, 800.0) == (800.0, 2 * TFLOPS["fp32"], "bf16")
 
 
 def test_prompts_are_counted_with_their_templates(new_experiment: NewExperiment, tmp_path: Path) -> None:

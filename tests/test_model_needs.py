@@ -26,7 +26,7 @@ def experiment(run: dict[str, Any], models: Any = ("mini-tiny", "mini-base"), **
 def test_where_nothing_is_said_a_trial_is_one_worker() -> None:
     (tiny, base) = needs_by_model(experiment({})).values()
     assert tiny == base
-    assert (tiny.workers, tiny.gpus, tiny.accelerator, tiny.threads, tiny.loaders) == (1, None, None, 1, 1)
+    assert (tiny.workers, tiny.gpus, tiny.accelerator, tiny.threads, tiny.loaders) == (1, None, None, 1, None)
     assert (tiny.accumulate, tiny.recompute) == (1, False)
 
 

@@ -159,7 +159,7 @@ def plan(opened: Opened, tflops: float | None = None, fleet: Fleet | None = None
 
     Args:
         opened: The experiment.
-        tflops: TFLOP/s that a GPU sustains in training; None: 400 in bf16 or fp16, 40 in fp32.
+        tflops: TFLOP/s that a GPU sustains in training; None: 400 in bf16 or fp16, 200 in tf32, 40 in fp32.
         fleet: Numbers of GPUs on which to simulate the sweep.
 
     Where RAY_ADDRESS names a cluster, its nodes say how many trials run at once; else this machine does.

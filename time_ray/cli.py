@@ -108,7 +108,8 @@ def plan(
     tflops: Annotated[
         float | None,
         typer.Option(
-            min=0.001, help="TFLOP/s that a GPU sustains in training; if not given, 400 in bf16 or fp16 and 40 in fp32."
+            min=0.001,
+            help="TFLOP/s that a GPU sustains in training; if not given, 400 in bf16 or fp16, 200 in tf32, 40 in fp32.",
         ),
     ] = None,
     gpus: Annotated[

@@ -154,8 +154,7 @@ def fleet_plan(
 
 def _assumed(study: Study, spec: ModelSpec, speed: Speed, gpus: float) -> KnownRate:
     """The rate that follows from FLOPs."""
-    precision = study.experiment.training.precision
-    at = f"{speed.training:g} TFLOP/s in {precision} (--tflops), {speed.evaluation:g} in evaluation"
+    at = f"{speed.training:g} TFLOP/s in {speed.precision} (--tflops), {speed.evaluation:g} in evaluation"
     return KnownRate(assumed_rate(study, spec, speed, gpus), f"assumed from FLOPs at {at}; --measure times it")
 
 

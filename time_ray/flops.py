@@ -3,26 +3,30 @@
 from typing import NamedTuple
 
 from time_ray.core.model import ModelSpec
+from time_ray.core.precision import Precision, evaluation_precision, training_precision
 from time_ray.core.scoring import subset_size
 from time_ray.rates import Rate
 from time_ray.study import Study
 
-TFLOPS = {"bf16": 400.0, "fp16": 400.0, "fp32": 40.0}  # assumed of an H100: about 40 % and 60 % of its peaks
-EVALUATION_PRECISION = "fp32"
+TFLOPS = {"bf16": 400.0, "fp16": 400.0, "tf32": 200.0, "fp32": 40.0}  # assumed of an H100: 40 % and 60 % of its peaks
 
 
 class Speed(NamedTuple):
-    """TFLOP/s that a GPU sustains."""
+    """TFLOP/s that a GPU sustains, in training in a precision and in evaluation."""
 
     training: float
     evaluation: float
+    precision: Precision
 
     @classmethod
     def of(cls, study: Study, tflops: float | None = None) -> "Speed":
-        """What is assumed, or what follows from TFLOP/s of training."""
-        precision = study.experiment.training.precision
-        training = tflops or TFLOPS[precision]
-        return cls(training, training * TFLOPS[EVALUATION_PRECISION] / TFLOPS[precision])
+        """What is assumed of the slowest precision of any model, or what follows from TFLOP/s of training in it."""
+        configs = [setting.trainings[0].config for setting in study.settings]
+        trained = min((training_precision(config.precision, None) for config in configs), key=TFLOPS.__getitem__)
+        scoring = [setting.scoring for setting in study.settings]
+        scored = min((evaluation_precision(each.precision, None) for each in scoring), key=TFLOPS.__getitem__)
+        training = tflops or TFLOPS[trained]
+        return cls(training, training * TFLOPS[scored] / TFLOPS[trained], trained)
 
 
 class Scored(NamedTuple):

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor
 
 from time_ray import merging
+from time_ray.clip.arithmetic import Arithmetic
 from time_ray.clip.features import image_features, text_features
 from time_ray.clip.models import Clip, create
 from time_ray.clip.threads import torch_threads
 from time_ray.clip.train import train
 from time_ray.core.grid import Setting
 from time_ray.core.plan import NOTHING
+from time_ray.core.precision import evaluation_precision
 from time_ray.core.recipe import Merged, Running
 from time_ray.core.training import Training
 from time_ray.data.batches import training_batches
@@ -50,7 +52,7 @@ def measure(opened: Opened, say: Callable[[str], None]) -> dict[str, Rate]:
 
     Raises:
         UserError: a model or the data cannot be used.
-        CellError: an image is broken.
+        CellError: an image is broken, or this machine lacks the precision of a model.
         StoreError: the storage cannot be written.
 
     """
@@ -76,6 +78,7 @@ class _Timed:
         self.data = data
         self.device = device
         self.need = need
+        self.loaders = need.loaders_on(_cpus_a_gpu() if device.type == "cuda" else None)
         self.clip = create(setting.model)
         self.cells = [cell for cell in study.everything if cell.setting.model == setting.model]
 
@@ -106,13 +109,15 @@ class _Timed:
                 resizing=self.clip.preprocessing.resizing,
                 steps=steps,
                 world_size=max(1, need.workers),
-                loaders=need.loaders,
+                loaders=self.loaders,
+                pinned=self.device.type == "cuda",
             ),
             _gentle(training.config),
             steps=steps,
             device=self.device,
             accumulate=need.accumulate,
             recompute=need.recompute,
+            compile_blocks=need.compile,
             on_step=lambda _step, _loss: marks.append(time.perf_counter()),
         )
         total = time.perf_counter() - began
@@ -122,7 +127,10 @@ class _Timed:
     def _evaluation(self, weights: Weights) -> float:
         """Seconds of one model of a pass over all test images: decoding is shared by the models of a pass."""
         clip, what = self.clip.holding(weights, self.device), scored(self.study)
-        with torch.inference_mode():
+        arithmetic = Arithmetic(
+            evaluation_precision(self.setting.scoring.precision, None), self.device, "evaluation.precision"
+        )
+        with torch.inference_mode(), arithmetic.forward():
             decoding, encoding = self._images(clip)
             prompts = self._prompts(clip)
         return what.images * (decoding / self._in_a_pass() + encoding) + what.texts * prompts
@@ -132,7 +140,7 @@ class _Timed:
         datasets = [*self.data.adaptation, *self.data.evaluation]
         dataset = max(datasets, key=lambda dataset: len(dataset.split("test")))
         rows = np.arange(min(BATCH, len(dataset.split("test"))), dtype=np.int64)
-        images = Decoded(dataset.split("test"), clip.preprocessing.resizing, threads=max(1, self.need.loaders))
+        images = Decoded(dataset.split("test"), clip.preprocessing.resizing, threads=max(1, self.loaders))
         with tempfile.TemporaryDirectory() as folder:
             read = self._reader(images, dataset, rows, Path(folder))
             decoding = _seconds(read, self.device)
@@ -210,6 +218,10 @@ def _wait(device: torch.device) -> None:
 def _device(need: Needs) -> torch.device:
     """Where a worker would train if it ran on this machine."""
     return torch.device("cuda" if need.workers and need.gpus != 0 and torch.cuda.is_available() else "cpu")
+
+
+def _cpus_a_gpu() -> float:
+    return (os.cpu_count() or 1) / torch.cuda.device_count()
 
 
 def _name(device: torch.device) -> str:

@@ -8,7 +8,10 @@ from time_ray.clip import mini
 from time_ray.core.errors import UserError, unknown
 from time_ray.core.experiment import Experiment, WorkerRun
 from time_ray.core.model import ModelSpec
+from time_ray.core.precision import AskedPrecision, evaluation_precision, lacks, training_precision
 from time_ray.core.quantities import size
+from time_ray.core.scoring import Scoring
+from time_ray.core.training import Training
 
 # GB of each type, by Ray's names; the smaller size where a name means two
 ACCELERATOR_GB = {
@@ -29,6 +32,7 @@ ACCELERATOR_GB = {
 }
 USABLE = 0.9  # of an accelerator's memory: the rest is CUDA's own, and gaps between blocks
 TRAINED = 4  # times the weights: these, their gradients, and the optimiser's two moments, all float32
+MOST_LOADERS = 6  # that are taken without being asked for
 MOST_WORKERS = 8  # that are taken without being asked for: GPUs of one machine
 
 
@@ -41,9 +45,10 @@ class Needs:
         gpus: Of a worker; None: one if the cluster has any.
         accelerator: The type of GPU, by Ray's name; None: any.
         threads: CPU threads of a worker.
-        loaders: Threads of a worker that make coming batches.
+        loaders: Threads of a worker that make coming batches; None: as many as `loaders_on` says.
         accumulate: Micro-batches of a step.
         recompute: Whether activations are computed again instead of kept.
+        compile: Whether blocks run as torch.compile makes them.
 
     """
 
@@ -51,9 +56,19 @@ class Needs:
     gpus: float | None
     accelerator: str | None
     threads: int
-    loaders: int
+    loaders: int | None
     accumulate: int
     recompute: bool
+    compile: bool
+
+    def loaders_on(self, cpus_a_gpu: float | None) -> int:
+        """Threads that make coming batches, on a node with so many CPUs for each of its GPUs; None: on CPUs.
+
+        One decodes about a thousand images a second, of which a GPU takes two to three thousand.
+        """
+        if self.loaders is not None:
+            return self.loaders
+        return 1 if cpus_a_gpu is None else max(1, min(MOST_LOADERS, int(cpus_a_gpu) - self.threads))
 
 
 def model_needs(experiment: Experiment, spec: ModelSpec) -> Needs:
@@ -97,10 +112,24 @@ def settled(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"run": experiment.run.model_copy(update={"by_model": by_model})})
 
 
+def settled_training(experiment: Experiment, spec: ModelSpec) -> Training:
+    """How the model is trained, in the precision that its workers' accelerator is fast in where that is left open."""
+    training = experiment.training
+    precision = training_precision(training.precision, experiment.run.of(spec).accelerator)
+    return training.model_copy(update={"precision": precision})
+
+
+def settled_scoring(experiment: Experiment, spec: ModelSpec) -> Scoring:
+    """How the model is scored, in the precision that follows from its workers' accelerator where it is left open."""
+    scoring = experiment.evaluation
+    precision = evaluation_precision(scoring.precision, experiment.run.of(spec).accelerator)
+    return scoring.model_copy(update={"precision": precision})
+
+
 def training_bytes(experiment: Experiment, spec: ModelSpec, needs: Needs) -> int:
     """Bytes that training takes of a worker's device: its share of a batch goes through the model in micro-batches."""
     pairs = math.ceil(experiment.training.batch_size / (max(1, needs.workers) * needs.accumulate))
-    half = experiment.training.precision != "fp32"
+    half = settled_training(experiment, spec).precision in {"bf16", "fp16"}
     return TRAINED * weight_bytes(spec) + _activation_bytes(spec.name, pairs, half=half, recompute=needs.recompute)
 
 
@@ -119,11 +148,28 @@ def unworkable(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     for name in experiment.run.by_model:
         if name not in models:
             yield ("run", "by_model", name), unknown("model in this experiment", name, sorted(models))
+    for section, asked in (
+        ("training", experiment.training.precision),
+        ("evaluation", experiment.evaluation.precision),
+    ):
+        yield from (((section, "precision"), text) for text in _imprecise(experiment, asked))
     for spec in experiment.model:
         for keys, text in _faults(experiment, experiment.run.of(spec)):
             places = [experiment.run.place(spec, key) for key in keys]
             own = next((place for place in places if len(place) > 1), places[0])  # what is said of this model
             yield ("run", *own), text
+
+
+def _imprecise(experiment: Experiment, asked: AskedPrecision) -> Iterator[str]:
+    """Why workers that are known cannot compute in the precision that is asked for."""
+    for spec in experiment.model:
+        said = experiment.run.of(spec)
+        if asked == "auto":
+            continue
+        if asked == "tf32" and (said.gpus == 0 or said.workers == 0):
+            yield f"tf32 is not there on a CPU, where {spec.label} runs; set fp32"
+        elif said.accelerator and lacks(asked, said.accelerator):
+            yield f"{asked} is not there on {said.accelerator}, where {spec.label} runs; set auto"
 
 
 def _faults(experiment: Experiment, said: WorkerRun) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -182,6 +228,7 @@ def _needs(said: WorkerRun, workers: int, accumulate: int) -> Needs:
         loaders=said.loaders,
         accumulate=accumulate if said.accumulate is None else said.accumulate,
         recompute=said.recompute,
+        compile=said.compile,
     )
 
 

@@ -13,7 +13,15 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
-from time_ray.model_needs import Needs, capacity, needs_by_model, training_bytes, weight_bytes
+from time_ray.model_needs import (
+    Needs,
+    capacity,
+    needs_by_model,
+    settled_scoring,
+    settled_training,
+    training_bytes,
+    weight_bytes,
+)
 from time_ray.opened import Opened
 from time_ray.rates import known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
@@ -59,7 +67,7 @@ class EvaluationCounts:
 
 @dataclass(frozen=True)
 class GpuHours:
-    """Hours of one GPU that sustains `tflops` TFLOP/s in training, and `evaluation_tflops` in float32."""
+    """Hours of one GPU that sustains `tflops` TFLOP/s in training, and `evaluation_tflops` in evaluation."""
 
     training: float
     evaluation: float
@@ -74,11 +82,15 @@ class PlannedNeeds(Needs):
     Attributes:
         training_bytes: What training takes of a worker's GPU, or of the memory of its machine if it has none.
         cache_bytes: The most that weights in use take of its machine's memory, beside the base.
+        precision: What it is trained in.
+        evaluation_precision: What it is scored in.
 
     """
 
     training_bytes: int
     cache_bytes: int
+    precision: str
+    evaluation_precision: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,7 +263,11 @@ def _needs(experiment: Experiment) -> dict[str, PlannedNeeds]:
     cache_bytes = int(experiment.run.cache_gb * 1e9)
     return {
         spec.label: PlannedNeeds(
-            **vars(need), training_bytes=training_bytes(experiment, spec, need), cache_bytes=cache_bytes
+            **vars(need),
+            training_bytes=training_bytes(experiment, spec, need),
+            cache_bytes=cache_bytes,
+            precision=settled_training(experiment, spec).precision,
+            evaluation_precision=settled_scoring(experiment, spec).precision,
         )
         for spec, need in zip(experiment.model, needs_by_model(experiment).values(), strict=True)
     }

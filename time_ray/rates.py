@@ -145,7 +145,8 @@ def _names(cells: Sequence[Cell]) -> dict[str, str]:
 
 def _name(model: str, setting: Setting) -> str:
     config, scoring = setting.trainings[0].config, setting.scoring
-    prompts = () if scoring.templates is None else (scoring.templates,)
+    prompts: tuple[object, ...] = () if scoring.templates is None else (scoring.templates,)
+    prompts += () if scoring.precision == "fp32" else (scoring.precision,)
     return key_of(
         "rate", model, config.batch_size, config.precision, setting.evaluation_data_key, scoring.subset, *prompts
     )

@@ -25,7 +25,7 @@ from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, DatasetRef, Role, find
 from time_ray.data.stream_file import in_terms_of, read_stream
 from time_ray.data.subset import PROMPTS
-from time_ray.model_needs import has_batch_norm, unworkable
+from time_ray.model_needs import has_batch_norm, settled_scoring, settled_training, unworkable
 from time_ray.store.files import Files
 
 Place = tuple[str | int, ...]
@@ -420,7 +420,7 @@ def _setting(
     seed: int,
     normed: Collection[ModelSpec],
 ) -> Setting:
-    training, mixture = experiment.training, experiment.mixture
+    training, mixture = settled_training(experiment, spec), experiment.mixture
     if training.lr is None:
         training = training.model_copy(update={"lr": _own_rate(spec)})
     keys = {source.name: source.key for source in datasets.adaptation}
@@ -441,7 +441,7 @@ def _setting(
         adaptation=tuple(source.name for source in datasets.adaptation),
         evaluation=tuple(source.name for source in datasets.evaluation),
         evaluation_data_key=key_of("evaluation data", scored),
-        scoring=experiment.evaluation,
+        scoring=settled_scoring(experiment, spec),
         batches=experiment.batch_norm.num_batches if spec in normed else None,
     )
 

@@ -116,13 +116,13 @@ def test_less_is_kept_for_the_backward_pass(clip: Clip, weights: Weights, accumu
 
 
 def test_a_step_that_overflows_float16_changes_nothing_and_the_next_ones_do(clip: Clip, weights: Weights):
-    steep = weights | {"logit_scale": torch.tensor(3.0)}  # gradients of about a hundred, times the first loss scale
+    steep = weights | {"logit_scale": torch.tensor(5.0)}  # gradients that overflow, times the first loss scales
     config = Training(lr=1e-2, precision="fp16")
     losses: list[float] = []
     skipped = train(clip, steep, given(2), config, steps=2, on_step=lambda _, loss: losses.append(loss))
     assert same(skipped, steep)
     assert len(losses) == 2
-    assert all(0 < loss < 10 for loss in losses)
+    assert all(0 < loss < 500 for loss in losses)
     assert not same(train(clip, steep, given(6), config, steps=6), steep)
 
 

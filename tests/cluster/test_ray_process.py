@@ -17,7 +17,7 @@ from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
 from time_ray.core.errors import UserError
 from time_ray.model_needs import Needs
 
-ONE = Needs(workers=1, gpus=None, accelerator=None, threads=1, loaders=1, accumulate=1, recompute=False)
+ONE = Needs(workers=1, gpus=None, accelerator=None, threads=1, loaders=1, accumulate=1, recompute=False, compile=False)
 
 
 @pytest.fixture

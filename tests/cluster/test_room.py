@@ -47,7 +47,7 @@ def test_trials_of_several_kinds_at_once() -> None:
 
 def needs(**changes: Any) -> Needs:
     one: dict[str, Any] = {"workers": 1, "gpus": None, "accelerator": None, "threads": 1, "loaders": 1}
-    return Needs(**{**one, "accumulate": 1, "recompute": False, **changes})
+    return Needs(**{**one, "accumulate": 1, "recompute": False, "compile": False, **changes})
 
 
 def the_request(need: Needs, nodes: Sequence[Node]) -> Request:

@@ -32,7 +32,7 @@ def setting(
     """A setting of one class a task."""
     tasks = [Task(t, (Concept("toys", f"class {t}"),)) for t in range(1, num_tasks + 1)]
     mixture = Mixture(update=0.5, buffer=0.5) if replay else Mixture()
-    training = Training(lr=1e-3, batch_size=batch_size)
+    training = Training(lr=1e-3, precision="fp32", batch_size=batch_size)
     trainings = tuple(
         TaskTraining(task, tuple(tasks[:i]) if replay else (), training, mixture, steps, seed, "toy data")
         for i, task in enumerate(tasks)

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import normalize
 
-from time_ray.clip.features import image_features, text_features
+from time_ray.clip.arithmetic import Arithmetic
+from time_ray.clip.features import image_features, pinned, text_features, to_device
 from time_ray.clip.models import Clip
 from time_ray.clip.retrieval import Pairs, recall_hits
 from time_ray.core.errors import UserError
 from time_ray.core.outcomes import CUTOFFS, DIRECTIONS, Outcomes
+from time_ray.core.precision import evaluation_precision
 from time_ray.core.preprocessing import Resizing
 from time_ray.core.scoring import WHOLE, Scoring
 from time_ray.data.dataset import Card, Dataset
@@ -65,16 +67,18 @@ def outcomes(
 
     Raises:
         UserError: for every dataset that cannot be scored.
-        CellError: naming the row, when it comes to a broken image.
+        CellError: naming the row, when it comes to a broken image; or the device lacks the precision.
 
     """
+    device = torch.device(device)
+    arithmetic = Arithmetic(evaluation_precision(scoring.precision, None), device, "evaluation.precision")
     UserError.unless_none(fault for dataset in datasets for fault in _faults(dataset, scoring))
     if not models or not datasets:
         return [{} for _ in models]
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
         width = text_features(clips[0], clip.tokenize([""])).shape[1]
-        evaluation = _Pass(clips, width, torch.device(device), batch_size, *shard, loaders, cache)
+        evaluation = _Pass(clips, width, device, arithmetic, batch_size, *shard, loaders, cache)
         parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
         if cache is not None:
             cache.expect(block for part in parts if evaluation.keeps(part[0]) for block in evaluation.blocks(*part))
@@ -119,6 +123,7 @@ class _Pass:
     clips: Sequence[Clip]
     width: int  # of their vectors
     device: torch.device
+    arithmetic: Arithmetic
     batch_size: int
     rank: int
     workers: int
@@ -149,7 +154,7 @@ class _Pass:
         labels_of = dataset.split("test").labels
         place = self._edges(len(rows))[self.rank]
         for some, pixels in self._images(dataset, rows):
-            labels = torch.tensor(labels_of[some]).to(self.device)
+            labels = to_device(torch.tensor(labels_of[some]), self.device)
             for number, (vectors, head) in enumerate(zip(self._image_features(pixels), heads, strict=True)):
                 right[number, place : place + len(some)] = (vectors @ head.T).argmax(dim=1) == labels
             place += len(some)
@@ -193,10 +198,11 @@ class _Pass:
         images = Decoded(dataset.split("test"), self._resizing, threads=max(1, self.loaders))
         read = partial(self.cache.get, decode=images.block) if self.cache and self.keeps(dataset) else None
         blocks = (
-            (block.rows, read(block) if read else images.block(block.rows)) for block in self.blocks(dataset, rows)
+            (block.rows, pinned(torch.from_numpy(read(block) if read else images.block(block.rows)), self.device))
+            for block in self.blocks(dataset, rows)
         )
         for some, pixels in one_ahead(blocks) if self.loaders else blocks:
-            yield some, torch.from_numpy(pixels).to(self.device)
+            yield some, to_device(pixels, self.device)
 
     @property
     def _resizing(self) -> Resizing:
@@ -208,12 +214,14 @@ class _Pass:
 
     def _image_features(self, pixels: Tensor) -> list[Tensor]:
         """Each model's unit vectors of the images."""
-        return [image_features(clip, pixels) for clip in self.clips]
+        with self.arithmetic.forward():
+            return [image_features(clip, pixels) for clip in self.clips]
 
     def _text_features(self, texts: Sequence[str]) -> list[Tensor]:
         """Each model's unit vectors of the texts."""
         tokens = self.clips[0].tokenize(texts)
-        return [text_features(clip, tokens) for clip in self.clips]
+        with self.arithmetic.forward():
+            return [text_features(clip, tokens) for clip in self.clips]
 
     def _concatenated(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
         """Each model's vectors [N, D] of all batches, of which there may be none."""

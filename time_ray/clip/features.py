@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from time_ray.clip.compiled import bucket, compiled
 from time_ray.clip.models import Clip
 
+UNIT = 256  # of pixels: dividing by it loses no bit, and with pixels up to 255 float16 gradients of a kernel overflow
 HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 
 
@@ -37,10 +39,36 @@ def text_features(clip: Clip, tokens: Tensor) -> Tensor:
     """Float32 unit vectors [B, D] of tokens [B, context length] on the CPU, by the weights that the module holds."""
     module: Any = clip.module
     if _has_plain_text_tower(module):
-        features = _text_tower(module, tokens)
+        features = _text_tower(clip, module, tokens)
     else:
         features = module.encode_text(to_device(tokens, module.logit_scale.device))
     return functional.normalize(features.float(), dim=-1)
+
+
+@contextmanager
+def compiling(clip: Clip, *, pairs: int, forward: Callable[[], Any], say: Callable[[str], None]) -> Iterator[None]:
+    """Within, features of so many pairs come from blocks as torch.compile makes them; else it is said why not.
+
+    Both towers compile one function, whatever their number of blocks. `forward` gives what forward passes run within.
+    """
+    module: Any = clip.module
+    towers = []
+    if _has_plain_image_tower(module):
+        length, width = module.visual.positional_embedding.shape
+        towers.append((module.visual.transformer.resblocks[0], length, width, False))
+    if _has_plain_text_tower(module):
+        length, width = module.positional_embedding.shape
+        towers.append((module.transformer.resblocks[0], length, width, True))
+    block, why_not = compiled(_block, towers, pairs=pairs, forward=forward)
+    if not towers:
+        why_not = f"run.compile: {clip.name} is not built of plain transformer blocks; it runs as it is"
+    if why_not:
+        say(why_not)
+    clip.compiled_block = None if why_not else block
+    try:
+        yield
+    finally:
+        clip.compiled_block = None
 
 
 @contextmanager
@@ -84,7 +112,7 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     count, height, width, _ = images.shape
     (high, wide), kernel = visual.patch_size, visual.conv1.weight
     patches = images.reshape(count, height // high, high, width // wide, wide * 3).transpose(2, 3)
-    patches = patches.reshape(count, -1, high * wide * 3).to(kernel.dtype)
+    patches = patches.reshape(count, -1, high * wide * 3).to(kernel.dtype).div_(UNIT)
     mean, std = (_per_channel(stat, kernel.device) for stat in (clip.preprocessing.mean, clip.preprocessing.std))
     scaled = kernel / std
     shift = -(scaled * mean).sum((1, 2, 3))
@@ -92,37 +120,45 @@ def _image_tower(clip: Clip, visual: Any, images: Tensor) -> Tensor:
     first = visual.class_embedding.expand(count, 1, -1)
     x = visual.ln_pre(torch.cat([first, tokens], dim=1) + visual.positional_embedding)
     read = torch.zeros(count, dtype=torch.long, device=x.device)
-    x = _blocks(visual.transformer, x, read, causal=False)
+    x = _blocks(clip, visual.transformer, x, read, causal=False)
     features: Tensor = visual.ln_post(x) @ visual.proj
     return features
 
 
 @cache
 def _per_channel(stat: tuple[float, ...], device: torch.device) -> Tensor:
-    """A statistic of pixels in 0..255 [1, 3, 1, 1]. Made once: a copy to a GPU would wait for all it has to do."""
+    """A statistic of pixels in units of 256 [1, 3, 1, 1]. Made once: a copy to a GPU would wait for all its work."""
     with torch.inference_mode(mode=False):  # training will use what evaluation made
-        return 255 * torch.tensor(stat, device=device).view(1, 3, 1, 1)
+        return 255 * torch.tensor(stat, device=device).view(1, 3, 1, 1) / UNIT
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device. A GPU takes it when it comes to it: nobody waits."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+    return tensor if tensor.device.type == device.type else pinned(tensor, device).to(device, non_blocking=True)
 
 
-def _text_tower(module: Any, tokens: Tensor) -> Tensor:
+def pinned(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the CPU, where the device can take it from without anybody waiting."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def _text_tower(clip: Clip, module: Any, tokens: Tensor) -> Tensor:
     ends = tokens.argmax(dim=-1)
-    device = module.logit_scale.device
-    tokens, read = to_device(tokens[:, : int(ends.max()) + 1], device), to_device(ends, device)
+    device, length = module.logit_scale.device, int(ends.max()) + 1
+    if clip.compiled_block is not None:
+        length = bucket(length, tokens.shape[1])
+    tokens, read = to_device(tokens[:, :length], device), to_device(ends, device)
     x = module.token_embedding(tokens) + module.positional_embedding[: tokens.shape[1]]
-    x = _blocks(module.transformer, x, read, causal=True)
+    x = _blocks(clip, module.transformer, x, read, causal=True)
     features: Tensor = module.ln_final(x) @ module.text_projection
     return features
 
 
-def _blocks(transformer: Any, x: Tensor, read: Tensor, *, causal: bool) -> Tensor:
+def _blocks(clip: Clip, transformer: Any, x: Tensor, read: Tensor, *, causal: bool) -> Tensor:
     """The outcome [B, width] of all blocks at position `read` of each sequence x [B, L, width]."""
+    run = clip.compiled_block or _block
     blocks = [
-        *(partial(_block, block, causal=causal) for block in transformer.resblocks[:-1]),
+        *(partial(run, block, causal=causal) for block in transformer.resblocks[:-1]),
         partial(_last_block, transformer.resblocks[-1], read=read, causal=causal),
     ]
     keeps = not (transformer.grad_checkpointing and torch.is_grad_enabled())

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from time_ray.clip.arithmetic import Arithmetic
 from time_ray.clip.batch_norm import layers, unchanged
 from time_ray.clip.features import image_features, text_features, to_device
 from time_ray.clip.models import Clip
+from time_ray.core.precision import training_precision
 from time_ray.core.training import Training
 from time_ray.data.randomness import Randomness
 
 Features = tuple[Tensor, Tensor, Tensor]  # of images and of texts [B, D], and the temperature, all float32
-_AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ContrastiveStep:
@@ -40,17 +41,18 @@ class ContrastiveStep:
     ) -> None:
         self._clip = clip
         self._device = device
-        self._dtype = _AUTOCAST[config.precision]
+        self._arithmetic = Arithmetic(training_precision(config.precision, None), device)
         self._accumulate = accumulate
         self._features = _Features(clip)
         is_shared = dist.is_initialized()
-        self._rank, self._workers = (dist.get_rank(), dist.get_world_size()) if is_shared else (0, 1)
+        self._rank, self.workers = (dist.get_rank(), dist.get_world_size()) if is_shared else (0, 1)
+        self.forward = self._arithmetic.forward
         self._model: nn.Module = self._features
         self._loss: Callable[..., Tensor] = open_clip.ClipLoss()
         if is_shared:
-            self._model = DistributedDataParallel(self._features, broadcast_buffers=False)
+            self._model = DistributedDataParallel(self._features, broadcast_buffers=False, gradient_as_bucket_view=True)
             self._loss = open_clip.ClipLoss(
-                local_loss=True, gather_with_grad=True, rank=self._rank, world_size=self._workers
+                local_loss=True, gather_with_grad=True, rank=self._rank, world_size=self.workers
             )
         self._seen_again = layers(clip.module) if recompute else []  # by the forward passes of a backward pass
         self._noise = Randomness(seed, 0, "noise")
@@ -60,7 +62,7 @@ class ContrastiveStep:
 
         Args:
             step: from 0: with the seed it decides what the model draws.
-            images: uint8 [B, 3, H, W], this worker's slice of the global batch, on the CPU.
+            images: uint8 [B, 3, H, W], this worker's slice of the global batch, on the device or on the CPU.
             texts: B captions.
             scaled: of the loss, what to go backward from (see Optimizer.scaled).
 
@@ -71,10 +73,10 @@ class ContrastiveStep:
         tokens = self._clip.tokenize(texts)
         count = min(self._accumulate, len(texts))
         parts = list(zip(images.tensor_split(count), tokens.tensor_split(count), strict=True))
-        seeds = self._noise.block(step, self._workers * count)[self._rank * count :].tolist()
+        seeds = self._noise.block(step, self.workers * count)[self._rank * count :].tolist()
         if count == 1:
             loss = self._loss(*self._run(self._model, *parts[0], seeds[0]))
-            with unchanged(self._seen_again):
+            with unchanged(self._seen_again), self._arithmetic.products():
                 torch.autograd.backward(scaled(loss))
             return loss.detach()
         # Gradient caching (arXiv:2101.06983): the loss of all features first, then each micro-batch again with a
@@ -89,14 +91,14 @@ class ContrastiveStep:
         grads_of_parts = zip(*(grad.tensor_split(count) for grad in feature_grads), strict=True)
         for index, (part, grads) in enumerate(zip(parts, grads_of_parts, strict=True)):
             is_last = index == count - 1
-            with nullcontext() if is_last else self._no_sync():
+            with nullcontext() if is_last else self._no_sync(), self._arithmetic.products():
                 outputs = self._run(self._model, *part, seeds[index])
                 torch.autograd.backward(outputs, (*grads, scale_grad if is_last else torch.zeros_like(scale_grad)))
         return loss.detach()
 
     def _run(self, model: nn.Module, images: Tensor, tokens: Tensor, seed: int) -> Features:
         torch.manual_seed(seed)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with self._arithmetic.forward():
             found: Features = model(to_device(images, self._device), tokens)
         return found
 

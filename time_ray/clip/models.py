@@ -3,7 +3,7 @@
 import copy
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
@@ -36,6 +36,7 @@ class Clip:
         self.name = name
         self.module = module
         self.preprocessing = preprocessing
+        self.compiled_block: Callable[..., Tensor] | None = None  # while features run it (see features.compiling)
         self._tokenizer = tokenizer
         self._row = lru_cache(maxsize=KEPT_TEXTS)(self._tokens)
 

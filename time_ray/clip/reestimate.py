@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from time_ray.clip.arithmetic import Arithmetic
 from time_ray.clip.batch_norm import layers, synchronised
 from time_ray.clip.features import image_features, to_device
 from time_ray.clip.models import Clip
@@ -40,9 +41,11 @@ def reestimated(
     for layer in found:
         layer.reset_running_stats()
         layer.training, layer.momentum = True, None  # None: the mean over all batches
-    with torch.no_grad(), synchronised(module), closed(batches) as stream:
+    device = torch.device(device)
+    exact = Arithmetic("fp32", device).forward()
+    with torch.no_grad(), exact, synchronised(module), closed(batches) as stream:
         for batch in stream:
-            image_features(clip, to_device(batch.images, torch.device(device)).permute(0, 2, 3, 1))
+            image_features(clip, to_device(batch.images, device).permute(0, 2, 3, 1))
     for layer, momentum in zip(found, momenta, strict=True):
         layer.training, layer.momentum = False, momentum
     state = module.state_dict()

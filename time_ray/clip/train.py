@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from time_ray.clip.batch_norm import synchronised
-from time_ray.clip.features import recomputing
+from time_ray.clip.copied_ahead import copied_ahead
+from time_ray.clip.features import compiling, recomputing
 from time_ray.clip.loss import ContrastiveStep, own_random_numbers
 from time_ray.clip.models import Clip
 from time_ray.clip.optimizer import Optimizer
@@ -42,7 +44,9 @@ def train(
     seed: int = 0,
     accumulate: int = 1,
     recompute: bool = False,
+    compile_blocks: bool = False,
     on_step: Callable[[int, float], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> dict[str, Tensor]:
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
@@ -63,7 +67,10 @@ def train(
         accumulate: micro-batches a step: less memory, more time, the same up to rounding; 1 with BatchNorm, whose
             statistics are of whole batches.
         recompute: keep no activations within blocks: less memory, more time, the same up to rounding.
+        compile_blocks: run blocks as torch.compile makes them: fewer kernels a step, the same up to rounding. Where
+            that fails they run as they are.
         on_step: hears step, from 1, and the loss of this worker's slice.
+        on_note: hears what people should know, such as why nothing is compiled.
         checkpoints: where it is kept on the way. Going on from there ends, on the CPU, with the bits of an
             undisturbed training.
 
@@ -89,8 +96,13 @@ def train(
         recomputing(module, enabled=recompute),
         synchronised(module),
         closed(batches(first)) as stream,
+        ExitStack() as compiled,
     ):
-        for step, batch in zip(range(first, steps), stream, strict=False):
+        if compile_blocks:
+            pairs = math.ceil(config.batch_size / (contrastive_step.workers * accumulate))
+            say = on_note or (lambda _text: None)
+            compiled.enter_context(compiling(clip, pairs=pairs, forward=contrastive_step.forward, say=say))
+        for step, batch in zip(range(first, steps), copied_ahead(stream, device), strict=False):
             losses.add(step + 1, contrastive_step.backward(step, batch.images, batch.texts, optimizer.scaled))
             optimizer.step(step)
             if checkpoints is not None and step + 1 < steps and checkpoints.due(step + 1):

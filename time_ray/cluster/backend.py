@@ -58,13 +58,24 @@ class SweepBackend:
         store: Where weights and scores are kept.
         coordinator: Who says which trial makes what, and hears what happens.
         device: Where this worker trains and evaluates. Weights rest on the CPU.
+        cpus_a_gpu: CPUs of this machine for each of its GPUs; None: it has none.
 
     """
 
-    def __init__(self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        study: Study,
+        store: Store,
+        coordinator: Coordinator,
+        *,
+        device: str = "cpu",
+        cpus_a_gpu: float | None = None,
+    ) -> None:
         self.store = store
         self.coordinator = coordinator
         self.device = device
+        self._on_gpu = device.startswith("cuda")
+        self._cpus_a_gpu = cpus_a_gpu
         self.ranks = Ranks()
         self.study = study
         self.cells = {cell.key: cell for cell in study.everything}
@@ -120,7 +131,7 @@ class SweepBackend:
         weights = train(
             clip,
             start,
-            self._batches(training, clip, training.steps, needs.loaders),
+            self._batches(training, spec, training.steps),
             training.config,
             steps=training.steps,
             device=self.device,
@@ -129,22 +140,27 @@ class SweepBackend:
             checkpoints=self._checkpoints(expert, start, curve),
             accumulate=needs.accumulate,
             recompute=needs.recompute,
+            compile_blocks=needs.compile,
+            on_note=lambda text: self.emit(Note(f"{spec.label}: {text}")),
         )
         self._seconds[expert.key] = time.perf_counter() - started
         return weights
 
-    def _batches(
-        self, training: TaskTraining, clip: models.Clip, steps: int, loaders: int
-    ) -> Callable[[int], Iterator[Batch]]:
+    def _loaders(self, spec: ModelSpec) -> int:
+        """Threads that make coming batches."""
+        return self._needs[spec.label].loaders_on(self._cpus_a_gpu if self._on_gpu else None)
+
+    def _batches(self, training: TaskTraining, spec: ModelSpec, steps: int) -> Callable[[int], Iterator[Batch]]:
         """The slices of a training's batches that are this worker's."""
         return training_batches(
             training,
             self._data,
-            resizing=clip.preprocessing.resizing,
+            resizing=self._clip(spec).preprocessing.resizing,
             steps=steps,
             rank=self.ranks.rank,
             world_size=self.ranks.size,
-            loaders=loaders,
+            loaders=self._loaders(spec),
+            pinned=self._on_gpu,
         )
 
     def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
@@ -172,7 +188,7 @@ class SweepBackend:
         spec = self._models[recipe.base.key]
         clip = self._clip(spec)
         started = time.perf_counter()
-        stream = self._batches(recipe.newest.training, clip, recipe.batches, self._needs[spec.label].loaders)
+        stream = self._batches(recipe.newest.training, spec, recipe.batches)
         found = reestimated(clip, weights, stream(0), device=self.device)
         self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
         return found
@@ -191,7 +207,7 @@ class SweepBackend:
                 seed=setting.seed,
                 device=self.device,
                 shard=shard,
-                loaders=self._needs[setting.model.label].loaders,
+                loaders=self._loaders(setting.model),
                 cache=self._image_cache,
             )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)

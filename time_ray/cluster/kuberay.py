@@ -95,7 +95,7 @@ def _pod(
     gpus, threads = math.ceil(kind.gpus), share * kind.threads
     guests = [model for model, need in needs.items() if _fits(need, gpus, threads, kind.accelerator)]
     return Pod(
-        cpus=threads + share * max(needs[model].loaders for model in models),
+        cpus=threads + share * max(needs[model].loaders_on(None) for model in models),
         gpus=gpus,
         accelerator=kind.accelerator,
         memory_gb=math.ceil(share * max(memory[model] for model in guests)),

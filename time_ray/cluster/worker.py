@@ -61,4 +61,12 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
-    return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)
+    store = Store(Files(told.storage))
+    return SweepBackend(told.open_study(), store, coordinator, device=device, cpus_a_gpu=_cpus_a_gpu() if gpu else None)
+
+
+def _cpus_a_gpu() -> float:
+    """CPUs of this node for each of its GPUs."""
+    here = ray.get_runtime_context().get_node_id()
+    (has,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return float(has.get("CPU", 0) / has["GPU"])

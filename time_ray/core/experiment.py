@@ -9,7 +9,7 @@ from time_ray.core.batch_norm import BatchNorm
 from time_ray.core.budget import Budget
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
-from time_ray.core.scoring import WHOLE, Scoring
+from time_ray.core.scoring import Scoring
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import Arrangement
@@ -79,13 +79,21 @@ class WorkerRun(Section):
     ] = None
     threads: Annotated[int, Field(ge=1, description="CPU threads of a worker")] = 1
     loaders: Annotated[
-        int, Field(ge=0, description="threads that make coming batches while a step computes; 0: between steps")
-    ] = 1
+        int | None,
+        Field(
+            ge=0,
+            description="threads that make coming batches while a step computes; 0: between steps; null: 1, or up to "
+            "6 of the CPUs that its node has for each GPU",
+        ),
+    ] = None
     accumulate: Annotated[
         int | None,
         Field(ge=1, description="micro-batches of a step: less memory, more time; null: 1, or as memory wants"),
     ] = None
     recompute: Annotated[bool, Field(description="compute activations again instead of keeping them")] = False
+    compile: Annotated[
+        bool, Field(description="run transformer blocks as torch.compile makes them, where a GPU waits for launches")
+    ] = False
 
 
 def _as_given(run: WorkerRun) -> dict[str, Any]:
@@ -217,7 +225,7 @@ class Experiment(Section):
     multitask: Annotated[
         bool, Field(description="also train each model on all tasks at once, for comparison: with the budget of all")
     ] = False
-    evaluation: Scoring = WHOLE
+    evaluation: Scoring = Scoring()
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")

@@ -53,7 +53,8 @@ class Setting:
     def __post_init__(self) -> None:
         datasets = (self.adaptation, self.evaluation, self.evaluation_data_key)
         subset = None if self.scoring.subset is None else (self.scoring.subset, self.seed)
-        scored = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
+        scored: tuple[object, ...] = (EVALUATION_VERSION, *datasets, subset, self.scoring.templates)
+        scored += () if self.scoring.precision in {"fp32", "auto"} else (self.scoring.precision,)
         object.__setattr__(self, "evaluation_key", key_of("evaluation", *scored))
         parts: tuple[object, ...] = (self.base.key, [t.key for t in self.trainings], self.evaluation_key)
         parts += () if self.batches is None else (self.batches,)

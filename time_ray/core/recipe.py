@@ -15,6 +15,7 @@ from time_ray.core.stream import Task
 from time_ray.core.training import Training
 
 TRAINING_VERSION = 2  # bump when the same settings would train other weights
+FLOAT16_VERSION = 2  # the same, of those in float16
 STATISTICS_VERSION = 1  # bump when the same batches would give other statistics of BatchNorm
 
 
@@ -71,6 +72,7 @@ class TaskTraining:
             self.steps,
             self.seed,
             self.data_key,
+            *((FLOAT16_VERSION,) if self.config.precision == "fp16" else ()),
         )
         object.__setattr__(self, "key", key_of("training", *parts))
 

@@ -1,7 +1,7 @@
 """How models are scored: on which part of the test images, and with which class prompts."""
 
 from string import Formatter
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -61,6 +61,10 @@ class Scoring(Section):
         BeforeValidator(_listed),
         Field(description="class prompts for all datasets; null: each has its own"),
     ] = None
+    precision: Annotated[
+        Literal["fp32", "tf32", "bf16", "auto"],
+        Field(description="of activations; auto: tf32 where run.accelerator has it, else fp32"),
+    ] = "auto"
     lengths: Annotated[
         tuple[Annotated[float, Field(gt=0, le=100)], ...],
         BeforeValidator(_each),
@@ -69,7 +73,7 @@ class Scoring(Section):
     ] = ()
 
 
-WHOLE = Scoring()  # all test images, each dataset's own prompts
+WHOLE = Scoring(precision="fp32")  # all test images, each dataset's own prompts
 
 
 def subset_size(rows: int, classes: int, share: float) -> int:

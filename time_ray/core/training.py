@@ -30,8 +30,11 @@ class Training(Section):
     clip_norm: Annotated[Positive | None, Field(description="largest gradient norm; null: no clipping")] = 1.0
     max_logit_scale: Annotated[Positive | None, Field(description="cap on exp(logit_scale); null: none")] = None
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], Field(description="of activations; weights, loss and merges are float32")
-    ] = "fp32"
+        Literal["fp32", "tf32", "bf16", "fp16", "auto"],
+        Field(
+            description="of activations; weights, loss and merges are float32; auto: what run.accelerator is fast in"
+        ),
+    ] = "auto"
     augment: Annotated[
         Literal["none", "crop"], Field(description="crop: random resized crop of 90 to 100 % of the area")
     ] = "crop"

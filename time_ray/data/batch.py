@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Image-text pairs of one step, on the CPU: uint8 images [B, 3, H, W] and B texts."""
+    """Image-text pairs of one step, on the CPU or already on a GPU: uint8 images [B, 3, H, W] and B texts."""
 
     images: Tensor
     texts: list[str]

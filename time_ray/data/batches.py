@@ -45,6 +45,7 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     loaders: int = 0,
+    pinned: bool = False,
 ) -> Iterator[Batch]:
     """A worker's slice of each global batch of a task, from `start_step` to `steps`.
 
@@ -66,6 +67,7 @@ def batches(
         rank: of this worker.
         world_size: workers.
         loaders: threads that make the coming batches while one is in use; 0: each is made when it is asked for.
+        pinned: images are in memory from which a GPU takes them without anybody waiting.
 
     Returns:
         Batches of batch_size / world_size pairs: uint8 images [B, 3, size, size] and B texts, on the CPU.
@@ -94,7 +96,7 @@ def batches(
     def prepare(step: int) -> PendingBatch[Batch]:
         samples = [sample for pick in picks for sample in pick(step)]
         draws = details.block(step, batch_size * (1 + CROP_DRAWS)).reshape(batch_size, -1)
-        return _pending_batch(samples[mine], draws[mine], resizing, augment)
+        return _pending_batch(samples[mine], draws[mine], resizing, augment, pinned=pinned)
 
     return prefetched(prepare, range(start_step, steps), loaders)
 
@@ -108,6 +110,7 @@ def training_batches(
     rank: int = 0,
     world_size: int = 1,
     loaders: int = 0,
+    pinned: bool = False,
 ) -> Callable[[int], Iterator[Batch]]:
     """The batches of a training as its recipe says, from a step on, as far as `steps`; the rest as for `batches`."""
     return partial(
@@ -124,6 +127,7 @@ def training_batches(
         rank=rank,
         world_size=world_size,
         loaders=loaders,
+        pinned=pinned,
     )
 
 
@@ -219,10 +223,10 @@ def _remembered(rows: _RowSet, datasets: Sequence[Dataset], size: int | None, se
 
 
 def _pending_batch(
-    samples: Sequence[_RowRef], draws: NDArray[np.uint64], resizing: Resizing, augment: Augment
+    samples: Sequence[_RowRef], draws: NDArray[np.uint64], resizing: Resizing, augment: Augment, *, pinned: bool
 ) -> PendingBatch[Batch]:
     """An empty batch; its parts fill it in, a few neighbours on disk at a time."""
-    pixels = torch.empty((len(samples), resizing.size, resizing.size, 3), dtype=torch.uint8)
+    pixels = torch.empty((len(samples), resizing.size, resizing.size, 3), dtype=torch.uint8, pin_memory=pinned)
     batch = Batch(pixels.permute(0, 3, 1, 2), [""] * len(samples))
     places: dict[Split, list[int]] = {}
     for place, sample in enumerate(samples):

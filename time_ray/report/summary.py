@@ -105,7 +105,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         parts = f"{hours.training:.2f} training, {hours.evaluation:.2f} evaluation"
         speed = f"{hours.tflops:g} TFLOP/s sustained by a GPU (--tflops)"
         if hours.evaluation_tflops != hours.tflops:
-            speed += f", evaluation in fp32 at {hours.evaluation_tflops:g}"
+            speed += f", evaluation at {hours.evaluation_tflops:g}"
         about = f"{parts}, at {speed}"
         lines.append(("GPU-hours", f"{hours.training + hours.evaluation:.2f}", about))
     tables.print_rows([{"what": what, "count": count, "": about} for what, count, about in lines], "table")
@@ -130,6 +130,8 @@ def _needs_words(need: PlannedNeeds) -> str:
         f"{gpus} ({need.accelerator})" if need.accelerator else gpus if need.workers else "",
         f"{need.accumulate} micro-batches" if need.accumulate > 1 else "",
         "recompute" if need.recompute else "",
+        f"trained in {need.precision}",
+        f"scored in {need.evaluation_precision}" if need.evaluation_precision != need.precision else "",
         f"{size(need.training_bytes)} to train",
     ]
     return ", ".join(part for part in parts if part)

@@ -17,7 +17,8 @@ def place_key(cell: Cell, study: Study) -> str:
     training: TaskTraining = setting.trainings[0]
     learned = (training.config.model_dump(), training.mixture.model_dump(), training.steps, len(setting.trainings))
     scored = (setting.adaptation, setting.evaluation, setting.evaluation_data_key)
-    scoring = (setting.scoring.subset, setting.scoring.templates, setting.batches)
+    scoring: tuple[object, ...] = (setting.scoring.subset, setting.scoring.templates, setting.batches)
+    scoring += () if setting.scoring.precision == "fp32" else (setting.scoring.precision,)
     stream = experiment.stream.model_dump(mode="json")
     return key_of("place", axes, cell.technique.entry_key, setting.base.key, *learned, *scored, *scoring, stream)
 
