@@ -96,7 +96,7 @@ def test_tf32_takes_the_memory_of_float32_and_16_bits_less() -> None:
 def test_plan_shows_what_it_comes_to(new_experiment: Make, tmp_path: Path, time_ray: Any) -> None:
     path = new_experiment(tmp_path)
     done = time_ray("plan", path, "run.workers=1", "run.accelerator=A100")
-    assert "trained in bf16, scored in tf32" in " ".join((done.out + done.err).split())
+    assert "to train in bf16, scored in tf32" in " ".join((done.out + done.err).split())
     opened = api.open_experiment(path, ["run.workers=1", "run.accelerator=A100"])
     needs = api.plan(opened).needs["mini-tiny"]
     assert (needs.precision, needs.evaluation_precision) == ("bf16", "tf32")

@@ -130,9 +130,8 @@ def _needs_words(need: PlannedNeeds) -> str:
         f"{gpus} ({need.accelerator})" if need.accelerator else gpus if need.workers else "",
         f"{need.accumulate} micro-batches" if need.accumulate > 1 else "",
         "recompute" if need.recompute else "",
-        f"trained in {need.precision}",
+        f"{size(need.training_bytes)} to train in {need.precision}",
         f"scored in {need.evaluation_precision}" if need.evaluation_precision != need.precision else "",
-        f"{size(need.training_bytes)} to train",
     ]
     return ", ".join(part for part in parts if part)
 
