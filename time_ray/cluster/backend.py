@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.coordinator import Coordinator, Leases
+from time_ray.cluster.device import free_bytes
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
@@ -41,7 +43,7 @@ from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
-from time_ray.weight_cache import WeightCache, Weights, num_bytes
+from time_ray.weight_cache import Cache, Memory, Weights, num_bytes
 
 MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
@@ -73,9 +75,11 @@ class SweepBackend:
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
-        self._bases: dict[str, Weights] = {}
-        self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
-        self._merges = IncrementalMerges(self.load, self._read, self._cache)
+        self._memory = Memory(int(study.experiment.run.cache_gb * 1e9))
+        self._bases = Cache[Weights](self._memory, num_bytes, lasting=True)
+        self._cache = Cache[Weights](self._memory, num_bytes)
+        folds = Cache[merging.Fold](self._memory, attrgetter("num_bytes"))
+        self._merges = IncrementalMerges(self.load, self._read, self._cache, folds)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
         self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
@@ -92,14 +96,16 @@ class SweepBackend:
         """Models of other settings are let go: a process that lives for a whole sweep meets all of them."""
         bases = {setting.base.key for setting in settings}
         specs = {self._models[key] for key in bases}
-        self._bases = {key: weights for key, weights in self._bases.items() if key in bases}
+        self._bases.keep_only(bases)
         self._clips = {spec: clip for spec, clip in self._clips.items() if spec in specs}
 
     def load(self, base: Base) -> Weights:
         """See Backend."""
-        if base.key not in self._bases:
-            self._bases[base.key] = models.base_weights(self._models[base.key])
-        return self._bases[base.key]
+        found = self._bases.get(base.key)
+        if found is None:
+            found = models.base_weights(self._models[base.key])
+            self._bases.put(base.key, found)
+        return found
 
     def train(self, expert: Trained, start: Weights) -> Weights:
         """See Backend."""
@@ -156,7 +162,7 @@ class SweepBackend:
     def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
-        weights = self.ranks.broadcast_tensors(lambda: self._merges(merge))
+        weights = self._everywhere(merge, lambda: self._merges(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -199,9 +205,16 @@ class SweepBackend:
                 yield Evaluation(each, merging.distance(self.load(setting.base), weights))
 
     def _in_a_pass(self, setting: Setting) -> int:
-        """How many models one pass over the images may hold: as many as the cache of weights may."""
+        """How many models one pass over the images may hold: as many as the memory of every worker may.
+
+        All of them lie on the device at once, beside what the pass makes of a batch of images.
+        """
         size = num_bytes(self.load(setting.base))
-        return max(1, min(MOST_IN_A_PASS, self._cache.limit // size))
+        fit = self._memory.limit // size
+        free = free_bytes(self.device)
+        if free is not None:
+            fit = min(fit, free // 2 // size)
+        return self.ranks.least(max(1, min(MOST_IN_A_PASS, fit)))
 
     def has(self, recipe: Recipe) -> bool:
         """See Backend."""
@@ -209,7 +222,14 @@ class SweepBackend:
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See Backend."""
-        return self.ranks.broadcast_tensors(lambda: self._read(recipe))
+        return self._everywhere(recipe, lambda: self._read(recipe))
+
+    def _everywhere(self, recipe: Recipe, find: Callable[[], Weights | None]) -> Weights | None:
+        """What rank 0 finds, on every rank. Each keeps it, so that it is not sent again while all have it."""
+        weights = self.ranks.broadcast_tensors(find, self._cache.get(recipe.key))
+        if weights is not None:
+            self._cache.put(recipe.key, weights)
+        return weights
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See Backend."""

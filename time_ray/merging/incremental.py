@@ -61,6 +61,11 @@ class Fold:
         self.experts.append(bounded)
         self.counters = counters(model, self.plan.base)
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its state takes: as many times the model's as `Technique.state` says, in float32."""
+        return sum(tensor.nbytes for state in self.states for tensor in state or ())
+
     def result(self) -> Weights:
         """The merge of the experts added so far, equal to the bit to merging them at once; adding may continue."""
         MergeError.unless_none(self.plan.rule.faults(len(self.experts)))
