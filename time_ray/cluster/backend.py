@@ -3,12 +3,12 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 
@@ -19,8 +19,10 @@ from time_ray.clip.optimizer import rate_at
 from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
+from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
-from time_ray.cluster.device import free_bytes
+from time_ray.cluster.device import free_bytes, peak_from_now_on
+from time_ray.cluster.performance import TrainingPerformance, peak_memory
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
@@ -37,7 +39,7 @@ from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
 from time_ray.model_needs import needs_by_model
-from time_ray.rates import note_gflops
+from time_ray.rates import note_gflops, read_gflops
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -84,11 +86,17 @@ class SweepBackend:
         folder = _pixels_folder(store.files)
         self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
+        self._spent_each: Mapping[Part, float] = {}  # on a model of the newest pass
+        self._performance: dict[str, dict[str, float]] = {}  # of experts that are not in the store yet
         self._curves: dict[str, list[LossPoint]] = {}  # of experts that are not in the store yet
         self._failed: dict[str, str] = {}  # by expert: what failed once fails again
 
     def hold_as(self, holder: str) -> None:
-        """Leases are taken in this name from now on: a trial that is started again takes over its own."""
+        """Leases are taken in this name from now on: a trial that is started again takes over its own.
+
+        Time counts anew, in this thread: Ray Tune gives each trial one of its own.
+        """
+        self.clock = Clock()
         self.holder = holder
         self._leases = Leases(self.coordinator, holder)
 
@@ -122,21 +130,27 @@ class SweepBackend:
         spec = self._models[_base_of(expert).key]
         clip, needs = self._clip(spec), self._needs[spec.label]
         curve = self._curves[expert.key] = []
+        batches = self._batches(training, clip, training.steps, needs.loaders)
+        performance = TrainingPerformance(self.clock, self.device)
         started = time.perf_counter()
-        weights = train(
-            clip,
-            start,
-            self._batches(training, clip, training.steps, needs.loaders),
-            training.config,
-            steps=training.steps,
-            device=self.device,
-            seed=training.seed,
-            on_step=_recorder(training, curve),
-            checkpoints=self._checkpoints(expert, start, curve),
-            accumulate=needs.accumulate,
-            recompute=needs.recompute,
-        )
+        with self.clock.at("step"):
+            weights = train(
+                clip,
+                start,
+                lambda first: performance.seen(batches(first)),
+                training.config,
+                steps=training.steps,
+                device=self.device,
+                seed=training.seed,
+                on_step=_recorder(training, curve),
+                checkpoints=self._checkpoints(expert, start, curve),
+                accumulate=needs.accumulate,
+                recompute=needs.recompute,
+            )
         self._seconds[expert.key] = time.perf_counter() - started
+        if self.ranks.rank == 0:
+            gflops = read_gflops(self.store, spec.name, training.config.batch_size)
+            self._performance[expert.key] = performance.found(training.config, gflops, self.ranks.size)
         return weights
 
     def _batches(
@@ -156,20 +170,28 @@ class SweepBackend:
     def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
         with_moments = 3 * num_bytes(start)
         return StepCheckpoints(
-            self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments, curve=curve
+            self.store,
+            expert.key,
+            self.ranks,
+            share=self._share,
+            num_bytes=with_moments,
+            curve=curve,
+            clock=self.clock,
         )
 
     def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
-        weights = self._everywhere(merge, lambda: self._merges(merge))
+        with self.clock.at("merge"):
+            weights = self._everywhere(merge, lambda: self._merges(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
     def patch(self, recipe: Patched, weights: Weights) -> Weights:
         """See Backend."""
         started = time.perf_counter()
-        found = merging.patch(self.load(recipe.base), weights, recipe.length)
+        with self.clock.at("merge"):
+            found = merging.patch(self.load(recipe.base), weights, recipe.length)
         self._seconds[recipe.key] = self._merge_seconds(recipe.model) + time.perf_counter() - started
         return found
 
@@ -179,7 +201,8 @@ class SweepBackend:
         clip = self._clip(spec)
         started = time.perf_counter()
         stream = self._batches(recipe.newest.training, clip, recipe.batches, self._needs[spec.label].loaders)
-        found = reestimated(clip, weights, stream(0), device=self.device)
+        with self.clock.at("merge"):
+            found = reestimated(clip, weights, stream(0), device=self.device)
         self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
         return found
 
@@ -189,18 +212,22 @@ class SweepBackend:
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
-            found = outcomes(
-                self._clip(setting.model),
-                together,
-                self._scored,
-                scoring=setting.scoring,
-                seed=setting.seed,
-                device=self.device,
-                shard=shard,
-                loaders=self._needs[setting.model.label].loaders,
-                cache=self._image_cache,
-            )
+            peak_from_now_on(self.device)
+            with self.clock.at("evaluation"):
+                found = outcomes(
+                    self._clip(setting.model),
+                    together,
+                    self._scored,
+                    scoring=setting.scoring,
+                    seed=setting.seed,
+                    device=self.device,
+                    shard=shard,
+                    loaders=self._needs[setting.model.label].loaders,
+                    cache=self._image_cache,
+                )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
+            self._performance[_EVALUATION] = peak_memory("eval", self.device)
+            self._spent_each = {part: spent / len(together) for part, spent in self.clock.taken().items()}
             for weights, each in zip(together, found, strict=True):
                 yield Evaluation(each, merging.distance(self.load(setting.base), weights))
 
@@ -218,7 +245,8 @@ class SweepBackend:
 
     def has(self, recipe: Recipe) -> bool:
         """See Backend."""
-        return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
+        with self.clock.at("store"):
+            return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See Backend."""
@@ -234,18 +262,26 @@ class SweepBackend:
     def put(self, recipe: Recipe, weights: Weights) -> None:
         """See Backend."""
         self._cache.put(recipe.key, weights)
-        self.ranks.broadcast(lambda: self._put(recipe, weights))
+        with self.clock.at("store"):
+            self.ranks.broadcast(lambda: self._put(recipe, weights))
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """See Backend."""
-        entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
+        with self.clock.at("store"):
+            entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
         return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
 
     def record(self, setting: Setting, recipe: Recipe, evaluation: Evaluation) -> None:
         """See Backend. The scores of the base, which every cell has, also say what was asked."""
-        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
-        scores = {"accuracy": evaluation.accuracy, "distance": evaluation.distance}
-        about = {"recipe": describe(recipe), **scores, "seconds": spent}
+        seconds = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
+        about = {
+            "recipe": describe(recipe),
+            "accuracy": evaluation.accuracy,
+            "distance": evaluation.distance,
+            "seconds": seconds,
+            "spent": _summed(self._spent_each, self.clock.taken()),
+            "performance": self._performance[_EVALUATION],
+        }
         arrays: dict[str, NDArray[Any]] = dict(packed(evaluation.outcomes))
 
         def put() -> None:
@@ -256,8 +292,9 @@ class SweepBackend:
                 about["classes"] = {dataset.card.name: list(dataset.card.classes) for dataset in self._scored}
             self.store.put_scores(setting.scores_key(recipe), arrays, about)
 
-        self.ranks.broadcast(put)
-        self.emit(ModelEvaluated(spent["eval"]))
+        with self.clock.at("store"):
+            self.ranks.broadcast(put)
+        self.emit(ModelEvaluated(seconds["eval"]))
 
     def _asked(self, setting: Setting) -> dict[Question, Asked]:
         """What the test images are asked."""
@@ -292,7 +329,12 @@ class SweepBackend:
         about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
         if isinstance(recipe, Trained):
             seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
-            about |= {"seconds": seconds, "curve": written(self._curves.pop(recipe.key, ()))}
+            about |= {
+                "seconds": seconds,
+                "spent": _summed(self.clock.taken()),
+                "performance": self._performance.pop(recipe.key, {}),
+                "curve": written(self._curves.pop(recipe.key, ())),
+            }
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
@@ -304,7 +346,8 @@ class SweepBackend:
     def _read(self, recipe: Recipe) -> Weights | None:
         held = self._cache.get(recipe.key)
         if held is None:
-            held = self.store.get(recipe.key)
+            with self.clock.at("store"):
+                held = self.store.get(recipe.key)
             if held is not None:
                 self._cache.put(recipe.key, held)
         return held
@@ -323,6 +366,12 @@ def _pixels_folder(files: Files) -> Path | None:
     if named is None:
         return Path(files.path("pixels")) if files.is_local else None
     return Path(named).expanduser().absolute() if named else None
+
+
+def _summed(*spent: Mapping[Part, float]) -> dict[Part, float]:
+    """Seconds by part; what took none is left out."""
+    sums = {part: sum(each.get(part, 0.0) for each in spent) for part in get_args(Part)}
+    return {part: seconds for part, seconds in sums.items() if seconds > 0}
 
 
 def _recorder(training: TaskTraining, curve: list[LossPoint]) -> Callable[[int, float], None]:

@@ -50,7 +50,8 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
             going.rotate(-1)
         waited = waited + 1 if moved == "waiting" else 0
         if waited >= len(going) > 0:
-            time.sleep(PAUSE_SECONDS)
+            with backend.clock.at("waiting"):
+                time.sleep(PAUSE_SECONDS)
 
 
 class _Trajectory:
