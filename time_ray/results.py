@@ -70,6 +70,7 @@ class Outcome:
     interrupted: bool = False
     tracking_error: str | None = None  # what MLflow lacks, and why
     seconds: float = 0.0
+    traces: tuple[str, ...] = ()  # relative to the storage, where the sweep was to be profiled
 
     @property
     def exit_code(self) -> int:

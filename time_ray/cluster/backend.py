@@ -4,7 +4,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -23,6 +23,7 @@ from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
 from time_ray.cluster.device import free_bytes, peak_from_now_on
 from time_ray.cluster.performance import TrainingPerformance, peak_memory
+from time_ray.cluster.profiling import Profiler
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
@@ -62,16 +63,20 @@ class SweepBackend:
         store: Where weights and scores are kept.
         coordinator: Who says which trial makes what, and hears what happens.
         device: Where this worker trains and evaluates. Weights rest on the CPU.
+        profiles: The folder on the storage for traces of each trial; None: none are made.
 
     """
 
-    def __init__(self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu") -> None:
+    def __init__(
+        self, study: Study, store: Store, coordinator: Coordinator, *, device: str = "cpu", profiles: str | None = None
+    ) -> None:
         self.store = store
         self.coordinator = coordinator
         self.device = device
         self.ranks = Ranks()
         self.study = study
         self.cells = {cell.key: cell for cell in study.everything}
+        self._profiles = profiles
         self.hold_as(uuid.uuid4().hex)
         self._needs = needs_by_model(study.experiment)
         self._data = study.datasets.open()
@@ -99,6 +104,9 @@ class SweepBackend:
         self.clock = Clock()
         self.holder = holder
         self._leases = Leases(self.coordinator, holder)
+        self._profiler = None
+        if self._profiles is not None and self.ranks.rank == 0:
+            self._profiler = Profiler(self.store.files, self._profiles, holder)
 
     def keep_only(self, settings: Iterable[Setting]) -> None:
         """Models of other settings are let go: a process that lives for a whole sweep meets all of them."""
@@ -133,11 +141,11 @@ class SweepBackend:
         batches = self._batches(training, clip, training.steps, needs.loaders)
         performance = TrainingPerformance(self.clock, self.device)
         started = time.perf_counter()
-        with self.clock.at("step"):
+        with self.clock.at("step"), self._traced("training", spec) as on_batch:
             weights = train(
                 clip,
                 start,
-                lambda first: performance.seen(batches(first)),
+                lambda first: performance.seen(batches(first), on_batch),
                 training.config,
                 steps=training.steps,
                 device=self.device,
@@ -213,7 +221,7 @@ class SweepBackend:
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
             peak_from_now_on(self.device)
-            with self.clock.at("evaluation"):
+            with self.clock.at("evaluation"), self._traced("evaluation", setting.model) as on_batch:
                 found = outcomes(
                     self._clip(setting.model),
                     together,
@@ -224,12 +232,17 @@ class SweepBackend:
                     shard=shard,
                     loaders=self._needs[setting.model.label].loaders,
                     cache=self._image_cache,
+                    on_batch=on_batch,
                 )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
             self._performance[_EVALUATION] = peak_memory("eval", self.device)
             self._spent_each = {part: spent / len(together) for part, spent in self.clock.taken().items()}
             for weights, each in zip(together, found, strict=True):
                 yield Evaluation(each, merging.distance(self.load(setting.base), weights))
+
+    def _traced(self, stage: str, spec: ModelSpec) -> AbstractContextManager[Callable[[], None]]:
+        """Gives what is to be called before every batch."""
+        return nullcontext(lambda: None) if self._profiler is None else self._profiler.traced(stage, spec.name)
 
     def _in_a_pass(self, setting: Setting) -> int:
         """How many models one pass over the images may hold: as many as the memory of every worker may.

@@ -1,7 +1,7 @@
 """What a training achieves on its device: samples a second, the share of its peak, and memory."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from time_ray.cluster.clock import Clock
 from time_ray.cluster.device import peak_bytes, peak_from_now_on, peak_tflops
@@ -26,8 +26,8 @@ class TrainingPerformance:
         self._started = time.perf_counter()
         peak_from_now_on(device)
 
-    def seen(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, counted and timed."""
+    def seen(self, batches: Iterator[Batch], on_batch: Callable[[], None] = lambda: None) -> Iterator[Batch]:
+        """The same batches, counted and timed; `on_batch` is called before each."""
         with closed(batches):
             while True:
                 with self._clock.at("data"):
@@ -35,6 +35,7 @@ class TrainingPerformance:
                 if batch is None:
                     return
                 self._steps += 1
+                on_batch()
                 yield batch
 
     def found(self, config: Training, gflops: float | None, workers: int) -> dict[str, float]:

@@ -61,4 +61,5 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
-    return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)
+    store = Store(Files(told.storage))
+    return SweepBackend(told.open_study(), store, coordinator, device=device, profiles=told.profiles)
