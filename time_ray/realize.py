@@ -141,34 +141,34 @@ class IncrementalMerges:
         self._cache = cache
         self._folds = folds
 
-    def __call__(self, merge: Merged | Running) -> Weights | None:
-        """The merged weights; None if an expert of theirs is not at hand."""
+    def __call__(self, merge: Merged | Running, device: str = "cpu") -> Weights | None:
+        """The merged weights, on the CPU; None if an expert of theirs is not at hand. `device` does the arithmetic."""
         held = self._cache.get(merge.key)
         if held is not None:
             return held
-        return self._all(merge) if isinstance(merge, Merged) else self._running(merge)
+        return self._all(merge, device) if isinstance(merge, Merged) else self._running(merge, device)
 
-    def _running(self, merge: Running) -> Weights | None:
+    def _running(self, merge: Running, device: str) -> Weights | None:
         """Go back to the newest part that is at hand, and from there on merge step by step."""
         steps, older = [merge], merge.older
-        while (weights := self._part(older)) is None and isinstance(older, Running):
+        while (weights := self._part(older, device)) is None and isinstance(older, Running):
             steps.append(older)
             older = older.older
         for step in reversed(steps):
             newer = self._read(step.newer)
             if weights is None or newer is None:
                 return None
-            weights = self._pair(step, weights, newer)
+            weights = self._pair(step, weights, newer, device)
             self._cache.put(step.key, weights)
         return weights
 
-    def _part(self, recipe: Recipe) -> Weights | None:
+    def _part(self, recipe: Recipe, device: str) -> Weights | None:
         if isinstance(recipe, Base):
             return self._load(recipe)
         found = self._read(recipe)
-        return self._all(recipe) if found is None and isinstance(recipe, Merged) else found
+        return self._all(recipe, device) if found is None and isinstance(recipe, Merged) else found
 
-    def _pair(self, step: Running, older: Weights, newer: Weights) -> Weights:
+    def _pair(self, step: Running, older: Weights, newer: Weights, device: str) -> Weights:
         expert = step.older.key if isinstance(step.older, Trained) else None  # None: a merge, never masked again
         params: dict[str, Any] = dict(step.technique.pair_params)
         return merging.pair(
@@ -178,12 +178,14 @@ class IncrementalMerges:
             step.technique.name,
             weight=0.5 if step.weight is None else step.weight,
             ids=(expert, step.newer.key),
+            device=device,
             **params,
         )
 
-    def _all(self, merge: Merged) -> Weights | None:
+    def _all(self, merge: Merged, device: str) -> Weights | None:
         """Add to a fold whatever it has not seen yet; begin a new one if none went this way."""
-        fold, missing = self._continued(merge) or self._begun(merge)
+        fold, missing = self._continued(merge) or self._begun(merge, device)
+        fold.move_to(device)
         for expert in missing:
             weights = self._read(expert)
             if weights is None:
@@ -206,9 +208,10 @@ class IncrementalMerges:
             link = link.previous
         return None
 
-    def _begun(self, merge: Merged) -> tuple[merging.Fold, list[Trained]]:
+    def _begun(self, merge: Merged, device: str) -> tuple[merging.Fold, list[Trained]]:
         params: dict[str, Any] = dict(merge.technique.params)
-        return merging.fold(merge.technique.name, self._load(merge.base), **params), list(merge.experts)
+        base = self._load(merge.base)
+        return merging.fold(merge.technique.name, base, device=device, **params), list(merge.experts)
 
 
 def _place(technique: ResolvedTechnique, experts: History) -> str:

@@ -10,6 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from numpy.typing import NDArray
 
 from time_ray import merging
@@ -21,7 +22,7 @@ from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
-from time_ray.cluster.device import free_bytes, peak_from_now_on
+from time_ray.cluster.device import free_bytes, merging_bytes, peak_from_now_on
 from time_ray.cluster.performance import TrainingPerformance, peak_memory
 from time_ray.cluster.profiling import Profiler
 from time_ray.cluster.ranks import Ranks
@@ -191,9 +192,20 @@ class SweepBackend:
         """See Backend."""
         started = time.perf_counter()
         with self.clock.at("merge"):
-            weights = self._everywhere(merge, lambda: self._merges(merge))
+            weights = self._everywhere(merge, lambda: self._merged(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
+
+    def _merged(self, merge: Merged | Running) -> Weights | None:
+        """On the GPU if it has room; on the CPU if it turns out that it has none."""
+        try:
+            return self._merges(merge, self._with_room(merge.base))
+        except torch.OutOfMemoryError:  # what a fold had taken in is let go with it, and read again
+            return self._merges(merge, "cpu")
+
+    def _with_room(self, base: Base) -> str:
+        free = free_bytes(self.device)
+        return "cpu" if free is None or free < merging_bytes(self.load(base)) else self.device
 
     def patch(self, recipe: Patched, weights: Weights) -> Weights:
         """See Backend."""

@@ -4,6 +4,9 @@ import re
 
 import torch
 
+from time_ray.merging.engine import DEVICE_CHUNK
+from time_ray.weight_cache import Weights, num_bytes
+
 # TFLOP/s of dense matrices: fp32, TF32, 16 bits; by a word of the device's name, the more special name first
 _PEAKS = {
     "B200": (75.0, 1125.0, 2250.0),
@@ -17,6 +20,7 @@ _PEAKS = {
     "L4": (30.3, 60.0, 121.0),
     "A10G": (31.2, 35.0, 70.0),
 }
+_PIECES = 16
 _COLUMN = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 2}
 
 
@@ -41,6 +45,15 @@ def free_bytes(device: str) -> int | None:
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def merging_bytes(weights: Weights) -> int:
+    """Memory that a merge of such weights takes of a device at the most: one state that is kept, and a piece at work.
+
+    Those that fold tensors whole work on the largest one: base, expert, state, singular vectors and what finds them.
+    """
+    largest = max((tensor.nbytes for tensor in weights.values()), default=0)
+    return num_bytes(weights) + _PIECES * max(largest, 4 * DEVICE_CHUNK)
 
 
 def peak_from_now_on(device: str) -> None:
