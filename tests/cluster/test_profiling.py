@@ -28,7 +28,8 @@ def batch(number: int) -> None:
 
 @pytest.mark.parametrize(("batches", "seen"), [(2, range(2)), (20, range(WARM_UP, WARM_UP + TRACED)), (0, ())])
 def test_batches_after_the_warm_up_are_traced(tmp_path: Path, batches: int, seen: range) -> None:
-    profiler = Profiler(Files(str(tmp_path)), "profiles/one", "trial 7")
+    said: list[str] = []
+    profiler = Profiler(Files(str(tmp_path)), "profiles/one", "trial 7", said.append)
     for _ in range(2):  # only the first time
         with profiler.traced("training", "ViT-B/16") as next_batch:
             for number in range(batches):
@@ -42,7 +43,8 @@ def test_batches_after_the_warm_up_are_traced(tmp_path: Path, batches: int, seen
 
 
 def test_what_fails_leaves_no_trace_and_no_profile_going(tmp_path: Path) -> None:
-    profiler = Profiler(Files(str(tmp_path)), "profiles/one", "trial 7")
+    said: list[str] = []
+    profiler = Profiler(Files(str(tmp_path)), "profiles/one", "trial 7", said.append)
     with suppress(KeyError), profiler.traced("training", "m") as next_batch:
         next_batch()
         raise KeyError
@@ -50,6 +52,15 @@ def test_what_fails_leaves_no_trace_and_no_profile_going(tmp_path: Path) -> None
         next_batch()
         batch(1)
     assert [path.name.partition("-")[0] for path in tmp_path.rglob("*.json.gz")] == ["evaluation"]
+
+
+def test_a_trace_that_cannot_be_kept_stops_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "profiles").write_text("a file is in the way")
+    with Profiler(Files(str(tmp_path)), "profiles/one", "trial 7", said.append).traced("training", "m") as next_batch:
+        next_batch()
+    assert len(said) == 1
+    assert "profiles/one/training-m-trial-7-" in said[0]
 
 
 def test_a_profiled_sweep_says_where_its_traces_are(

@@ -83,6 +83,7 @@ class SweepBackend:
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
+        self._gflops: dict[ModelSpec, float | None] = {}  # of a training step
         self._memory = Memory(int(study.experiment.run.cache_gb * 1e9))
         self._bases = Cache[Weights](self._memory, num_bytes, lasting=True)
         self._cache = Cache[Weights](self._memory, num_bytes)
@@ -107,7 +108,7 @@ class SweepBackend:
         self._leases = Leases(self.coordinator, holder)
         self._profiler = None
         if self._profiles is not None and self.ranks.rank == 0:
-            self._profiler = Profiler(self.store.files, self._profiles, holder)
+            self._profiler = Profiler(self.store.files, self._profiles, holder, lambda text: self.emit(Note(text)))
 
     def keep_only(self, settings: Iterable[Setting]) -> None:
         """Models of other settings are let go: a process that lives for a whole sweep meets all of them."""
@@ -157,9 +158,7 @@ class SweepBackend:
                 recompute=needs.recompute,
             )
         self._seconds[expert.key] = time.perf_counter() - started
-        if self.ranks.rank == 0:
-            gflops = read_gflops(self.store, spec.name, training.config.batch_size)
-            self._performance[expert.key] = performance.found(training.config, gflops, self.ranks.size)
+        self._performance[expert.key] = performance.found(training.config, self._gflops[spec], self.ranks.size)
         return weights
 
     def _batches(
@@ -380,9 +379,13 @@ class SweepBackend:
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:
             self._clips[spec] = models.create(spec)
-            if self.ranks.rank == 0:
-                note_gflops(self.store, spec.name, self.study.experiment.training.batch_size)
+            self._gflops[spec] = self.ranks.broadcast(lambda: self._counted_gflops(spec))
         return self._clips[spec]
+
+    def _counted_gflops(self, spec: ModelSpec) -> float | None:
+        batch_size = self.study.experiment.training.batch_size
+        note_gflops(self.store, spec.name, batch_size)
+        return read_gflops(self.store, spec.name, batch_size)
 
 
 def _pixels_folder(files: Files) -> Path | None:

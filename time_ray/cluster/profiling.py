@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from time_ray.core.errors import StoreError
 from time_ray.store.files import Files
 
 WARM_UP = 3  # batches: the first ones make what later ones find ready
@@ -25,13 +26,15 @@ class Profiler:
         files: The storage.
         folder: Where traces are kept on it.
         trial: Its name, a part of theirs.
+        say: Hears why a trace could not be kept, which stops no trial.
 
     """
 
-    def __init__(self, files: Files, folder: str, trial: str) -> None:
+    def __init__(self, files: Files, folder: str, trial: str, say: Callable[[str], None]) -> None:
         self._files = files
         self._folder = folder
         self._trial = trial
+        self._say = say
         self._traced: set[str] = set()
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells of every start and stop, amid the progress
 
@@ -52,9 +55,13 @@ class Profiler:
             finally:
                 trace.end()
             if trace.path.exists():
-                words = re.sub(r"[^\w.-]+", "-", f"{stage}-{model}-{self._trial}")
-                packed = gzip.compress(trace.path.read_bytes())
-                self._files.write(packed, self._folder, f"{words}-{uuid.uuid4().hex[:8]}.json.gz")
+                self._keep(trace.path, re.sub(r"[^\w.-]+", "-", f"{stage}-{model}-{self._trial}"))
+
+    def _keep(self, trace: Path, name: str) -> None:
+        try:
+            self._files.write(gzip.compress(trace.read_bytes()), self._folder, f"{name}-{uuid.uuid4().hex[:8]}.json.gz")
+        except StoreError as error:
+            self._say(f"profile: {error}")
 
 
 class _Trace:
