@@ -4,7 +4,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -78,6 +79,10 @@ class SweepBackend:
         self.study = study
         self.cells = {cell.key: cell for cell in study.everything}
         self._profiles = profiles
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writing: str | None = None  # the key of the weights that were put last, until they are known to be there
+        self._write: Future[None] | None = None  # on rank 0
+        self._kept_leases: list[str] = []
         self.hold_as(uuid.uuid4().hex)
         self._needs = needs_by_model(study.experiment)
         self._data = study.datasets.open()
@@ -268,7 +273,9 @@ class SweepBackend:
         return self.ranks.least(max(1, min(MOST_IN_A_PASS, fit)))
 
     def has(self, recipe: Recipe) -> bool:
-        """See Backend."""
+        """See Backend. What is being written counts: nothing follows from it before it is there."""
+        if recipe.key == self._writing:
+            return True
         with self.clock.at("store"):
             return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
 
@@ -284,10 +291,45 @@ class SweepBackend:
         return weights
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
-        """See Backend."""
+        """See Backend. They are written beside what comes next, one model at a time: see `settle`."""
+        self.settle()
         self._cache.put(recipe.key, weights)
-        with self.clock.at("store"):
-            self.ranks.broadcast(lambda: self._put(recipe, weights))
+        self._writing = recipe.key
+        about = self._about(recipe)
+        if self.ranks.rank == 0:
+            self._write = self._writer.submit(self._put, recipe, weights, about)
+
+    def settle(self) -> None:
+        """The weights that were put last are in the store. Called on all workers.
+
+        Raises:
+            StoreError: They could not be written.
+
+        """
+        if self._writing is None:
+            return
+        try:
+            with self.clock.at("store"):
+                self.ranks.broadcast(self._written)
+        finally:
+            self._release_kept()
+
+    def give_up(self) -> None:
+        """Nothing is being written by this worker, and no lease kept for it. Other workers may be gone."""
+        with suppress(Exception):  # why the trial ends is known
+            self._written()
+        self._release_kept()
+
+    def _written(self) -> None:
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
+
+    def _release_kept(self) -> None:
+        """The leases of what is not being written any more are given up."""
+        self._writing = None
+        while self._kept_leases:
+            self._leases.release(self._kept_leases.pop())
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """See Backend."""
@@ -297,6 +339,7 @@ class SweepBackend:
 
     def record(self, setting: Setting, recipe: Recipe, evaluation: Evaluation) -> None:
         """See Backend. The scores of the base, which every cell has, also say what was asked."""
+        self.settle()  # scores are of weights that are there, or whose experts are
         seconds = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
         about = {
             "recipe": describe(recipe),
@@ -341,28 +384,35 @@ class SweepBackend:
             yield ours
         finally:
             if ours and self.ranks.rank == 0:
-                self._leases.release(name)
+                if name == self._writing:
+                    self._kept_leases.append(name)  # until it is there
+                else:
+                    self._leases.release(name)
 
     def emit(self, event: TrialEvent) -> None:
         """Those who watch the sweep will hear of the event. Called on all workers, it is told once."""
         if self.ranks.rank == 0:
             self.coordinator.emit(event)
 
-    def _put(self, recipe: Recipe, weights: Weights) -> None:
-        seconds = {"deploy": self._merge_seconds(recipe)}
-        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
-        if isinstance(recipe, Trained):
-            seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
-            about |= {
-                "seconds": seconds,
-                "spent": _summed(self.clock.taken()),
-                "performance": self._performance.pop(recipe.key, {}),
-                "curve": written(self._curves.pop(recipe.key, ())),
-            }
+    def _about(self, recipe: Recipe) -> dict[str, Any]:
+        """What the entry of weights says beside them."""
+        about = {"recipe": describe(recipe), "made_by": provenance()}
+        if not isinstance(recipe, Trained):
+            return {**about, "seconds": {"deploy": self._merge_seconds(recipe)}}
+        return {
+            **about,
+            "seconds": {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)},
+            "spent": _summed(self.clock.taken()),
+            "performance": self._performance.pop(recipe.key, {}),
+            "curve": written(self._curves.pop(recipe.key, ())),
+        }
+
+    def _put(self, recipe: Recipe, weights: Weights, about: Mapping[str, Any]) -> None:
+        """In the writer's thread: other trials go on with an expert as soon as it is there."""
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
-            self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
+            self.emit(ExpertTrained(recipe.key, recipe.training.steps, about["seconds"]["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, _MADE) else 0.0
@@ -371,6 +421,8 @@ class SweepBackend:
         held = self._cache.get(recipe.key)
         if held is None:
             with self.clock.at("store"):
+                if recipe.key == self._writing:
+                    self._written()
                 held = self.store.get(recipe.key)
             if held is not None:
                 self._cache.put(recipe.key, held)
