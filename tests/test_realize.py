@@ -1,6 +1,7 @@
 """Merges as experts arrive: T merges for T tasks, the bits of merging all at once, and what a lost expert costs."""
 
 from collections import Counter
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from time_ray.core.grid import Cell, grid
 from time_ray.core.keys import key_of
 from time_ray.core.recipe import Merged, Recipe, ResolvedTechnique, Running, Trained
 from time_ray.realize import IncrementalMerges
-from time_ray.weight_cache import WeightCache, Weights
+from time_ray.weight_cache import Cache, Memory, Weights, num_bytes
 
 TECHNIQUES = [technique("average"), technique("ties", keep=0.5), technique("dare", drop=0.3, seed=1)]
 
@@ -29,8 +30,13 @@ class Disk:
     def __init__(self, limit: int = 10**9) -> None:
         self.reads = Counter[str]()
         self.lost: set[str] = set()
-        self.cache = WeightCache(limit)
-        self.merges = IncrementalMerges(weights_of, self.read, self.cache)
+        self.memory = memory = Memory(limit)
+        self.cache = Cache[Weights](memory, num_bytes)
+        self.folds = Cache[merging.Fold](memory, attrgetter("num_bytes"))
+        self.merges = IncrementalMerges(weights_of, self.read, self.cache, self.folds)
+
+    def folds_held(self) -> list[merging.Fold]:
+        return [value for (cache, _), (value, _) in self.memory._held.items() if cache is self.folds]
 
     def read(self, recipe: Recipe) -> Weights | None:
         if not isinstance(recipe, Trained):
@@ -105,3 +111,17 @@ def test_cells_that_share_experts_keep_their_own_merges() -> None:
     for merges in zip(*trajectories, strict=False):
         for merge in merges:
             assert same(disk.merges(merge), at_once(merge))
+
+
+@pytest.mark.parametrize("models", [0, 12])
+def test_folds_that_do_not_fit_are_begun_anew(models: int) -> None:
+    """Eight cells with folds of four models each, in step: whatever the memory holds, bits are the same."""
+    size = num_bytes(weights_of(setting(1).base))
+    disk = Disk(limit=models * size)
+    how = [technique("ties", keep=round(0.1 * share, 1)) for share in range(1, 9)]
+    for merges in zip(*(deployed("all", each) for each in how), strict=True):
+        for merge in merges:
+            assert same(disk.merges(merge), at_once(merge))
+            held = sum(fold.num_bytes for fold in disk.folds_held())
+            assert held <= max(models, 4) * size
+    assert max(disk.reads.values()) > len(how)  # what was let go was read again

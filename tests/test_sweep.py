@@ -187,6 +187,9 @@ def test_mlflow_has_every_metric_once_at_every_task(swept: Swept, tracked: Track
                 (i, round(v, 4)) for i, v in enumerate(values) if v is not None
             ], name
         assert {"seconds/init", "seconds/train", "seconds/deploy", "seconds/eval"} <= set(run.data.metrics)
+        assert {"seconds/data", "seconds/step", "seconds/evaluation", "seconds/store"} <= set(run.data.metrics)
+        assert run.data.metrics["performance/samples_per_second"] > 0
+        assert "performance/mfu" not in run.data.metrics  # a CPU has no peak
 
 
 def test_mlflow_has_one_model_for_every_distinct_weights(swept: Swept, tracked: Tracked) -> None:

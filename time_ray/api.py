@@ -192,17 +192,18 @@ def measure(opened: Opened, say: Callable[[str], None] = lambda _: None) -> Mapp
     return time_models(opened, say)
 
 
-def sweep(opened: Opened, watch: Callable[[Event], None] | None = None) -> Outcome:
+def sweep(opened: Opened, watch: Callable[[Event], None] | None = None, *, profile: bool = False) -> Outcome:
     """Run every cell that is not done yet, and return the `Outcome`. The same call again resumes.
 
     Args:
         opened: The experiment.
         watch: Called with every event of the sweep as it happens; see `time_ray.events`.
+        profile: Whether each trial leaves traces of its first training and evaluation: `Outcome.traces`.
 
     """
     from time_ray.cluster.sweep import sweep as run_sweep
 
-    return run_sweep(opened.study, opened.files, watch or (lambda _: None))
+    return run_sweep(opened.study, opened.files, watch or (lambda _: None), profile=profile)
 
 
 def jobs(address: str) -> "Jobs":

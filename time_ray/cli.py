@@ -72,17 +72,22 @@ def sweep(
     exp: Exp,
     overrides: Overrides = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every cell in the table at the end.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Keep traces of each trial's first training and evaluation.")
+    ] = False,
 ) -> None:
     """Run every cell that is not done yet, and name the Best-in-TIME cell. Again: resume, or just print the table."""
     from time_ray import api
     from time_ray.report.progress import shown
-    from time_ray.report.summary import print_outcome
+    from time_ray.report.summary import print_outcome, print_traces
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
     with shown(opened.study.everything, opened.store, opened.words) as progress:
-        outcome = api.sweep(opened, progress.take)
+        outcome = api.sweep(opened, progress.take, profile=profile)
     print_outcome(opened, outcome, talk, everything=everything)
+    if profile:
+        print_traces(opened, outcome, talk)
     raise typer.Exit(outcome.exit_code)
 
 

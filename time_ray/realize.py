@@ -1,14 +1,23 @@
 """From a recipe to its tensors: found in the store, trained, or merged. The one place for all three."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from time_ray import merging
-from time_ray.core.recipe import Base, History, Merged, Patched, Recipe, Reestimated, Running, Trained
-from time_ray.weight_cache import WeightCache, Weights
+from time_ray.core.recipe import (
+    Base,
+    History,
+    Merged,
+    Patched,
+    Recipe,
+    Reestimated,
+    ResolvedTechnique,
+    Running,
+    Trained,
+)
+from time_ray.weight_cache import Cache, Weights
 
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
 
@@ -109,12 +118,6 @@ def _experts(recipe: Recipe) -> Sequence[Trained]:
     return [*oldest, *reversed(newer)]
 
 
-class _Fold(NamedTuple):
-    technique: str
-    experts: History
-    fold: merging.Fold
-
-
 class IncrementalMerges:
     """Merges as experts arrive: each goes on from the one before it, so a trajectory of T tasks does T merges.
 
@@ -122,7 +125,7 @@ class IncrementalMerges:
         load: Gives the weights of a base.
         read: Gives those of an expert or an earlier merge if they are at hand, else None.
         cache: Keeps merges for those that go on from them.
-        num_folds: How many merges of all experts are kept open for the next expert.
+        folds: Keeps merges of all experts open for the next expert; one that is let go is begun anew.
 
     """
 
@@ -130,42 +133,42 @@ class IncrementalMerges:
         self,
         load: Callable[[Base], Weights],
         read: Callable[[Recipe], Weights | None],
-        cache: WeightCache,
-        num_folds: int = 16,
+        cache: Cache[Weights],
+        folds: Cache[merging.Fold],
     ) -> None:
         self._load = load
         self._read = read
         self._cache = cache
-        self._folds: deque[_Fold] = deque(maxlen=num_folds)  # the longest unused falls out
+        self._folds = folds
 
-    def __call__(self, merge: Merged | Running) -> Weights | None:
-        """The merged weights; None if an expert of theirs is not at hand."""
+    def __call__(self, merge: Merged | Running, device: str = "cpu") -> Weights | None:
+        """The merged weights, on the CPU; None if an expert of theirs is not at hand. `device` does the arithmetic."""
         held = self._cache.get(merge.key)
         if held is not None:
             return held
-        return self._all(merge) if isinstance(merge, Merged) else self._running(merge)
+        return self._all(merge, device) if isinstance(merge, Merged) else self._running(merge, device)
 
-    def _running(self, merge: Running) -> Weights | None:
+    def _running(self, merge: Running, device: str) -> Weights | None:
         """Go back to the newest part that is at hand, and from there on merge step by step."""
         steps, older = [merge], merge.older
-        while (weights := self._part(older)) is None and isinstance(older, Running):
+        while (weights := self._part(older, device)) is None and isinstance(older, Running):
             steps.append(older)
             older = older.older
         for step in reversed(steps):
             newer = self._read(step.newer)
             if weights is None or newer is None:
                 return None
-            weights = self._pair(step, weights, newer)
+            weights = self._pair(step, weights, newer, device)
             self._cache.put(step.key, weights)
         return weights
 
-    def _part(self, recipe: Recipe) -> Weights | None:
+    def _part(self, recipe: Recipe, device: str) -> Weights | None:
         if isinstance(recipe, Base):
             return self._load(recipe)
         found = self._read(recipe)
-        return self._all(recipe) if found is None and isinstance(recipe, Merged) else found
+        return self._all(recipe, device) if found is None and isinstance(recipe, Merged) else found
 
-    def _pair(self, step: Running, older: Weights, newer: Weights) -> Weights:
+    def _pair(self, step: Running, older: Weights, newer: Weights, device: str) -> Weights:
         expert = step.older.key if isinstance(step.older, Trained) else None  # None: a merge, never masked again
         params: dict[str, Any] = dict(step.technique.pair_params)
         return merging.pair(
@@ -175,40 +178,42 @@ class IncrementalMerges:
             step.technique.name,
             weight=0.5 if step.weight is None else step.weight,
             ids=(expert, step.newer.key),
+            device=device,
             **params,
         )
 
-    def _all(self, merge: Merged) -> Weights | None:
+    def _all(self, merge: Merged, device: str) -> Weights | None:
         """Add to a fold whatever it has not seen yet; begin a new one if none went this way."""
-        fold, missing = self._continued(merge) or self._begun(merge)
+        fold, missing = self._continued(merge) or self._begun(merge, device)
+        fold.move_to(device)
         for expert in missing:
             weights = self._read(expert)
             if weights is None:
                 return None
             fold.add(weights, id=expert.key)
-        self._folds.append(_Fold(merge.technique.key, merge.experts, fold))
+        self._folds.put(_place(merge.technique, merge.experts), fold)
         weights = fold.result()
         self._cache.put(merge.key, weights)
         return weights
 
     def _continued(self, merge: Merged) -> tuple[merging.Fold, list[Trained]] | None:
-        for held in self._folds:
-            missing = _since(merge.experts, held.experts)
-            if held.technique == merge.technique.key and missing is not None:
-                self._folds.remove(held)
-                return held.fold, missing
+        """The fold that has seen most of this history, and the experts that came after it, oldest first."""
+        newer: list[Trained] = []
+        link: History | None = merge.experts
+        while link is not None:
+            fold = self._folds.take(_place(merge.technique, link))
+            if fold is not None:
+                return fold, newer[::-1]
+            newer.append(link.newest)
+            link = link.previous
         return None
 
-    def _begun(self, merge: Merged) -> tuple[merging.Fold, list[Trained]]:
+    def _begun(self, merge: Merged, device: str) -> tuple[merging.Fold, list[Trained]]:
         params: dict[str, Any] = dict(merge.technique.params)
-        return merging.fold(merge.technique.name, self._load(merge.base), **params), list(merge.experts)
+        base = self._load(merge.base)
+        return merging.fold(merge.technique.name, base, device=device, **params), list(merge.experts)
 
 
-def _since(experts: History, seen: History) -> list[Trained] | None:
-    """The experts that came after those seen, oldest first; None if what was seen is no part of this history."""
-    newer = []
-    link: History | None = experts
-    while link is not None and link.length > seen.length:
-        newer.append(link.newest)
-        link = link.previous
-    return newer[::-1] if link is not None and link.key == seen.key else None
+def _place(technique: ResolvedTechnique, experts: History) -> str:
+    """Where the fold of these experts is kept."""
+    return f"{technique.key} {experts.key}"

@@ -25,6 +25,8 @@ class TaskResult:
     scores_key: str = ""  # under which its outcomes lie; empty: nowhere
     distance: float | None = None  # ||weights - base|| / ||base||; None where it was not measured
     curve: tuple[LossPoint, ...] = ()  # of the training of the task's expert, where it was kept
+    spent: Mapping[str, float] = field(default_factory=dict)  # time by what it was spent on
+    performance: Mapping[str, float] = field(default_factory=dict)  # of its training and evaluation on their device
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -68,6 +70,7 @@ class Outcome:
     interrupted: bool = False
     tracking_error: str | None = None  # what MLflow lacks, and why
     seconds: float = 0.0
+    traces: tuple[str, ...] = ()  # relative to the storage, where the sweep was to be profiled
 
     @property
     def exit_code(self) -> int:
@@ -136,9 +139,11 @@ class _Scored(NamedTuple):
 
 
 def _row(task: int, history: AccuracyHistory, one: _Scored, setting: Setting) -> TaskResult:
-    seconds = {**_seconds(one.expert), **_seconds(one.entry)}
+    entries = [entry for entry in (one.expert, one.entry) if entry]
+    seconds, spent, performance = (_summed(entries, of) for of in ("seconds", "spent", "performance"))
     curve = read((one.expert or {}).get("curve"))
-    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"), curve)
+    distance = one.entry.get("distance")
+    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), distance, curve, spent, performance)
 
 
 def _scored(cell: Cell, store: Store) -> Iterator[_Scored]:
@@ -161,6 +166,10 @@ def _found(recipe: Recipe, expert: Entry | None, setting: Setting, store: Store)
     return None if entry is None else _Scored(recipe, entry, expert)
 
 
-def _seconds(entry: Entry | None) -> dict[str, float]:
-    found: Any = entry["seconds"] if entry else {}
-    return {stage: float(value) for stage, value in found.items()}
+def _summed(entries: Sequence[Any], of: str) -> dict[str, float]:
+    """Numbers by name, added up over entries; earlier versions wrote none but seconds."""
+    found: dict[str, float] = {}
+    for entry in entries:
+        for name, value in entry.get(of, {}).items():
+            found[name] = found.get(name, 0.0) + float(value)
+    return found

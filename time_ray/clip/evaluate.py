@@ -1,6 +1,6 @@
 """Evaluation: several models on the test split of each dataset, in one pass over the images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, pairwise
@@ -43,6 +43,7 @@ def outcomes(
     shard: tuple[int, int] = (0, 1),
     loaders: int = 0,
     cache: ImageCache | None = None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> list[Outcomes]:
     """For each model what it has right on the split "test" of each dataset; `core.outcomes.accuracies` scores that.
 
@@ -61,6 +62,7 @@ def outcomes(
             torch.distributed.
         loaders: threads that decode the next images while models look at some.
         cache: keeps decoded images that are too large for memory.
+        on_batch: called before models look at a batch of images.
 
     Returns:
         One mapping a model, of the questions that `data.questions` asks, in the order of the datasets.
@@ -78,7 +80,7 @@ def outcomes(
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
         width = text_features(clips[0], clip.tokenize([""])).shape[1]
-        evaluation = _Pass(clips, width, device, arithmetic, batch_size, *shard, loaders, cache)
+        evaluation = _Pass(clips, width, device, arithmetic, batch_size, *shard, loaders, cache, on_batch)
         parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
         if cache is not None:
             cache.expect(block for part in parts if evaluation.keeps(part[0]) for block in evaluation.blocks(*part))
@@ -129,6 +131,7 @@ class _Pass:
     workers: int
     loaders: int
     cache: ImageCache | None
+    on_batch: Callable[[], None]
 
     def class_heads(self, cards: Sequence[Card], scoring: Scoring) -> Iterator[list[Tensor]]:
         """For each dataset, for each model, the unit vectors of its classes [C, D]; all prompts go through together."""
@@ -202,6 +205,7 @@ class _Pass:
             for block in self.blocks(dataset, rows)
         )
         for some, pixels in one_ahead(blocks) if self.loaders else blocks:
+            self.on_batch()
             yield some, to_device(pixels, self.device)
 
     @property

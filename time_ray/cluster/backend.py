@@ -3,12 +3,15 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from numpy.typing import NDArray
 
 from time_ray import merging
@@ -18,7 +21,11 @@ from time_ray.clip.optimizer import rate_at
 from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
+from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
+from time_ray.cluster.device import free_bytes, merging_bytes, peak_from_now_on
+from time_ray.cluster.performance import TrainingPerformance, peak_memory
+from time_ray.cluster.profiling import Profiler
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
@@ -35,13 +42,13 @@ from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
 from time_ray.model_needs import needs_by_model
-from time_ray.rates import note_gflops
+from time_ray.rates import note_gflops, read_gflops
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.version import provenance
-from time_ray.weight_cache import WeightCache, Weights, num_bytes
+from time_ray.weight_cache import Cache, Memory, Weights, num_bytes
 
 MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
@@ -59,6 +66,7 @@ class SweepBackend:
         coordinator: Who says which trial makes what, and hears what happens.
         device: Where this worker trains and evaluates. Weights rest on the CPU.
         cpus_a_gpu: CPUs of this machine for each of its GPUs; None: it has none.
+        profiles: The folder on the storage for traces of each trial; None: none are made.
 
     """
 
@@ -70,6 +78,7 @@ class SweepBackend:
         *,
         device: str = "cpu",
         cpus_a_gpu: float | None = None,
+        profiles: str | None = None,
     ) -> None:
         self.store = store
         self.coordinator = coordinator
@@ -79,38 +88,57 @@ class SweepBackend:
         self.ranks = Ranks()
         self.study = study
         self.cells = {cell.key: cell for cell in study.everything}
+        self._profiles = profiles
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writing: str | None = None  # the key of the weights that were put last, until they are known to be there
+        self._write: Future[None] | None = None  # on rank 0
+        self._kept_leases: list[str] = []
         self.hold_as(uuid.uuid4().hex)
         self._needs = needs_by_model(study.experiment)
         self._data = study.datasets.open()
         self._models = {setting.base.key: setting.model for setting in study.settings}
         self._clips: dict[ModelSpec, models.Clip] = {}  # by weights, too: a tag brings its own normalisation
-        self._bases: dict[str, Weights] = {}
-        self._cache = WeightCache(int(study.experiment.run.cache_gb * 1e9))
-        self._merges = IncrementalMerges(self.load, self._read, self._cache)
+        self._gflops: dict[ModelSpec, float | None] = {}  # of a training step
+        self._memory = Memory(int(study.experiment.run.cache_gb * 1e9))
+        self._bases = Cache[Weights](self._memory, num_bytes, lasting=True)
+        self._cache = Cache[Weights](self._memory, num_bytes)
+        folds = Cache[merging.Fold](self._memory, attrgetter("num_bytes"))
+        self._merges = IncrementalMerges(self.load, self._read, self._cache, folds)
         self._share = study.experiment.run.checkpoint_share
         folder = _pixels_folder(store.files)
         self._image_cache = ImageCache(folder, lambda text: self.emit(Note(text))) if folder else None
         self._seconds: dict[str, float] = {}
+        self._spent_each: Mapping[Part, float] = {}  # on a model of the newest pass
+        self._performance: dict[str, dict[str, float]] = {}  # of experts that are not in the store yet
         self._curves: dict[str, list[LossPoint]] = {}  # of experts that are not in the store yet
         self._failed: dict[str, str] = {}  # by expert: what failed once fails again
 
     def hold_as(self, holder: str) -> None:
-        """Leases are taken in this name from now on: a trial that is started again takes over its own."""
+        """Leases are taken in this name from now on: a trial that is started again takes over its own.
+
+        Time counts anew, in this thread: Ray Tune gives each trial one of its own.
+        """
+        self.clock = Clock()
         self.holder = holder
         self._leases = Leases(self.coordinator, holder)
+        self._profiler = None
+        if self._profiles is not None and self.ranks.rank == 0:
+            self._profiler = Profiler(self.store.files, self._profiles, holder, lambda text: self.emit(Note(text)))
 
     def keep_only(self, settings: Iterable[Setting]) -> None:
         """Models of other settings are let go: a process that lives for a whole sweep meets all of them."""
         bases = {setting.base.key for setting in settings}
         specs = {self._models[key] for key in bases}
-        self._bases = {key: weights for key, weights in self._bases.items() if key in bases}
+        self._bases.keep_only(bases)
         self._clips = {spec: clip for spec, clip in self._clips.items() if spec in specs}
 
     def load(self, base: Base) -> Weights:
         """See Backend."""
-        if base.key not in self._bases:
-            self._bases[base.key] = models.base_weights(self._models[base.key])
-        return self._bases[base.key]
+        found = self._bases.get(base.key)
+        if found is None:
+            found = models.base_weights(self._models[base.key])
+            self._bases.put(base.key, found)
+        return found
 
     def train(self, expert: Trained, start: Weights) -> Weights:
         """See Backend."""
@@ -127,23 +155,27 @@ class SweepBackend:
         spec = self._models[_base_of(expert).key]
         clip, needs = self._clip(spec), self._needs[spec.label]
         curve = self._curves[expert.key] = []
+        batches = self._batches(training, spec, training.steps)
+        performance = TrainingPerformance(self.clock, self.device)
         started = time.perf_counter()
-        weights = train(
-            clip,
-            start,
-            self._batches(training, spec, training.steps),
-            training.config,
-            steps=training.steps,
-            device=self.device,
-            seed=training.seed,
-            on_step=_recorder(training, curve),
-            checkpoints=self._checkpoints(expert, start, curve),
-            accumulate=needs.accumulate,
-            recompute=needs.recompute,
-            compile_blocks=needs.compile,
-            on_note=lambda text: self.emit(Note(f"{spec.label}: {text}")),
-        )
+        with self.clock.at("step"), self._traced("training", spec) as on_batch:
+            weights = train(
+                clip,
+                start,
+                lambda first: performance.seen(batches(first), on_batch),
+                training.config,
+                steps=training.steps,
+                device=self.device,
+                seed=training.seed,
+                on_step=_recorder(training, curve),
+                on_note=lambda text: self.emit(Note(f"{spec.label}: {text}")),
+                checkpoints=self._checkpoints(expert, start, curve),
+                accumulate=needs.accumulate,
+                recompute=needs.recompute,
+                compile_blocks=needs.compile,
+            )
         self._seconds[expert.key] = time.perf_counter() - started
+        self._performance[expert.key] = performance.found(training.config, self._gflops[spec], self.ranks.size)
         return weights
 
     def _loaders(self, spec: ModelSpec) -> int:
@@ -166,20 +198,39 @@ class SweepBackend:
     def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
         with_moments = 3 * num_bytes(start)
         return StepCheckpoints(
-            self.store, expert.key, self.ranks, share=self._share, num_bytes=with_moments, curve=curve
+            self.store,
+            expert.key,
+            self.ranks,
+            share=self._share,
+            num_bytes=with_moments,
+            curve=curve,
+            clock=self.clock,
         )
 
     def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
-        weights = self.ranks.broadcast_tensors(lambda: self._merges(merge))
+        with self.clock.at("merge"):
+            weights = self._everywhere(merge, lambda: self._merged(merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
+
+    def _merged(self, merge: Merged | Running) -> Weights | None:
+        """On the GPU if it has room; on the CPU if it turns out that it has none."""
+        try:
+            return self._merges(merge, self._with_room(merge.base))
+        except torch.OutOfMemoryError:  # what a fold had taken in is let go with it, and read again
+            return self._merges(merge, "cpu")
+
+    def _with_room(self, base: Base) -> str:
+        free = free_bytes(self.device)
+        return "cpu" if free is None or free < merging_bytes(self.load(base)) else self.device
 
     def patch(self, recipe: Patched, weights: Weights) -> Weights:
         """See Backend."""
         started = time.perf_counter()
-        found = merging.patch(self.load(recipe.base), weights, recipe.length)
+        with self.clock.at("merge"):
+            found = merging.patch(self.load(recipe.base), weights, recipe.length)
         self._seconds[recipe.key] = self._merge_seconds(recipe.model) + time.perf_counter() - started
         return found
 
@@ -189,7 +240,8 @@ class SweepBackend:
         clip = self._clip(spec)
         started = time.perf_counter()
         stream = self._batches(recipe.newest.training, spec, recipe.batches)
-        found = reestimated(clip, weights, stream(0), device=self.device)
+        with self.clock.at("merge"):
+            found = reestimated(clip, weights, stream(0), device=self.device)
         self._seconds[recipe.key] = self._merge_seconds(recipe.merge) + time.perf_counter() - started
         return found
 
@@ -199,49 +251,119 @@ class SweepBackend:
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
-            found = outcomes(
-                self._clip(setting.model),
-                together,
-                self._scored,
-                scoring=setting.scoring,
-                seed=setting.seed,
-                device=self.device,
-                shard=shard,
-                loaders=self._loaders(setting.model),
-                cache=self._image_cache,
-            )
+            peak_from_now_on(self.device)
+            with self.clock.at("evaluation"), self._traced("evaluation", setting.model) as on_batch:
+                found = outcomes(
+                    self._clip(setting.model),
+                    together,
+                    self._scored,
+                    scoring=setting.scoring,
+                    seed=setting.seed,
+                    device=self.device,
+                    shard=shard,
+                    loaders=self._loaders(setting.model),
+                    cache=self._image_cache,
+                    on_batch=on_batch,
+                )
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
+            self._performance[_EVALUATION] = peak_memory("eval", self.device)
+            self._spent_each = {part: spent / len(together) for part, spent in self.clock.taken().items()}
             for weights, each in zip(together, found, strict=True):
                 yield Evaluation(each, merging.distance(self.load(setting.base), weights))
 
+    def _traced(self, stage: str, spec: ModelSpec) -> AbstractContextManager[Callable[[], None]]:
+        """Gives what is to be called before every batch."""
+        return nullcontext(lambda: None) if self._profiler is None else self._profiler.traced(stage, spec.name)
+
     def _in_a_pass(self, setting: Setting) -> int:
-        """How many models one pass over the images may hold: as many as the cache of weights may."""
+        """How many models one pass over the images may hold: as many as the memory of every worker may.
+
+        All of them lie on the device at once, beside what the pass makes of a batch of images.
+        """
         size = num_bytes(self.load(setting.base))
-        return max(1, min(MOST_IN_A_PASS, self._cache.limit // size))
+        fit = self._memory.limit // size
+        free = free_bytes(self.device)
+        if free is not None:
+            fit = min(fit, free // 2 // size)
+        return self.ranks.least(max(1, min(MOST_IN_A_PASS, fit)))
 
     def has(self, recipe: Recipe) -> bool:
-        """See Backend."""
-        return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
+        """See Backend. What is being written counts: nothing follows from it before it is there."""
+        if recipe.key == self._writing:
+            return True
+        with self.clock.at("store"):
+            return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
 
     def get(self, recipe: Recipe) -> Weights | None:
         """See Backend."""
-        return self.ranks.broadcast_tensors(lambda: self._read(recipe))
+        return self._everywhere(recipe, lambda: self._read(recipe))
+
+    def _everywhere(self, recipe: Recipe, find: Callable[[], Weights | None]) -> Weights | None:
+        """What rank 0 finds, on every rank. Each keeps it, so that it is not sent again while all have it."""
+        weights = self.ranks.broadcast_tensors(find, self._cache.get(recipe.key))
+        if weights is not None:
+            self._cache.put(recipe.key, weights)
+        return weights
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
-        """See Backend."""
+        """See Backend. They are written beside what comes next, one model at a time: see `settle`."""
+        self.settle()
         self._cache.put(recipe.key, weights)
-        self.ranks.broadcast(lambda: self._put(recipe, weights))
+        self._writing = recipe.key
+        about = self._about(recipe)
+        if self.ranks.rank == 0:
+            self._write = self._writer.submit(self._put, recipe, weights, about)
+
+    def settle(self) -> None:
+        """The weights that were put last are in the store. Called on all workers.
+
+        Raises:
+            StoreError: They could not be written.
+
+        """
+        if self._writing is None:
+            return
+        try:
+            with self.clock.at("store"):
+                self.ranks.broadcast(self._written)
+        finally:
+            self._release_kept()
+
+    def give_up(self) -> None:
+        """Nothing is being written by this worker, and no lease kept for it. Other workers may be gone."""
+        with suppress(Exception):  # why the trial ends is known
+            self._written()
+        self._release_kept()
+
+    def _written(self) -> None:
+        write, self._write = self._write, None
+        if write is not None:
+            write.result()
+
+    def _release_kept(self) -> None:
+        """The leases of what is not being written any more are given up."""
+        self._writing = None
+        while self._kept_leases:
+            self._leases.release(self._kept_leases.pop())
 
     def scores(self, setting: Setting, recipe: Recipe) -> Accuracy | None:
         """See Backend."""
-        entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
+        with self.clock.at("store"):
+            entry = self.ranks.broadcast(lambda: self.store.entry("scores", setting.scores_key(recipe)))
         return None if entry is None else dict(entry["accuracy"])  # type: ignore[call-overload]
 
     def record(self, setting: Setting, recipe: Recipe, evaluation: Evaluation) -> None:
         """See Backend. The scores of the base, which every cell has, also say what was asked."""
-        spent = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
-        scores = {"accuracy": evaluation.accuracy, "distance": evaluation.distance}
-        about = {"recipe": describe(recipe), **scores, "seconds": spent}
+        self.settle()  # scores are of weights that are there, or whose experts are
+        seconds = {"deploy": self._merge_seconds(recipe), "eval": self._seconds[_EVALUATION]}
+        about = {
+            "recipe": describe(recipe),
+            "accuracy": evaluation.accuracy,
+            "distance": evaluation.distance,
+            "seconds": seconds,
+            "spent": _summed(self._spent_each, self.clock.taken()),
+            "performance": self._performance[_EVALUATION],
+        }
         arrays: dict[str, NDArray[Any]] = dict(packed(evaluation.outcomes))
 
         def put() -> None:
@@ -252,8 +374,9 @@ class SweepBackend:
                 about["classes"] = {dataset.card.name: list(dataset.card.classes) for dataset in self._scored}
             self.store.put_scores(setting.scores_key(recipe), arrays, about)
 
-        self.ranks.broadcast(put)
-        self.emit(ModelEvaluated(spent["eval"]))
+        with self.clock.at("store"):
+            self.ranks.broadcast(put)
+        self.emit(ModelEvaluated(seconds["eval"]))
 
     def _asked(self, setting: Setting) -> dict[Question, Asked]:
         """What the test images are asked."""
@@ -276,23 +399,35 @@ class SweepBackend:
             yield ours
         finally:
             if ours and self.ranks.rank == 0:
-                self._leases.release(name)
+                if name == self._writing:
+                    self._kept_leases.append(name)  # until it is there
+                else:
+                    self._leases.release(name)
 
     def emit(self, event: TrialEvent) -> None:
         """Those who watch the sweep will hear of the event. Called on all workers, it is told once."""
         if self.ranks.rank == 0:
             self.coordinator.emit(event)
 
-    def _put(self, recipe: Recipe, weights: Weights) -> None:
-        seconds = {"deploy": self._merge_seconds(recipe)}
-        about = {"recipe": describe(recipe), "seconds": seconds, "made_by": provenance()}
-        if isinstance(recipe, Trained):
-            seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
-            about |= {"seconds": seconds, "curve": written(self._curves.pop(recipe.key, ()))}
+    def _about(self, recipe: Recipe) -> dict[str, Any]:
+        """What the entry of weights says beside them."""
+        about = {"recipe": describe(recipe), "made_by": provenance()}
+        if not isinstance(recipe, Trained):
+            return {**about, "seconds": {"deploy": self._merge_seconds(recipe)}}
+        return {
+            **about,
+            "seconds": {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)},
+            "spent": _summed(self.clock.taken()),
+            "performance": self._performance.pop(recipe.key, {}),
+            "curve": written(self._curves.pop(recipe.key, ())),
+        }
+
+    def _put(self, recipe: Recipe, weights: Weights, about: Mapping[str, Any]) -> None:
+        """In the writer's thread: other trials go on with an expert as soon as it is there."""
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
-            self.emit(ExpertTrained(recipe.key, recipe.training.steps, seconds["train"]))
+            self.emit(ExpertTrained(recipe.key, recipe.training.steps, about["seconds"]["train"]))
 
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, _MADE) else 0.0
@@ -300,7 +435,10 @@ class SweepBackend:
     def _read(self, recipe: Recipe) -> Weights | None:
         held = self._cache.get(recipe.key)
         if held is None:
-            held = self.store.get(recipe.key)
+            with self.clock.at("store"):
+                if recipe.key == self._writing:
+                    self._written()
+                held = self.store.get(recipe.key)
             if held is not None:
                 self._cache.put(recipe.key, held)
         return held
@@ -308,9 +446,13 @@ class SweepBackend:
     def _clip(self, spec: ModelSpec) -> models.Clip:
         if spec not in self._clips:
             self._clips[spec] = models.create(spec)
-            if self.ranks.rank == 0:
-                note_gflops(self.store, spec.name, self.study.experiment.training.batch_size)
+            self._gflops[spec] = self.ranks.broadcast(lambda: self._counted_gflops(spec))
         return self._clips[spec]
+
+    def _counted_gflops(self, spec: ModelSpec) -> float | None:
+        batch_size = self.study.experiment.training.batch_size
+        note_gflops(self.store, spec.name, batch_size)
+        return read_gflops(self.store, spec.name, batch_size)
 
 
 def _pixels_folder(files: Files) -> Path | None:
@@ -319,6 +461,12 @@ def _pixels_folder(files: Files) -> Path | None:
     if named is None:
         return Path(files.path("pixels")) if files.is_local else None
     return Path(named).expanduser().absolute() if named else None
+
+
+def _summed(*spent: Mapping[Part, float]) -> dict[Part, float]:
+    """Seconds by part; what took none is left out."""
+    sums = {part: sum(each.get(part, 0.0) for each in spent) for part in get_args(Part)}
+    return {part: seconds for part, seconds in sums.items() if seconds > 0}
 
 
 def _recorder(training: TaskTraining, curve: list[LossPoint]) -> Callable[[int, float], None]:

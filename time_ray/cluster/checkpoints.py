@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from time_ray.cluster.clock import Clock
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.loss_curve import LossPoint
 from time_ray.store.store import Store
@@ -25,6 +26,7 @@ class StepCheckpoints:
         share: How much of the time writing may take; 0: no checkpoints.
         num_bytes: The size of a checkpoint, from which the first one's cost is guessed.
         curve: The training's losses so far, which whoever trains appends to; kept with it.
+        clock: Hears of the time that reading and writing take.
 
     """
 
@@ -37,12 +39,14 @@ class StepCheckpoints:
         share: float,
         num_bytes: int,
         curve: list[LossPoint] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._key = key
         self._ranks = ranks
         self._share = share
         self._curve = [] if curve is None else curve
+        self._clock = clock or Clock()
         self._cost = num_bytes / BYTES_A_SECOND
         self._started = self._saved = time.monotonic()
         self._first_step: int | None = None
@@ -59,7 +63,8 @@ class StepCheckpoints:
             steps.append(found[0])
             return found[1]
 
-        found = self._ranks.broadcast_tensors(newest)
+        with self._clock.at("store"):
+            found = self._ranks.broadcast_tensors(newest)
         if found is None:
             return None
         state = dict(found)
@@ -80,7 +85,8 @@ class StepCheckpoints:
         """The state is in the store, and older ones are gone."""
         before = time.monotonic()
         kept = {**state, _CURVE: torch.tensor(self._curve, dtype=torch.float64)} if self._curve else state
-        self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, kept))
+        with self._clock.at("store"):
+            self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, kept))
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

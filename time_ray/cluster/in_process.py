@@ -22,6 +22,7 @@ def run_here(
     cells: Sequence[Cell],
     coordinator: LocalCoordinator,
     take: Callable[[TrialEvent], None],
+    profiles: str | None = None,
 ) -> None:
     """Every cell has run as far as it can.
 
@@ -31,9 +32,11 @@ def run_here(
         cells: What is to be run.
         coordinator: By whom it can be stopped.
         take: Called with every event, from another thread.
+        profiles: The folder on the storage for traces; None: none are made.
 
     """
-    backend, needs = SweepBackend(study, store, coordinator), needs_by_model(study.experiment)
+    backend = SweepBackend(study, store, coordinator, profiles=profiles)
+    needs = needs_by_model(study.experiment)
     with polling(partial(_take_all, coordinator, take)):
         for threads, group in groupby(cells, lambda cell: needs[cell.setting.model.label].threads):
             with torch_threads(threads):

@@ -62,13 +62,14 @@ MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for
 Watch = Callable[[Event], None]
 
 
-def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
+def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) -> Outcome:
     """Run every cell that is not done yet. The same call again resumes, and does nothing once all is done.
 
     Args:
         study: What to run.
         files: The storage.
         watch: Called with every event (see time_ray.events): what is to do, what trials tell, what the sweep is at.
+        profile: Whether each trial leaves traces of its first training and evaluation.
 
     Returns:
         How it ended. Cells that failed and an MLflow that did not answer are in it, and raise nothing.
@@ -88,16 +89,20 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
         storage_everywhere(study.experiment)
     files.check_writable()
     with lease(files, study.experiment.name) as held:
-        outcome = _Sweep(study, files, watch, held).run()
+        profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
+        outcome = _Sweep(study, files, watch, held, profiles).run()
     outcome.seconds = time.monotonic() - started
+    if profiles is not None:
+        outcome.traces = tuple(f"{profiles}/{file.base_name}" for file in files.list(profiles))
     return outcome
 
 
 class _Sweep:
     """One sweep while it runs."""
 
-    def __init__(self, study: Study, files: Files, watch: Watch, held: str) -> None:
+    def __init__(self, study: Study, files: Files, watch: Watch, held: str, profiles: str | None) -> None:
         self.study = study
+        self.profiles = profiles  # where traces go
         self.held = held  # our lease
         self.files = files
         self.store = Store(files)
@@ -188,7 +193,7 @@ class _Sweep:
             self._drain = coordinator.drain
             if self.drained:  # meanwhile
                 coordinator.drain()
-            run_here(self.study, self.store, todo, coordinator, self._take)
+            run_here(self.study, self.store, todo, coordinator, self._take, self.profiles)
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:
@@ -254,6 +259,7 @@ class _Sweep:
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
             coordinator=coordinator,
+            profiles=self.profiles,
         )
         with self._scratch(folder) as scratch:
             asked = RunTrials(

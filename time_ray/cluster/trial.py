@@ -27,6 +27,7 @@ class Job:
     study: bytes  # the experiment and its datasets
     storage: str
     coordinator: str  # the coordinator actor's name
+    profiles: str | None = None  # the folder on the storage for traces of trials; None: none are made
 
     @staticmethod
     def read(pickled: bytes) -> "Job":

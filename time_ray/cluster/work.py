@@ -5,7 +5,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 
@@ -14,7 +14,7 @@ from time_ray.cluster.ranks import AloneError
 from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
-from time_ray.loop import run
+from time_ray.loop import DeployedModel, run
 from time_ray.merging import MergeError
 from time_ray.realize import PAUSE_SECONDS
 from time_ray.trials import by_trajectory
@@ -22,6 +22,7 @@ from time_ray.trials import by_trajectory
 MORE_MEMORY = "raise run.accumulate, set run.recompute=true, or spread the batch over more run.workers"
 
 Moved = Literal["on", "waiting", "over"]
+_END: Final = object()
 
 
 def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
@@ -37,7 +38,14 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
     """
     failed = backend.ranks.broadcast(lambda: backend.coordinator.failed([cell.key for cell in cells]))
     cells = [cell for cell in cells if cell.key not in failed]
-    going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
+    try:
+        _take_turns(deque(_Trajectory(group, backend) for group in by_trajectory(cells).values()), backend)
+    except BaseException:
+        backend.give_up()
+        raise
+
+
+def _take_turns(going: "deque[_Trajectory]", backend: SweepBackend) -> None:
     current, waited = None, 0
     while going and not backend.ranks.broadcast(backend.coordinator.draining):
         if going[0] is not current:
@@ -50,7 +58,8 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
             going.rotate(-1)
         waited = waited + 1 if moved == "waiting" else 0
         if waited >= len(going) > 0:
-            time.sleep(PAUSE_SECONDS)
+            with backend.clock.at("waiting"):
+                time.sleep(PAUSE_SECONDS)
 
 
 class _Trajectory:
@@ -69,20 +78,21 @@ class _Trajectory:
     def move(self) -> Moved:
         """Go on to the next deployed model of a cell."""
         try:
-            model = next(self._models)
-        except StopIteration:
-            for key in self._left:
-                self._backend.emit(CellDone(key))
-            return "over"
+            model = next(self._models, _END)
+            self._backend.settle()  # what it has made is there before anything is told, or another's turn comes
         except StoreError:
             raise  # nothing that is made now could be kept: no other cell fares better
         except Exception as error:  # noqa: BLE001 whatever it is, other cells go on
             self._fail(error)
             return "over"
+        if isinstance(model, DeployedModel):
+            self._backend.emit(TaskDone(model.cell.key, model.task))
+            return "on"
         if model is None:
             return "waiting"
-        self._backend.emit(TaskDone(model.cell.key, model.task))
-        return "on"
+        for key in self._left:
+            self._backend.emit(CellDone(key))
+        return "over"
 
     def apart(self) -> "Iterator[_Trajectory]":
         """What is left to try after a failure: each cell alone, so that a failing cell fails alone."""
@@ -96,6 +106,7 @@ class _Trajectory:
             for failure in failures:
                 self._backend.coordinator.emit(failure)  # whatever rank this is
             raise
+        self._backend.settle()  # now that all workers are here
         if len(self._left) > 1:
             self._failed = True
             return

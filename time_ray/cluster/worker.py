@@ -62,7 +62,14 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
     store = Store(Files(told.storage))
-    return SweepBackend(told.open_study(), store, coordinator, device=device, cpus_a_gpu=_cpus_a_gpu() if gpu else None)
+    return SweepBackend(
+        told.open_study(),
+        store,
+        coordinator,
+        device=device,
+        cpus_a_gpu=_cpus_a_gpu() if gpu else None,
+        profiles=told.profiles,
+    )
 
 
 def _cpus_a_gpu() -> float:

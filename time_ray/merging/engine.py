@@ -109,6 +109,8 @@ class MergePlan:
     """The dtype of each merged tensor of the result."""
     statistics: Rule = field(default_factory=Average)
     """The rule of BatchNorm's running statistics (see `batch_norm`)."""
+    device: torch.device | None = None
+    """Where the arithmetic is done; None: where the base is."""
 
     def __post_init__(self) -> None:
         hold_freed_memory()
@@ -133,9 +135,13 @@ class MergePlan:
 
     def read(self, model: Model, piece: Piece, *, check: bool = True) -> Tensor:
         """The values of a piece of a model; `check`: NotFinite if one is NaN or Inf."""
-        found = finite_values(model, piece) if check else piece_values(model, piece)
+        found = self.on_device(finite_values(model, piece) if check else piece_values(model, piece))
         self.on_read(piece)
         return found
+
+    def on_device(self, values: Tensor) -> Tensor:
+        """The values where the arithmetic is done."""
+        return values if self.device is None else values.to(self.device)
 
     def for_each(self, work: Callable[[T], None], items: Iterator[T]) -> None:
         """The work is done for every item, by as many threads as the plan says; the first error ends it."""

@@ -86,7 +86,11 @@ def with_lines(params: Mapping[str, Any], lines: Mapping[str, Any] | None) -> di
 
 
 def plan_merge(
-    base: ModelLike, technique: TechniqueLike, params: Mapping[str, Any], dtype_of: DtypeOf = base_dtype
+    base: ModelLike,
+    technique: TechniqueLike,
+    params: Mapping[str, Any],
+    dtype_of: DtypeOf = base_dtype,
+    device: str | torch.device | None = None,
 ) -> MergePlan:
     """The plan of a merge; MergeError lists every fault of technique, parameters and base."""
     chosen = technique_named(technique)
@@ -94,13 +98,16 @@ def plan_merge(
     model = open_model(base, "base")
     MergeError.unless_none(compatibility.unmergeable(model))
     rule = build_rule(chosen, parameters, [entry.name for entry in model.entries if entry.merged])
-    chunk = CHUNK if model.on_cpu() else DEVICE_CHUNK
+    where = None if device is None else torch.device(device)
+    on_cpu = model.on_cpu() if where is None else where.type == "cpu"
+    chunk = CHUNK if on_cpu else DEVICE_CHUNK
     return MergePlan(
         model,
         rule,
         chunk if holds(chosen.elementwise, parameters) else None,
         dtype_of=dtype_of,
         statistics=statistics_rule(chosen, parameters, rule),
+        device=where,
     )
 
 
@@ -124,15 +131,17 @@ def merge(
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
     **params: Any,
 ) -> Weights:
     """The merge of experts (oldest first) around their base: new tensors with the base's names, order, shapes, dtypes.
 
     Models are tensors by name or paths; see `opening.open_model`. Arithmetic is in float32, whatever dtypes they have;
     `dtype` (such as "bfloat16") is the result's instead of the base's. `ids` name the experts' random draws (default:
-    their positions "1", "2", ...). Techniques and parameters: `TECHNIQUES`. MergeError lists every fault.
+    their positions "1", "2", ...). `device` is where the arithmetic is done, piece by piece (default: where the base
+    is); the result lies where the base does. Techniques and parameters: `TECHNIQUES`. MergeError lists every fault.
     """
-    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype))
+    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype), device)
     opened = open_models({f"expert {number}": model for number, model in enumerate(experts, 1)}, plan.base)
     names = expert_ids(ids, len(opened))
     return merge_experts(plan, list(opened.values()), [Expert(number, name) for number, name in enumerate(names, 1)])
@@ -148,15 +157,18 @@ def pair(
     ids: tuple[str | None, str] | None = None,
     lines: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
     **params: Any,
 ) -> Weights:
     """One step of a running merge: `older` is the merge so far, `newer` the expert with the share `weight`.
 
     Techniques without a weight ignore it. `ids` = (None, id of the newer) says that `older` is a running merge;
     a string in the first place says that it is an expert (then DARE masks it, too, and MagMax takes it as unscaled).
-    The random techniques need `ids`, since draws must differ from step to step. MergeError lists every fault.
+    The random techniques need `ids`, since draws must differ from step to step. `device` as for `merge`. MergeError
+    lists every fault.
     """
-    return step(base, older, newer, technique, weight, ids, with_lines(params, lines), result_dtype(dtype))
+    given = with_lines(params, lines)
+    return step(base, older, newer, technique, weight, ids, given, result_dtype(dtype), device)
 
 
 def step(
@@ -168,6 +180,7 @@ def step(
     ids: tuple[str | None, str] | None,
     params: Mapping[str, Any],
     dtype_of: DtypeOf,
+    device: str | torch.device | None = None,
 ) -> Weights:
     """One step of a running merge, in any dtype; see `pair`."""
     chosen = technique_named(technique)
@@ -175,7 +188,7 @@ def step(
         raise MergeError(f"{chosen.name}: its random draws need names; give ids=(None, id of the newer expert)")
     first, second = ids or (None, "2")
     share = {"weight": weight} if chosen.takes_weight else {}
-    plan = plan_merge(base, technique, {**params, **share}, dtype_of)
+    plan = plan_merge(base, technique, {**params, **share}, dtype_of, device)
     opened = open_models({"older": older, "newer": newer}, plan.base)
     experts = [Expert(1, first or "", running=first is None), Expert(2, second)]
     return merge_experts(plan, list(opened.values()), experts)
@@ -191,12 +204,13 @@ def ema(
     ids: Sequence[str] | None = None,
     lines: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
     **params: Any,
 ) -> Weights:
     """The running pairwise merge of experts, oldest first: the fold of `pair`.
 
     `start`: "base" begins at the base, so the first expert is merged with it; "expert" begins at the first expert.
-    Models of half precision stay in float32 from step to step, and are rounded once.
+    Models of half precision stay in float32 from step to step, and are rounded once. `device` as for `merge`.
     """
     models = list(experts)
     names = expert_ids(ids, len(models))
@@ -209,10 +223,10 @@ def ema(
     if start == "expert":
         older, running = names.pop(0), models.pop(0)
     if not models:
-        return merge(base, [running], "average", dtype=dtype)
+        return merge(base, [running], "average", dtype=dtype, device=device)
     given, last = with_lines(params, lines), len(models)
     for number, (model, name) in enumerate(zip(models, names, strict=True), 1):
         dtype_of = precision if number < last else result_dtype(dtype)
-        running = step(base, running, model, technique, weight, (older, name), given, dtype_of)
+        running = step(base, running, model, technique, weight, (older, name), given, dtype_of, device)
         older = None
     return dict(running) if isinstance(running, Mapping) else {}

@@ -21,7 +21,7 @@ from time_ray.merging.errors import MergeError, TechniqueError
 from time_ray.merging.in_memory import MemoryOutput, Weights, counters, expert_ids, plan_merge, result_dtype, with_lines
 from time_ray.merging.models import ModelLike
 from time_ray.merging.opening import open_model
-from time_ray.merging.pieces import Expert, State
+from time_ray.merging.pieces import Expert, Piece, State
 from time_ray.merging.rule import FinishContext
 
 
@@ -57,9 +57,15 @@ class Fold:
         with self.unbroken():
             for index, piece in enumerate(self.pieces):
                 base = self.plan.read(self.plan.base, piece, check=False)
-                self.states[index] = self.plan.add(self.states[index], model, bounded, piece, base, check=False)
+                state = self.plan.add(self.taken_up(index), model, bounded, piece, base, check=False)
+                self.states[index] = self.put_by(state)
         self.experts.append(bounded)
         self.counters = counters(model, self.plan.base)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its state takes: as many times the model's as `Technique.state` says, in float32."""
+        return sum(tensor.nbytes for state in self.states for tensor in state or ())
 
     def result(self) -> Weights:
         """The merge of the experts added so far, equal to the bit to merging them at once; adding may continue."""
@@ -69,13 +75,12 @@ class Fold:
 
     def finished(self) -> Weights:
         """Every piece is finished."""
-        folded = [(piece, state) for piece, state in zip(self.pieces, self.states, strict=True) if state is not None]
         accumulator, output = TotalsAccumulator(), MemoryOutput(self.plan, self.counters)
         overflowed = dict[str, None]()
-        for piece, state in folded:
+        for piece, state in self.folded():
             accumulator.add(self.plan.rule_for(piece).partial_totals(state, piece))
         totals = accumulator.result()
-        for piece, state in folded:
+        for piece, state in self.folded():
             base = self.plan.read(self.plan.base, piece, check=False)
             context = FinishContext(base, piece, self.experts, totals)
             merged = self.plan.rounded(self.plan.rule_for(piece).finish(state, context), piece)
@@ -84,6 +89,26 @@ class Fold:
             output.write(piece, merged)
         MergeError.unless_none(overflows(list(overflowed), self.plan))
         return output.whole()
+
+    def folded(self) -> Iterator[tuple[Piece, State]]:
+        """Every piece with its state, where the arithmetic is done."""
+        for index, piece in enumerate(self.pieces):
+            state = self.taken_up(index)
+            if state is not None:
+                yield piece, state
+
+    def taken_up(self, index: int) -> State | None:
+        """The state of a piece, where the arithmetic is done."""
+        state = self.states[index]
+        return None if state is None else [self.plan.on_device(values) for values in state]
+
+    def put_by(self, state: State) -> State:
+        """The state where it rests between calls: in main memory, unless the arithmetic is done where the base is."""
+        return state if self.plan.device is None else [values.cpu() for values in state]
+
+    def move_to(self, device: str | torch.device) -> None:
+        """The arithmetic is done there from now on."""
+        self.plan.device = torch.device(device)
 
     @contextmanager
     def unbroken(self) -> Iterator[None]:
@@ -103,10 +128,15 @@ def fold(
     *,
     lines: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
     **params: Any,
 ) -> Fold:
-    """A merge to which experts are added over time: `.add(expert, id=None)`, and `.result()` at any time."""
-    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype))
+    """A merge to which experts are added over time: `.add(expert, id=None)`, and `.result()` at any time.
+
+    `device`: where the arithmetic is done, piece by piece; the state rests in main memory, and results lie where the
+    base does. Without, all is where the base is.
+    """
+    plan = plan_merge(base, technique, with_lines(params, lines), result_dtype(dtype), device)
     try:
         for piece in plan.pieces():
             finite_values(plan.base, piece)

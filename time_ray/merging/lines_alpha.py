@@ -31,7 +31,7 @@ class OwnAlpha(Rule):
         """State: Σ τ_i, how many, then the rule's own."""
         vector = new.task_vector()
         if state is None:
-            return [vector, torch.ones(()), *self.rule.add(None, new)]
+            return [vector, torch.ones((), device=vector.device), *self.rule.add(None, new)]
         return [state[0].add_(vector), state[1] + 1, *self.rule.add(state[2:], new)]
 
     def partial_totals(self, state: State, piece: Piece) -> tuple[str, list[float]]:

@@ -23,7 +23,7 @@ class ModelStock(Rule):
         length = norm(vector)
         if length:
             vector.div_(length)
-        moved = torch.tensor([float(length > 0)], dtype=torch.float64)
+        moved = torch.full((1,), float(length > 0), dtype=torch.float64, device=vector.device)
         if state is None:
             return [new.expert_values.clone(), vector, moved]
         return [state[0].add_(new.expert_values), state[1].add_(vector), state[2].add_(moved)]

@@ -42,7 +42,7 @@ class Opcm(MeanNorm):
     def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Q, and each ‖τ_i‖²."""
         vector = new.task_vector()
-        squares = torch.tensor([square(vector)], dtype=torch.float64)
+        squares = torch.full((1,), square(vector), dtype=torch.float64, device=vector.device)
         if state is None:
             return [vector, squares]
         merged, stack = linear_layers(state[0], new.piece.entry), linear_layers(vector, new.piece.entry)

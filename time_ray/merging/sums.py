@@ -64,7 +64,7 @@ class NormedSum(MeanNorm, VectorRule):
     def add(self, state: State | None, new: ExpertPiece) -> State:
         """State: Σ τ_i, and each ‖τ_i‖²."""
         vector = new.task_vector()
-        squares = torch.tensor([square(vector)], dtype=torch.float64)
+        squares = torch.full((1,), square(vector), dtype=torch.float64, device=vector.device)
         return [vector, squares] if state is None else [state[0].add_(vector), torch.cat((state[1], squares))]
 
     def merged_vector(self, state: State, context: FinishContext) -> Tensor:

@@ -70,6 +70,18 @@ def _scores(result: CellResult) -> dict[str, object]:
     return dict(result.final) if result.rows else dict.fromkeys(METRICS)
 
 
+def print_traces(opened: Opened, outcome: Outcome, talk: Console) -> None:
+    """Where the traces of a profiled sweep lie is on stderr."""
+    if not outcome.traces:
+        talk.print("profile: no trial trained or evaluated anything, so there is no trace")
+        return
+    folder = outcome.traces[0].rpartition("/")[0]
+    where = f"{opened.files.shown.rstrip('/')}/{folder}"
+    talk.print(
+        f"profile: {len(outcome.traces)} trace{'s' * (len(outcome.traces) > 1)} in {where}; open one in https://ui.perfetto.dev"
+    )
+
+
 def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
     """The plan is on stdout, its notes are on stderr."""
     if form != "table":

@@ -75,7 +75,7 @@ class Files:
 
         def act(path: str) -> str:
             sha = hashlib.sha256()
-            with self.filesystem.open_input_stream(path) as stream:
+            with self.filesystem.open_input_stream(path, compression=None) as stream:
                 while block := stream.read(BLOCK):
                     sha.update(block)
             return sha.hexdigest()
@@ -89,7 +89,7 @@ class Files:
             if self.is_local:  # object storage knows no folders
                 self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             try:
-                with self.filesystem.open_output_stream(path) as file:
+                with self.filesystem.open_output_stream(path, compression=None) as file:
                     file.write(data)
             except _FAILURES:
                 with contextlib.suppress(*_FAILURES):  # half a file only takes room

@@ -15,7 +15,7 @@ from time_ray.store.sealed import unsealed
 from time_ray.store.stop_request import STOPS
 from time_ray.store.store import PAYLOADS, PROGRESS, Entry, checkpoint, is_whole
 
-NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, STOPS, DAMAGED, "data", "pixels")
+NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, STOPS, DAMAGED, "data", "pixels", "profiles")
 OTHER = "other"
 YOUNG_SECONDS = 3600.0
 THREADS = 16  # reading many small files of an object store is waiting

@@ -9,7 +9,17 @@ VALUE = 6000  # characters of a parameter
 TAG = 5000  # characters of a tag: what older databases hold
 GROUPS = tuple(  # the first parts of keys that time_ray makes
     f"{group}/"
-    for group in ("adaptation", "retention", "accuracy", "seconds", "training", "cost", "importance", "system")
+    for group in (
+        "adaptation",
+        "retention",
+        "accuracy",
+        "seconds",
+        "performance",
+        "training",
+        "cost",
+        "importance",
+        "system",
+    )
 )
 
 _MARK = 12  # hex digits of a digest: what tells a changed name from every other

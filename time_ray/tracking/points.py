@@ -16,6 +16,7 @@ from time_ray.tracking.names import metric_key
 
 TASKS_DONE = "tasks_done"
 _VERSION = 2  # bump when runs of cells lack points, or parameters, that they would get now
+_MEASURED = ("seconds/", "performance/")  # another run of the same has other values
 _MOST_LOSSES = 100  # of a run, of all its tasks together: so many cost less than a hundredth of the quickstart
 
 
@@ -58,8 +59,11 @@ def accuracies(row: TaskResult) -> dict[str, float]:
 
 def of_row(row: TaskResult) -> list[Point]:
     """All points of a task; the last one says that it is done, and counts what is there."""
-    seconds = {metric_key(stage, "seconds"): round(value, 4) for stage, value in row.seconds.items()}
-    known = {**scores(row), **accuracies(row), **seconds, TASKS_DONE: float(row.task)}
+    groups: dict[str, Mapping[str, float]] = {"seconds": {**row.seconds, **row.spent}, "performance": row.performance}
+    measured = {
+        metric_key(name, group): round(value, 4) for group, values in groups.items() for name, value in values.items()
+    }
+    known = {**scores(row), **accuracies(row), **measured, TASKS_DONE: float(row.task)}
     return [Point(key, value, row.task) for key, value in known.items()]
 
 
@@ -84,7 +88,7 @@ def added(result: CellResult, rows: Sequence[TaskResult]) -> list[Point]:
     """Those points that a run of an earlier version may lack, and whose values nothing changes."""
     everything = of_rows(result, rows)
     others = set(titles())
-    return [point for point in everything if point.key not in others and not point.key.startswith("seconds/")]
+    return [point for point in everything if point.key not in others and not point.key.startswith(_MEASURED)]
 
 
 def outdated(rows: Sequence[TaskResult], history: Callable[[str], Sequence[Any]]) -> Iterator[tuple[Point, bool]]:

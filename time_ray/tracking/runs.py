@@ -23,7 +23,15 @@ ABOUT: Mapping[Kind, str] = {"sweep": SWEEP_TAG, "summary": SUMMARY_TAG, "cell":
 METRICS_A_BATCH = 1000  # that MLflow takes at once
 _WORDS_A_BATCH = 100  # params, and tags
 _RUNS_A_PAGE = 500
-_SERIES = ("adaptation/", "retention/", "accuracy/", "seconds/", "training/", "system/")  # what is never read back
+_SERIES = (
+    "adaptation/",
+    "retention/",
+    "accuracy/",
+    "seconds/",
+    "performance/",
+    "training/",
+    "system/",
+)  # what is never read back
 
 
 @dataclass

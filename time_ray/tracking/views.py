@@ -148,6 +148,7 @@ def _sections() -> list[dict[str, Any]]:
         "training": "training",
         "cost": "cost",
         "seconds": "seconds",
+        "performance": "performance",
         "system": "System metrics",
     }
     return [
