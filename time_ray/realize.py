@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -11,6 +11,7 @@ from time_ray.core.recipe import Base, History, Merged, Patched, Recipe, Reestim
 from time_ray.weight_cache import WeightCache, Weights
 
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
+LONGEST_PAUSE_SECONDS = 5.0
 
 Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
@@ -63,9 +64,17 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
         return _changed(recipe, backend) if found is None else found
     while (weights := _found_or_merged(recipe, backend)) is None:
         for expert in _experts(recipe):
-            for _ in obtain(expert, backend):
-                time.sleep(PAUSE_SECONDS)
+            for _, seconds in zip(obtain(expert, backend), pauses(), strict=False):
+                time.sleep(seconds)
     return weights
+
+
+def pauses() -> Iterator[float]:
+    """Seconds before each further look at what another trial is making: about a tenth of the time waited so far."""
+    seconds = PAUSE_SECONDS
+    while True:
+        yield seconds
+        seconds = min(1.1 * seconds, LONGEST_PAUSE_SECONDS)
 
 
 def _changed(recipe: Patched | Reestimated, backend: WeightBackend) -> Weights:

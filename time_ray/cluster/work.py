@@ -16,7 +16,7 @@ from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import run
 from time_ray.merging import MergeError
-from time_ray.realize import PAUSE_SECONDS
+from time_ray.realize import pauses
 from time_ray.trials import by_trajectory
 
 MORE_MEMORY = "raise run.accumulate, set run.recompute=true, or spread the batch over more run.workers"
@@ -38,7 +38,7 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
     failed = backend.ranks.broadcast(lambda: backend.coordinator.failed([cell.key for cell in cells]))
     cells = [cell for cell in cells if cell.key not in failed]
     going = deque(_Trajectory(group, backend) for group in by_trajectory(cells).values())
-    current, waited = None, 0
+    current, waited, pause = None, 0, pauses()
     while going and not backend.ranks.broadcast(backend.coordinator.draining):
         if going[0] is not current:
             current = going[0]
@@ -48,9 +48,11 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
             going += going.popleft().apart()
         elif moved == "waiting":
             going.rotate(-1)
-        waited = waited + 1 if moved == "waiting" else 0
-        if waited >= len(going) > 0:
-            time.sleep(PAUSE_SECONDS)
+        if moved != "waiting":
+            waited, pause = 0, pauses()
+        elif (waited := waited + 1) >= len(going):
+            waited = 0
+            time.sleep(next(pause))
 
 
 class _Trajectory:
