@@ -91,6 +91,15 @@ def needs_by_model(experiment: Experiment) -> dict[str, Needs]:
     return found
 
 
+def device_of(needs: Needs) -> str:
+    """What a worker trains on, as people read it."""
+    if needs.gpus == 0 or not needs.workers:
+        return "the CPU"
+    if needs.gpus is None:
+        return "a GPU if there is one, else the CPU"
+    return f"{needs.gpus:g} GPU{f' of type {needs.accelerator}' if needs.accelerator else ''}"
+
+
 def settled(experiment: Experiment) -> Experiment:
     """The experiment with the needs of every model written into it: whoever reads it need not find them again."""
     by_model = {label: WorkerRun(**asdict(needs)) for label, needs in needs_by_model(experiment).items()}

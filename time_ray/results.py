@@ -25,6 +25,7 @@ class TaskResult:
     scores_key: str = ""  # under which its outcomes lie; empty: nowhere
     distance: float | None = None  # ||weights - base|| / ||base||; None where it was not measured
     curve: tuple[LossPoint, ...] = ()  # of the training of the task's expert, where it was kept
+    device: str = ""  # that it was trained on; empty: nobody noted it
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -137,8 +138,9 @@ class _Scored(NamedTuple):
 
 def _row(task: int, history: AccuracyHistory, one: _Scored, setting: Setting) -> TaskResult:
     seconds = {**_seconds(one.expert), **_seconds(one.entry)}
-    curve = read((one.expert or {}).get("curve"))
-    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"), curve)
+    expert: Entry = one.expert or {}
+    curve, device = read(expert.get("curve")), str(expert.get("device", ""))
+    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), one.entry.get("distance"), curve, device)
 
 
 def _scored(cell: Cell, store: Store) -> Iterator[_Scored]:

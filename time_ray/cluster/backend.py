@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from time_ray import merging
 from time_ray.clip import models
+from time_ray.clip.device_names import device_names
 from time_ray.clip.evaluate import outcomes
 from time_ray.clip.optimizer import rate_at
 from time_ray.clip.reestimate import reestimated
@@ -273,6 +274,7 @@ class SweepBackend:
         if isinstance(recipe, Trained):
             seconds = {"init": self._merge_seconds(recipe.start), "train": self._seconds.pop(recipe.key, 0.0)}
             about |= {"seconds": seconds, "curve": written(self._curves.pop(recipe.key, ()))}
+            about["device"] = device_names(self.device, self.ranks.size)
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
