@@ -3,8 +3,9 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,20 @@ from time_ray.clip.reestimate import reestimated
 from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.coordinator import Coordinator, Leases
+from time_ray.cluster.out_of_memory import (
+    gpu_bytes,
+    telling,
+    told,
+    too_little_to_evaluate,
+    too_little_to_merge,
+    tried_again,
+)
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
 from time_ray.core.loss_curve import LossPoint, kept_steps, written
 from time_ray.core.model import ModelSpec
-from time_ray.core.outcomes import Evaluation, Question, labelled, packed
+from time_ray.core.outcomes import Evaluation, Outcomes, Question, labelled, packed
 from time_ray.core.recipe import Base, Merged, Patched, Recipe, Reestimated, Running, TaskTraining, Trained, describe
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
@@ -35,7 +44,7 @@ from time_ray.data.questions import Asked, asked
 from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
-from time_ray.model_needs import needs_by_model
+from time_ray.model_needs import needs_by_model, smaller
 from time_ray.rates import note_gflops
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
@@ -106,8 +115,10 @@ class SweepBackend:
         """See Backend."""
         if expert.key in self._failed:
             raise CellError(self._failed[expert.key])
+        make = partial(self._trained, expert, start)
+        short = partial(self._too_little_to_train, expert)
         try:
-            return self._trained(expert, start)
+            return tried_again(make, lambda: telling(make, short), short, self.ranks)
         except CellError as error:
             self._failed[expert.key] = str(error)  # not the error itself, whose frames hold the optimiser
             raise
@@ -157,7 +168,7 @@ class SweepBackend:
     def merge(self, merge: Merged | Running) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
-        weights = self.ranks.broadcast_tensors(lambda: self._merges(merge))
+        weights = self.ranks.broadcast_tensors(lambda: telling(partial(self._merges, merge), too_little_to_merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -180,24 +191,43 @@ class SweepBackend:
 
     def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Evaluation]:
         """See Backend."""
-        shard = (self.ranks.rank, self.ranks.size)
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
-            found = outcomes(
+            found = self._outcomes(setting, together)
+            self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
+            for weights, each in zip(together, found, strict=True):
+                yield Evaluation(each, merging.distance(self.load(setting.base), weights))
+
+    def _outcomes(self, setting: Setting, together: Sequence[Weights]) -> list[Outcomes]:
+        """What each model has right: in one pass over the images, or in two where memory is short for all of them."""
+
+        def in_a_pass() -> list[Outcomes]:
+            return outcomes(
                 self._clip(setting.model),
                 together,
                 self._scored,
                 scoring=setting.scoring,
                 seed=setting.seed,
                 device=self.device,
-                shard=shard,
+                shard=(self.ranks.rank, self.ranks.size),
                 loaders=self._needs[setting.model.label].loaders,
                 cache=self._image_cache,
             )
-            self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
-            for weights, each in zip(together, found, strict=True):
-                yield Evaluation(each, merging.distance(self.load(setting.base), weights))
+
+        def in_two() -> list[Outcomes]:
+            half = len(together) // 2
+            if not half:
+                return telling(in_a_pass, too_little_to_evaluate)
+            return [*self._outcomes(setting, together[:half]), *self._outcomes(setting, together[half:])]
+
+        return tried_again(in_a_pass, in_two, too_little_to_evaluate, self.ranks)
+
+    def _too_little_to_train(self, expert: Trained, error: Exception) -> CellError:
+        """Memory was short for a training: what would have to be set for it to fit."""
+        spec = self._models[_base_of(expert).key]
+        needs = self._needs[spec.label]
+        return told(error, "in training", smaller(self.study.experiment, spec, needs, gpu_bytes(self.device)))
 
     def _in_a_pass(self, setting: Setting) -> int:
         """How many models one pass over the images may hold: as many as the cache of weights may."""
