@@ -13,7 +13,7 @@ from time_ray.clip.cost import activations
 from time_ray.clip.mini import MODELS
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
-from time_ray.model_needs import ACCELERATOR_GB, USABLE, model_needs, needs_by_model, settled, training_bytes
+from time_ray.model_needs import ACCELERATOR_GB, USABLE, model_needs, needs_by_model, settled, smaller, training_bytes
 
 Make = Callable[..., Path]
 GRID = {"init": "ft", "deploy": "ft", "technique": "average", "budget": "1 steps", "data": "mini"}
@@ -177,7 +177,7 @@ def test_words_of_the_command_line_reach_one_model_and_show_writes_no_more_than_
     plan = json.loads(time_ray("plan", path, *words, "-f", "json").out)
     assert [(need["workers"], need["threads"]) for need in plan["needs"].values()] == [(1, 2), (2, 2)]
     table = time_ray("plan", path, *words).out
-    assert " 2 workers   mini-base: 2 CPU threads, a GPU if there is one, recompute, " in table
+    assert " 2 workers   mini-base: 2 CPU threads, on a GPU if there is one, else the CPU, recompute, " in table
     done = time_ray("plan", path, "run.by_model.mini-base.worker=2")
     assert done.err.endswith("run.by_model.mini-base.worker: unknown key; did you mean 'workers'?\n")
 
@@ -218,3 +218,37 @@ def test_a_plan_on_gpus_has_trials_with_their_own(
     assert done.err.startswith("error: --gpus 2: a trial of mini-base holds 4 GPUs")
     done = time_ray("plan", path, "training.batch_size=64", "--gpus", "4", "run.by_model.mini-tiny.gpus=0")
     assert "--gpus: run.gpus is 0, so trials of mini-tiny use none" in done.err
+
+
+@pytest.mark.parametrize(
+    ("mb", "run", "there", "line"),
+    [  # 1 GB of weights and moments, and so much a pair of 512
+        (100, {}, None, "set run.accumulate=2, which takes about 26.6 GB of a worker instead of 52.2 GB"),
+        (
+            100,
+            {"accumulate": 2},
+            21.6e9,
+            "set run.accumulate=4, which takes about 13.8 GB of a worker instead of 26.6 GB",
+        ),
+        (5, {"accumulate": 512}, 0.5e9, "it takes about 1.0 GB of a worker, and no setting makes it fit"),
+        (5, {}, 1.4e9, "set run.accumulate=8, which takes about 1.3 GB of a worker instead of 3.6 GB"),
+    ],
+)
+def test_what_to_set_for_a_training_that_did_not_fit(
+    monkeypatch: pytest.MonkeyPatch, mb: float, run: dict[str, Any], there: float | None, line: str
+) -> None:
+    pretend(monkeypatch, mb)
+    monkeypatch.setattr("time_ray.model_needs.has_batch_norm", lambda _: False)
+    asked = experiment({"gpus": 1, **run}, batch_size=512)
+    spec = asked.model[0]
+    assert smaller(asked, spec, model_needs(asked, spec), there).startswith(line)
+
+
+def test_batches_of_batch_norm_are_spread_over_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 100)
+    monkeypatch.setattr("time_ray.model_needs.has_batch_norm", lambda _: True)
+    asked = experiment({"gpus": 1, "recompute": True}, batch_size=512)
+    spec = asked.model[0]
+    assert smaller(asked, spec, model_needs(asked, spec), 20e9).startswith(
+        "set run.workers=4, which takes about 13.8 GB"
+    )

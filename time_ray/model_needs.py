@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from time_ray.clip import mini
 from time_ray.core.errors import UserError, unknown
@@ -33,6 +33,7 @@ ACCELERATOR_GB = {
 USABLE = 0.9  # of an accelerator's memory: the rest is CUDA's own, and gaps between blocks
 TRAINED = 4  # times the weights: these, their gradients, and the optimiser's two moments, all float32
 MOST_LOADERS = 6  # that are taken without being asked for
+LESS = 0.75  # of what was too much: what may fit where nobody knows how much is there
 MOST_WORKERS = 8  # that are taken without being asked for: GPUs of one machine
 
 
@@ -106,6 +107,15 @@ def needs_by_model(experiment: Experiment) -> dict[str, Needs]:
     return found
 
 
+def device_of(needs: Needs) -> str:
+    """What a worker trains on, as people read it."""
+    if needs.gpus == 0 or not needs.workers:
+        return "the CPU"
+    if needs.gpus is None:
+        return "a GPU if there is one, else the CPU"
+    return f"{needs.gpus:g} GPU{f' of type {needs.accelerator}' if needs.accelerator else ''}"
+
+
 def settled(experiment: Experiment) -> Experiment:
     """The experiment with the needs of every model written into it: whoever reads it need not find them again."""
     by_model = {label: WorkerRun(**asdict(needs)) for label, needs in needs_by_model(experiment).items()}
@@ -140,6 +150,42 @@ def weight_bytes(spec: ModelSpec) -> int:
     from time_ray.clip.models import num_bytes
 
     return num_bytes(spec)
+
+
+def smaller(experiment: Experiment, spec: ModelSpec, needs: Needs, there: float | None) -> str:
+    """What to set so that training fits that did not, and about how much a worker takes then.
+
+    Args:
+        experiment: Of the training.
+        spec: The model.
+        needs: With which memory was short.
+        there: Bytes that a worker has; None: nobody knows.
+
+    """
+    now = training_bytes(experiment, spec, needs)
+    limit = min(LESS * now, there or math.inf)
+    for way in _savings(experiment, spec, needs):
+        found = training_bytes(experiment, spec, way)
+        if found <= limit:
+            keys = [key for key in ("workers", "accumulate", "recompute") if getattr(way, key) != getattr(needs, key)]
+            words = " and ".join(f"run.{key}={str(getattr(way, key)).lower()}" for key in keys)
+            return f"set {words}, which takes about {size(found)} of a worker instead of {size(now)}"
+    return f"it takes about {size(now)} of a worker, and no setting makes it fit; use workers with more memory"
+
+
+def _savings(experiment: Experiment, spec: ModelSpec, needs: Needs) -> Iterator[Needs]:
+    """Needs that take less memory, the cheapest ones first."""
+    workers, batch_size = max(1, needs.workers), experiment.training.batch_size
+    parts = [needs.accumulate]
+    if not has_batch_norm(spec.name):
+        share = batch_size // workers
+        parts += [count for count in _divisors(share, share) if count > needs.accumulate]
+    yield from (replace(needs, accumulate=count) for count in parts[1:])
+    if not needs.recompute:
+        yield from (replace(needs, accumulate=count, recompute=True) for count in parts)
+    if needs.gpus is None or needs.gpus == 1:
+        counts = [count for count in _divisors(batch_size, MOST_WORKERS) if count > workers]
+        yield from (replace(needs, workers=count, accumulate=1) for count in counts)
 
 
 def unworkable(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -1,7 +1,7 @@
 """From a recipe to its tensors: found in the store, trained, or merged. The one place for all three."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -20,6 +20,7 @@ from time_ray.core.recipe import (
 from time_ray.weight_cache import Cache, Weights
 
 PAUSE_SECONDS = 0.1  # before the store is asked again for what another trial is making
+LONGEST_PAUSE_SECONDS = 5.0
 
 Waiting: TypeAlias = Generator[None, None, None]  # yields while another trial makes what is needed here
 
@@ -72,9 +73,17 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
         return _changed(recipe, backend) if found is None else found
     while (weights := _found_or_merged(recipe, backend)) is None:
         for expert in _experts(recipe):
-            for _ in obtain(expert, backend):
-                time.sleep(PAUSE_SECONDS)
+            for _, seconds in zip(obtain(expert, backend), pauses(), strict=False):
+                time.sleep(seconds)
     return weights
+
+
+def pauses() -> Iterator[float]:
+    """Seconds before each further look at what another trial is making: about a tenth of the time waited so far."""
+    seconds = PAUSE_SECONDS
+    while True:
+        yield seconds
+        seconds = min(1.1 * seconds, LONGEST_PAUSE_SECONDS)
 
 
 def _changed(recipe: Patched | Reestimated, backend: WeightBackend) -> Weights:

@@ -27,6 +27,7 @@ class TaskResult:
     curve: tuple[LossPoint, ...] = ()  # of the training of the task's expert, where it was kept
     spent: Mapping[str, float] = field(default_factory=dict)  # time by what it was spent on
     performance: Mapping[str, float] = field(default_factory=dict)  # of its training and evaluation on their device
+    device: str = ""  # that it was trained on; empty: nobody noted it
 
     @property
     def accuracy(self) -> Mapping[str, float]:
@@ -141,9 +142,18 @@ class _Scored(NamedTuple):
 def _row(task: int, history: AccuracyHistory, one: _Scored, setting: Setting) -> TaskResult:
     entries = [entry for entry in (one.expert, one.entry) if entry]
     seconds, spent, performance = (_summed(entries, of) for of in ("seconds", "spent", "performance"))
-    curve = read((one.expert or {}).get("curve"))
-    distance = one.entry.get("distance")
-    return TaskResult(task, history, seconds, setting.scores_key(one.recipe), distance, curve, spent, performance)
+    expert: Entry = one.expert or {}
+    return TaskResult(
+        task,
+        history,
+        seconds,
+        setting.scores_key(one.recipe),
+        one.entry.get("distance"),
+        read(expert.get("curve")),
+        spent,
+        performance,
+        str(expert.get("device", "")),
+    )
 
 
 def _scored(cell: Cell, store: Store) -> Iterator[_Scored]:

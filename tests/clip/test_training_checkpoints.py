@@ -47,8 +47,8 @@ class Kept:
         self.asked.append(step)
         return step in self.steps
 
-    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
-        save_file(dict(state), self.folder / f"{step}.safetensors")
+    def save(self, step: int, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        save_file(dict(state()), self.folder / f"{step}.safetensors")
         if step == self.dies_after:
             raise KilledError
 

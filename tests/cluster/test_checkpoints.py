@@ -89,7 +89,7 @@ def test_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:
     store = Store(Files(str(tmp_path)))
     progress = StepCheckpoints(store, "ab" * 32, Ranks(), share=0.02, num_bytes=10)
     assert progress.load() is None
-    progress.save(7, {"weights": torch.arange(3.0), "random": torch.arange(4, dtype=torch.uint8)})
+    progress.save(7, lambda: {"weights": torch.arange(3.0), "random": torch.arange(4, dtype=torch.uint8)})
     found = StepCheckpoints(store, "ab" * 32, Ranks(), share=0.02, num_bytes=10).load()
     assert found is not None
     assert found[0] == 7

@@ -22,15 +22,22 @@ def work(rank: int, folder: Path) -> None:
     none = progress.load()
     progress._saved -= 100 * (rank == 0)  # the clocks of workers differ: rank 0's counts
     due = progress.due(3)
-    progress.save(3, {"w": torch.full((2, 3), float(rank)), "step": torch.tensor(3 + rank)})
-    torch.save((none, due, progress.load()), folder / f"{rank}.pt")
+    asked: list[int] = []
+
+    def state() -> dict[str, torch.Tensor]:
+        asked.append(rank)
+        return {"w": torch.full((2, 3), float(rank)), "step": torch.tensor(3 + rank)}
+
+    progress.save(3, state)
+    torch.save((none, due, progress.load(), asked), folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
 def test_workers_keep_and_find_the_state_of_the_first(tmp_path: Path) -> None:
     spawn(work, (tmp_path,), nprocs=2)
     for rank in range(2):
-        none, due, (step, state) = torch.load(tmp_path / f"{rank}.pt")
+        none, due, (step, state), asked = torch.load(tmp_path / f"{rank}.pt")
+        assert asked == [0] * (rank == 0)  # the others copy nothing
         assert none is None
         assert due
         assert step == 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from time_ray.cluster.room import Node, Request, at_once, fit, requested
+from time_ray.cluster.room import Node, Request, at_once, fit, requested, trained_on
 from time_ray.core.errors import UserError
 from time_ray.model_needs import Needs
 
@@ -85,3 +85,21 @@ def test_what_no_node_holds_is_refused_unless_the_cluster_grows() -> None:
         f"run: a trial of c, d needs 3 CPU, {there}; {what}",
     )
     assert requested(by_model, [ONE_CPU] * 5, can_grow=True)["a"] == Request.of(workers=2, CPU=2)
+
+
+@pytest.mark.parametrize(
+    ("need", "nodes", "can_grow", "place"),
+    [
+        (needs(), [EIGHT_GPUS], False, "1 GPU"),
+        (needs(workers=4), [EIGHT_GPUS], False, "4 GPUs"),
+        (needs(gpus=0.5), [EIGHT_GPUS], False, "0.5 GPU"),
+        (needs(gpus=1, accelerator="L4"), [ONE_CPU], True, "1 GPU of type L4"),
+        (needs(gpus=0), [EIGHT_GPUS], False, "the CPU"),
+        (needs(), [ONE_CPU], False, "the CPU, as no node has a GPU now"),
+        (needs(), [ONE_CPU], True, "the CPU, as no node has a GPU now; run.gpus=1 waits for one that has"),
+    ],
+)
+def test_on_what_a_model_is_trained_is_said(need: Needs, nodes: Sequence[Node], can_grow: bool, place: str) -> None:
+    both = {"toy": need, "other": need}
+    requests = requested(both, nodes, can_grow=can_grow)
+    assert list(trained_on(both, requests, can_grow=can_grow)) == [f"toy, other: trained on {place}"]

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from time_ray.clip.arithmetic import Arithmetic
 from time_ray.clip.features import image_features, pinned, text_features, to_device
+from time_ray.clip.halving import Halving
 from time_ray.clip.models import Clip
 from time_ray.clip.retrieval import Pairs, recall_hits
 from time_ray.core.errors import UserError
@@ -29,6 +30,8 @@ from time_ray.data.questions import questions
 from time_ray.data.subset import lacks, scored_rows
 
 RowNumbers = NDArray[np.int64]
+
+SMALL_BATCH = 32  # smaller ones take longer than a second pass with half of the models
 
 
 def outcomes(
@@ -56,7 +59,7 @@ def outcomes(
         datasets: with a split "test" each.
         scoring: prompts and the share of images, where they are not the dataset's own and all.
         seed: chooses the images if `scoring` asks for a subset.
-        batch_size: images, and texts, that go through a model at a time.
+        batch_size: images, and texts, that go through a model at a time; fewer once memory is short.
         device: where the models run.
         shard: (rank, workers): each worker looks at its part of every test split, and all get the whole result by
             torch.distributed.
@@ -70,6 +73,7 @@ def outcomes(
     Raises:
         UserError: for every dataset that cannot be scored.
         CellError: naming the row, when it comes to a broken image; or the device lacks the precision.
+        torch.OutOfMemoryError: memory is short for small batches, too.
 
     """
     device = torch.device(device)
@@ -80,7 +84,8 @@ def outcomes(
     clips = [clip.holding(weights, device) for weights in models]
     with torch.inference_mode():
         width = text_features(clips[0], clip.tokenize([""])).shape[1]
-        evaluation = _Pass(clips, width, device, arithmetic, batch_size, *shard, loaders, cache, on_batch)
+        halving = Halving(1 if len(clips) == 1 else SMALL_BATCH)
+        evaluation = _Pass(clips, width, device, arithmetic, batch_size, *shard, loaders, cache, on_batch, halving)
         parts = [(d, scored_rows(d.card, d.split("test"), scoring.subset, seed)) for d in datasets]
         if cache is not None:
             cache.expect(block for part in parts if evaluation.keeps(part[0]) for block in evaluation.blocks(*part))
@@ -132,6 +137,7 @@ class _Pass:
     loaders: int
     cache: ImageCache | None
     on_batch: Callable[[], None]
+    halving: Halving
 
     def class_heads(self, cards: Sequence[Card], scoring: Scoring) -> Iterator[list[Tensor]]:
         """For each dataset, for each model, the unit vectors of its classes [C, D]; all prompts go through together."""
@@ -219,13 +225,13 @@ class _Pass:
     def _image_features(self, pixels: Tensor) -> list[Tensor]:
         """Each model's unit vectors of the images."""
         with self.arithmetic.forward():
-            return [image_features(clip, pixels) for clip in self.clips]
+            return self.halving.over(lambda some: [image_features(clip, some) for clip in self.clips], pixels)
 
     def _text_features(self, texts: Sequence[str]) -> list[Tensor]:
         """Each model's unit vectors of the texts."""
         tokens = self.clips[0].tokenize(texts)
         with self.arithmetic.forward():
-            return [text_features(clip, tokens) for clip in self.clips]
+            return self.halving.over(lambda some: [text_features(clip, some) for clip in self.clips], tokens)
 
     def _concatenated(self, batches: Iterable[list[Tensor]]) -> list[Tensor]:
         """Each model's vectors [N, D] of all batches, of which there may be none."""

@@ -67,12 +67,19 @@ class Clip:
     def pixels(self, images: Tensor) -> Tensor:
         """The model's input from uint8 images [B, 3, H, W]: float32, normalised per channel."""
         stats = (self.preprocessing.mean, self.preprocessing.std)
-        mean, std = (255 * torch.tensor(stat, device=images.device).view(-1, 1, 1) for stat in stats)
+        mean, std = (_per_channel(stat, images.device) for stat in stats)
         return images.to(torch.float32).sub_(mean).div_(std)
 
     def _tokens(self, text: str) -> Tensor:
         row: Tensor = self._tokenizer([text])[0]
         return row
+
+
+@cache
+def _per_channel(stat: tuple[float, ...], device: torch.device) -> Tensor:
+    """A statistic of pixels in 0..255 [3, 1, 1]. Made once: a copy to a GPU would wait for all it has to do."""
+    with torch.inference_mode(mode=False):  # training will use what evaluation made
+        return 255 * torch.tensor(stat, device=device).view(-1, 1, 1)
 
 
 def _placed(tensor: Tensor, like: Tensor) -> Tensor:

@@ -29,8 +29,11 @@ class Checkpoints(Protocol):
     def due(self, step: int) -> bool:
         """Whether the state after that many steps shall be kept. Asked after every step but the last."""
 
-    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """The state after that many steps is kept. Training changes these very tensors once this returns."""
+    def save(self, step: int, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        """The state after that many steps is kept. Only who writes it asks for it, since that copies it from a GPU.
+
+        Training changes these very tensors once this returns.
+        """
 
 
 def train(
@@ -107,7 +110,7 @@ def train(
             optimizer.step(step)
             if checkpoints is not None and step + 1 < steps and checkpoints.due(step + 1):
                 losses.read()
-                checkpoints.save(step + 1, optimizer.state())
+                checkpoints.save(step + 1, optimizer.state)
     losses.read()
     return _result(module, weights, steps)
 

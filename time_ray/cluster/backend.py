@@ -3,9 +3,10 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from time_ray import merging
 from time_ray.clip import models
+from time_ray.clip.device_names import device_names
 from time_ray.clip.evaluate import outcomes
 from time_ray.clip.optimizer import rate_at
 from time_ray.clip.reestimate import reestimated
@@ -24,6 +26,14 @@ from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
 from time_ray.cluster.device import free_bytes, merging_bytes, peak_from_now_on
+from time_ray.cluster.out_of_memory import (
+    gpu_bytes,
+    telling,
+    told,
+    too_little_to_evaluate,
+    too_little_to_merge,
+    tried_again,
+)
 from time_ray.cluster.performance import TrainingPerformance, peak_memory
 from time_ray.cluster.profiling import Profiler
 from time_ray.cluster.ranks import Ranks
@@ -31,7 +41,7 @@ from time_ray.core.errors import CellError
 from time_ray.core.grid import Setting
 from time_ray.core.loss_curve import LossPoint, kept_steps, written
 from time_ray.core.model import ModelSpec
-from time_ray.core.outcomes import Evaluation, Question, labelled, packed
+from time_ray.core.outcomes import Evaluation, Outcomes, Question, labelled, packed
 from time_ray.core.recipe import Base, Merged, Patched, Recipe, Reestimated, Running, TaskTraining, Trained, describe
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
@@ -41,7 +51,7 @@ from time_ray.data.questions import Asked, asked
 from time_ray.data.subset import scored_rows
 from time_ray.events import ExpertTrained, ModelEvaluated, Note, TrialEvent
 from time_ray.loop import Accuracy
-from time_ray.model_needs import needs_by_model
+from time_ray.model_needs import needs_by_model, smaller
 from time_ray.rates import note_gflops, read_gflops
 from time_ray.realize import IncrementalMerges
 from time_ray.store.files import Files
@@ -144,8 +154,10 @@ class SweepBackend:
         """See Backend."""
         if expert.key in self._failed:
             raise CellError(self._failed[expert.key])
+        make = partial(self._trained, expert, start)
+        short = partial(self._too_little_to_train, expert)
         try:
-            return self._trained(expert, start)
+            return tried_again(make, lambda: telling(make, short), short, self.ranks)
         except CellError as error:
             self._failed[expert.key] = str(error)  # not the error itself, whose frames hold the optimiser
             raise
@@ -211,7 +223,7 @@ class SweepBackend:
         """See Backend."""
         started = time.perf_counter()
         with self.clock.at("merge"):
-            weights = self._everywhere(merge, lambda: self._merged(merge))
+            weights = self._everywhere(merge, lambda: telling(lambda: self._merged(merge), too_little_to_merge))
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
@@ -247,29 +259,49 @@ class SweepBackend:
 
     def evaluate(self, setting: Setting, models: Iterable[Weights]) -> Iterator[Evaluation]:
         """See Backend."""
-        shard = (self.ranks.rank, self.ranks.size)
         left = iter(models)
         while together := list(islice(left, self._in_a_pass(setting))):
             started = time.perf_counter()
             peak_from_now_on(self.device)
             with self.clock.at("evaluation"), self._traced("evaluation", setting.model) as on_batch:
-                found = outcomes(
-                    self._clip(setting.model),
-                    together,
-                    self._scored,
-                    scoring=setting.scoring,
-                    seed=setting.seed,
-                    device=self.device,
-                    shard=shard,
-                    loaders=self._loaders(setting.model),
-                    cache=self._image_cache,
-                    on_batch=on_batch,
-                )
+                found = self._outcomes(setting, together, on_batch)
             self._seconds[_EVALUATION] = (time.perf_counter() - started) / len(together)
             self._performance[_EVALUATION] = peak_memory("eval", self.device)
             self._spent_each = {part: spent / len(together) for part, spent in self.clock.taken().items()}
             for weights, each in zip(together, found, strict=True):
                 yield Evaluation(each, merging.distance(self.load(setting.base), weights))
+
+    def _outcomes(self, setting: Setting, together: Sequence[Weights], on_batch: Callable[[], None]) -> list[Outcomes]:
+        """What each model has right: in one pass over the images, or in two where memory is short for all of them."""
+
+        def in_a_pass() -> list[Outcomes]:
+            return outcomes(
+                self._clip(setting.model),
+                together,
+                self._scored,
+                scoring=setting.scoring,
+                seed=setting.seed,
+                device=self.device,
+                shard=(self.ranks.rank, self.ranks.size),
+                loaders=self._loaders(setting.model),
+                cache=self._image_cache,
+                on_batch=on_batch,
+            )
+
+        def in_two() -> list[Outcomes]:
+            half = len(together) // 2
+            if not half:
+                return telling(in_a_pass, too_little_to_evaluate)
+            first, second = together[:half], together[half:]
+            return [*self._outcomes(setting, first, on_batch), *self._outcomes(setting, second, on_batch)]
+
+        return tried_again(in_a_pass, in_two, too_little_to_evaluate, self.ranks)
+
+    def _too_little_to_train(self, expert: Trained, error: Exception) -> CellError:
+        """Memory was short for a training: what would have to be set for it to fit."""
+        spec = self._models[_base_of(expert).key]
+        needs = self._needs[spec.label]
+        return told(error, "in training", smaller(self.study.experiment, spec, needs, gpu_bytes(self.device)))
 
     def _traced(self, stage: str, spec: ModelSpec) -> AbstractContextManager[Callable[[], None]]:
         """Gives what is to be called before every batch."""
@@ -420,6 +452,7 @@ class SweepBackend:
             "spent": _summed(self.clock.taken()),
             "performance": self._performance.pop(recipe.key, {}),
             "curve": written(self._curves.pop(recipe.key, ())),
+            "device": device_names(self.device, self.ranks.size),
         }
 
     def _put(self, recipe: Recipe, weights: Weights, about: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Step checkpoints of a training: how often, and the same on every worker."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -81,12 +81,12 @@ class StepCheckpoints:
         due, self._look_at = self._ranks.broadcast(lambda: self._decide(step))
         return due
 
-    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
+    def save(self, step: int, state: Callable[[], Mapping[str, Tensor]]) -> None:
         """The state is in the store, and older ones are gone."""
         before = time.monotonic()
-        kept = {**state, _CURVE: torch.tensor(self._curve, dtype=torch.float64)} if self._curve else state
+        curve = {_CURVE: torch.tensor(self._curve, dtype=torch.float64)} if self._curve else {}
         with self._clock.at("store"):
-            self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, kept))
+            self._ranks.broadcast(lambda: self._store.put_checkpoint(self._key, step, {**state(), **curve}))
         self._saved = time.monotonic()
         self._cost = self._saved - before
 

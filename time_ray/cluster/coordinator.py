@@ -72,9 +72,11 @@ class LocalCoordinator:
 
     def emit(self, event: TrialEvent) -> None:
         """See Coordinator."""
-        self._events.append(event)
         if isinstance(event, CellFailed):
+            if event.cell in self._failed:
+                return  # another worker of its trial has said why
             self._failed.add(event.cell)
+        self._events.append(event)
 
     def draining(self) -> bool:
         """See Coordinator."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ AGREE_SECONDS = 10.0  # that workers which fail alike may be apart
 
 
 class AloneError(Exception):
-    """A worker failed, and others did not: they may wait for it in a collective, so all must be started again."""
+    """A worker failed, and others did not, or not at the same place: they may wait for it in a collective.
+
+    So all must be started again. Its cause is why the worker failed.
+    """
 
 
 class ContactLostError(Exception):
@@ -68,6 +71,8 @@ class Ranks:
         """
         if self.size == 1:
             return
+        if isinstance(error, (AloneError, ContactLostError)):
+            raise error  # it is known already
         if _is_of_contact(error):
             raise ContactLostError(f"worker {self.rank} of {self.size} has lost the others: {error}") from error
         try:
@@ -76,6 +81,10 @@ class Ranks:
         except RuntimeError:
             msg = f"worker {self.rank} of {self.size} failed alone: {type(error).__name__}: {error}"
             raise AloneError(msg) from error
+
+    def start_again(self, error: Exception) -> NoReturn:
+        """Raises AloneError: this rank failed, and where the others are by now nobody knows."""
+        raise AloneError(f"worker {self.rank} of {self.size} failed: {error}") from error
 
     def broadcast_tensors(
         self, find: Callable[[], Mapping[str, Tensor] | None], held: Mapping[str, Tensor] | None = None

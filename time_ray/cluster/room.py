@@ -1,7 +1,7 @@
 """Room on a cluster: what its nodes hold, and whether trials find a place on them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -102,6 +102,26 @@ def _request(need: Needs, nodes: Sequence[Node]) -> Request:
     if need.accelerator is not None:
         amounts[TYPE + need.accelerator] = A_LITTLE
     return Request.of(workers=need.workers, **amounts)
+
+
+def trained_on(needs: Mapping[str, Needs], requests: Mapping[str, Request], *, can_grow: bool) -> Iterator[str]:
+    """Where models train, a line for each kind of place; and why there, where nobody has said so."""
+    places: dict[str, list[str]] = {}
+    for model, request in requests.items():
+        places.setdefault(_place(request, needs[model], can_grow=can_grow), []).append(model)
+    for place, models in places.items():
+        yield f"{', '.join(models)}: trained on {place}"
+
+
+def _place(request: Request, need: Needs, *, can_grow: bool) -> str:
+    each = dict(request.worker).get("GPU", 0.0)
+    if each:
+        total = request.workers * each
+        of = f" of type {need.accelerator}" if need.accelerator else ""
+        return f"{total:g} GPU{'s' * (total > 1)}{of}"
+    if need.gpus is not None:
+        return "the CPU"
+    return "the CPU, as no node has a GPU now" + ("; run.gpus=1 waits for one that has" if can_grow else "")
 
 
 def _grouped(requests: Mapping[str, Request]) -> dict[Request, list[str]]:

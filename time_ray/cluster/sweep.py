@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from time_ray.cluster.doctor import brief
 from time_ray.cluster.messages import Ready, RunTrials
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
-from time_ray.cluster.room import at_once, requested
+from time_ray.cluster.room import Request, at_once, requested, trained_on
 from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
 from time_ray.core.experiment import Experiment
@@ -40,7 +40,7 @@ from time_ray.events import (
     TaskDone,
     TrialEvent,
 )
-from time_ray.model_needs import needs_by_model, settled
+from time_ray.model_needs import Needs, needs_by_model, settled
 from time_ray.plugins import installed_in, loaded
 from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
@@ -112,6 +112,7 @@ class _Sweep:
         self.running: dict[str, set[str]] = {}  # by trial, the cells it is at
         self._holders: dict[str, str] = {}  # by cell, the last trial that was at it
         self._said_where = False
+        self._said: set[str] = set()  # lines about devices
         self.drained = False
         self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self.mlflow: MlflowSync | None = None
@@ -189,6 +190,7 @@ class _Sweep:
             from time_ray.cluster.in_process import run_here  # imports torch, which trials on Ray import themselves
 
             self._draw()
+            self.watch(Note(f"{', '.join(spec.label for spec in self.study.experiment.model)}: trained on the CPU"))
             coordinator = LocalCoordinator()
             self._drain = coordinator.drain
             if self.drained:  # meanwhile
@@ -243,10 +245,19 @@ class _Sweep:
             self.watch(Note(f"Ray: {ready.dashboard or 'no dashboard'}"))
             self.watch(Note(f"MLflow: {hidden(tracking_uri(self.files))}"))
 
+    def _say_device(self, needs: Mapping[str, Needs], requests: Mapping[str, Request], *, can_grow: bool) -> None:
+        """People know on what models train before any of them does."""
+        for line in trained_on(needs, requests, can_grow=can_grow):
+            if line not in self._said:
+                self._said.add(line)
+                self.watch(Note(line))
+
     def _round(self, ray: RayProcess, ready: Ready, todo: Sequence[Cell], folder: Path) -> list[str]:
         """Every cell was given to a trial, and all trials ended; why some of them did so early."""
         experiment = self._settled
-        by_model = requested(needs_by_model(experiment), ready.nodes, can_grow=ready.can_grow)
+        needs = needs_by_model(experiment)
+        by_model = requested(needs, ready.nodes, can_grow=ready.can_grow)
+        self._say_device(needs, by_model, can_grow=ready.can_grow)
         costs = trial_costs(todo, read_rates(self.store, todo), experiment.training.batch_size)
         packed = trials(todo, costs, stored(self.store), one_each=experiment.run.pack == "cell")
         requests = tuple(by_model[trial.model] for trial in packed)

@@ -91,6 +91,7 @@ def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_fail
     if trial.request.workers == 1:
         TorchTrainer(train_worker, train_loop_config=told, scaling_config=ScalingConfig(num_workers=0)).fit()
         return
+    from time_ray.cluster.devices import GpuGroup
     from time_ray.cluster.trial_starts import GroupStarts
 
     gpus = "GPU" in told["worker"]
@@ -100,7 +101,7 @@ def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_fail
         scaling_config=ScalingConfig(
             num_workers=trial.request.workers, use_gpu=gpus, resources_per_worker=told["worker"]
         ),
-        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        torch_config=GpuGroup() if gpus else TorchConfig(backend="gloo"),
         run_config=RunConfig(
             name=f"trial-{config['trial']}-{uuid.uuid4().hex[:8]}",  # fresh: truth lies in our store
             **scratch.where(),

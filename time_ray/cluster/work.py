@@ -7,19 +7,16 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
-import torch
-
 from time_ray.cluster.backend import SweepBackend
+from time_ray.cluster.out_of_memory import IN_TRAINING, is_out_of_memory, told
 from time_ray.cluster.ranks import AloneError
 from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import Cell
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import DeployedModel, run
 from time_ray.merging import MergeError
-from time_ray.realize import PAUSE_SECONDS
+from time_ray.realize import pauses
 from time_ray.trials import by_trajectory
-
-MORE_MEMORY = "raise run.accumulate, set run.recompute=true, or spread the batch over more run.workers"
 
 Moved = Literal["on", "waiting", "over"]
 _END: Final = object()
@@ -46,7 +43,7 @@ def work(cells: Sequence[Cell], backend: SweepBackend) -> None:
 
 
 def _take_turns(going: "deque[_Trajectory]", backend: SweepBackend) -> None:
-    current, waited = None, 0
+    current, waited, pause = None, 0, pauses()
     while going and not backend.ranks.broadcast(backend.coordinator.draining):
         if going[0] is not current:
             current = going[0]
@@ -56,10 +53,12 @@ def _take_turns(going: "deque[_Trajectory]", backend: SweepBackend) -> None:
             going += going.popleft().apart()
         elif moved == "waiting":
             going.rotate(-1)
-        waited = waited + 1 if moved == "waiting" else 0
-        if waited >= len(going) > 0:
+        if moved != "waiting":
+            waited, pause = 0, pauses()
+        elif (waited := waited + 1) >= len(going):
+            waited = 0
             with backend.clock.at("waiting"):
-                time.sleep(PAUSE_SECONDS)
+                time.sleep(next(pause))
 
 
 class _Trajectory:
@@ -99,7 +98,8 @@ class _Trajectory:
         return (_Trajectory([cell], self._backend) for cell in self._left.values() if self._failed)
 
     def _fail(self, error: Exception) -> None:
-        failures = [CellFailed(key, one_line(error), traceback.format_exc()) for key in self._left]
+        why = one_line(error.__cause__ if isinstance(error, AloneError) and error.__cause__ else error)
+        failures = [CellFailed(key, why, traceback.format_exc()) for key in self._left]
         try:
             self._backend.ranks.agree_on(error)
         except AloneError:
@@ -114,9 +114,9 @@ class _Trajectory:
             self._backend.emit(failure)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Why a cell failed, as people read it."""
+    if is_out_of_memory(error):
+        return str(told(error, "", IN_TRAINING))
     text = " ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split())
-    if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
-        return f"out of memory ({text.partition('. ')[0]}); {MORE_MEMORY}"
     return text if isinstance(error, (CellError, MergeError, UserError)) else f"{type(error).__name__}: {text}"

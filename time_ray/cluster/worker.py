@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import ray
 import torch
-from ray.train.torch import get_device
-from torch import distributed as dist
 
 from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator_actor import RemoteCoordinator
+from time_ray.cluster.devices import device
+from time_ray.cluster.ranks import Ranks
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
@@ -29,13 +29,14 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         resources: What this worker holds, by Ray's names.
 
     Raises:
-        Exception: What ended this worker. What cannot pass was told as failures first, so that the cells are left out
-            when the workers are started again.
+        Exception: What ended this worker, and not all others alike. What cannot pass was told as failures first, so
+            that the cells are left out when the workers are started again.
 
     """
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
-    wanted = set(cells) - coordinator.failed(cells)
+    ranks = Ranks()
+    wanted = set(cells) - ranks.broadcast(lambda: coordinator.failed(cells))  # the same on all
     if not wanted:
         return
     torch.set_num_threads(int(resources["CPU"]))
@@ -43,11 +44,10 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         backend = _backend(job, gpu="GPU" in resources)
     except StoreError:
         raise  # it may pass
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 whatever it is, people hear of it
         for key in wanted:
             coordinator.emit(CellFailed(key, one_line(error), traceback.format_exc()))
-        if dist.is_initialized():
-            raise  # other workers wait for this one
+        ranks.agree_on(error)
         return
     backend.hold_as(holder)
     ours = [backend.cells[key] for key in cells if key in wanted]
@@ -60,13 +60,12 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     """The backend of the job's study on this worker's device."""
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
-    device = str(get_device()) if gpu else "cpu"
     store = Store(Files(told.storage))
     return SweepBackend(
         told.open_study(),
         store,
         coordinator,
-        device=device,
+        device=device(gpu=gpu),
         cpus_a_gpu=_cpus_a_gpu() if gpu else None,
         profiles=told.profiles,
     )

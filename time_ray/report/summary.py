@@ -9,7 +9,7 @@ from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import ranking
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.quantities import duration, size
-from time_ray.model_needs import Needs
+from time_ray.model_needs import Needs, device_of
 from time_ray.opened import Opened
 from time_ray.planning import PlannedNeeds, PlanReport, plan_report
 from time_ray.report import tables
@@ -136,10 +136,9 @@ def _workers(need: Needs) -> str:
 def _needs_words(need: PlannedNeeds) -> str:
     """What each worker has, how it trains where that is not as always, and the memory that it takes."""
     threads = f"{need.threads} CPU thread{'s' * (need.threads > 1)}"
-    gpus = "a GPU if there is one" if need.gpus is None else f"{need.gpus:g} GPU" if need.gpus else ""
     parts = [
         threads,
-        f"{gpus} ({need.accelerator})" if need.accelerator else gpus if need.workers else "",
+        f"on {device_of(need)}",
         f"{need.accumulate} micro-batches" if need.accumulate > 1 else "",
         "recompute" if need.recompute else "",
         f"{size(need.training_bytes)} to train in {need.precision}",

@@ -18,6 +18,7 @@ from time_ray.tracking.tracked_study import TrackedStudy
 METRICS_TAG = "time_ray.metrics"  # with what points and parameters the cell was logged
 WHOLE_TAG = "time_ray.whole"  # with what else
 FAILURE_TAG = "time_ray.failure"  # why a cell failed
+DEVICE_TAG = "device"  # on what its experts were trained
 _WHOLE = "2"  # bump when finished cells have more than their points, and older ones shall get it
 
 
@@ -66,7 +67,10 @@ class CellRuns:
         logged = self._num_logged(run, result)
         metrics = self._added(run, result, logged)
         metrics += [point.metric(run.start) for point in points.of_rows(result, result.rows[logged:])]
+        devices = dict.fromkeys(row.device for row in result.rows if row.device)
         tags = {ROWS_TAG: str(len(result.rows)), METRICS_TAG: self._version}
+        if devices:
+            tags[DEVICE_TAG] = ", ".join(devices)
         self._runs.log(run, metrics, self._tracked.params(result.cell), tags)
 
     def _num_logged(self, run: Run, result: CellResult) -> int:
