@@ -33,8 +33,9 @@ from torchvision.datasets import ImageFolder
 
 from time_ray.clip.evaluate import outcomes
 from time_ray.clip.models import create
-from time_ray.clip.retrieval import Pairs, recall_counts, recalls
+from time_ray.clip.retrieval import Pairs, recall_hits
 from time_ray.core.model import ModelSpec
+from time_ray.core.outcomes import CUTOFFS
 from time_ray.core.outcomes import accuracies as accuracies_of
 from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import Dataset
@@ -165,8 +166,10 @@ def retrieval_ours() -> dict[str, Any]:
     pairs = Pairs(images, torch.arange(IMAGES), captions[order], owner[order])
     clock = Clock()
     with clock:
-        counts = recall_counts(pairs, [(IMAGES, CAPTIONS)], 0)
-    return {"scores": [recalls("coco", counts.tolist())["coco"]], **clock.per_second(CAPTIONS)}
+        hits = recall_hits(pairs, [(IMAGES, CAPTIONS)], 0)
+    of_captions, of_images = (hits[place + CUTOFFS.index(5)] for place in (0, len(CUTOFFS)))
+    shares = [100 * float(right.double().mean()) for right in (of_captions, of_images)]
+    return {"scores": [sum(shares) / 2], **clock.per_second(CAPTIONS)}
 
 
 class Clock:

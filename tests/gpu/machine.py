@@ -10,18 +10,11 @@ import torch
 from torch import Tensor
 
 from time_ray.clip.models import Clip, base_weights, create
+from time_ray.cluster.device import peak_tflops
 from time_ray.core.model import ModelSpec
 from time_ray.data.batch import Batch
 
 Weights = dict[str, Tensor]
-PEAK_TFLOPS = {  # dense, by a part of the GPU's name: bfloat16, TF32, float32
-    "H200": (989, 495, 67),
-    "H100": (989, 495, 67),
-    "A100": (312, 156, 19.5),
-    "L40S": (362, 183, 92),
-    "A10G": (70, 35, 31),
-    "L4": (121, 60, 30),
-}
 
 
 @dataclass(frozen=True)
@@ -48,9 +41,8 @@ class Machine:
 
     def peak(self, precision: str) -> float | None:
         """FLOP/s at the most; None if nobody knows."""
-        found = next((peaks for name, peaks in PEAK_TFLOPS.items() if name in self.name), None)
-        place = {"bf16": 0, "fp16": 0, "tf32": 1, "fp32": 2}[precision]
-        return None if found is None or not self.is_gpu else found[place] * 1e12
+        peak = peak_tflops(str(self.device), precision)
+        return None if peak is None else peak * 1e12
 
     def wait(self) -> None:
         """All that the device was told to do is done."""
