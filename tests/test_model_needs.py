@@ -177,7 +177,10 @@ def test_words_of_the_command_line_reach_one_model_and_show_writes_no_more_than_
     plan = json.loads(time_ray("plan", path, *words, "-f", "json").out)
     assert [(need["workers"], need["threads"]) for need in plan["needs"].values()] == [(1, 2), (2, 2)]
     table = time_ray("plan", path, *words).out
-    assert " 2 workers   mini-base: 2 CPU threads, on a GPU if there is one, else the CPU, recompute, " in table
+    assert " 2 workers   mini-base: 2 CPU threads, a GPU if there is one, recompute, " in table
+    table = time_ray("plan", path, *words, "run.by_model.mini-tiny.gpus=0", "run.by_model.mini-base.accelerator=L4").out
+    assert " mini-tiny: 2 CPU threads, on the CPU, " in table
+    assert " mini-base: 2 CPU threads, 1 GPU of type L4, recompute, " in table
     done = time_ray("plan", path, "run.by_model.mini-base.worker=2")
     assert done.err.endswith("run.by_model.mini-base.worker: unknown key; did you mean 'workers'?\n")
 

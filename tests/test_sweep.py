@@ -32,7 +32,7 @@ from time_ray.core.metrics import METRICS
 from time_ray.core.plan import plan
 from time_ray.core.recipe import Running, Trained
 from time_ray.data.sources import prepare
-from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Planned
+from time_ray.events import CellDone, Event, ExpertTrained, ModelEvaluated, Note, Planned
 from time_ray.store.files import Files
 from time_ray.store.stop_request import stop_requests
 from time_ray.store.store import Store
@@ -94,6 +94,7 @@ def test_every_cell_is_done_and_nothing_was_done_twice(swept: Swept) -> None:
     assert swept.count(ExpertTrained) == counts.trainings_distinct
     assert swept.count(ModelEvaluated) == counts.evaluations_distinct
     assert swept.count(CellDone) == counts.cells == 24
+    assert Note("mini-tiny: trained on the CPU") in swept.events
     for result in swept.outcome.results:
         assert [row.task for row in result.rows] == [0, 1, 2, 3]
         assert all(set(row.accuracy) == {"chess", "textures"} for row in result.rows)

@@ -110,9 +110,9 @@ def needs_by_model(experiment: Experiment) -> dict[str, Needs]:
 def device_of(needs: Needs) -> str:
     """What a worker trains on, as people read it."""
     if needs.gpus == 0 or not needs.workers:
-        return "the CPU"
+        return "on the CPU"
     if needs.gpus is None:
-        return "a GPU if there is one, else the CPU"
+        return "a GPU if there is one"
     return f"{needs.gpus:g} GPU{f' of type {needs.accelerator}' if needs.accelerator else ''}"
 
 

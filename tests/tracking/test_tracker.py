@@ -232,6 +232,7 @@ def test_a_metric_that_is_computed_differently_has_a_new_value_in_runs_that_are_
         finals = {result.cell.key: result.final["gm"] for result in api.status(api.open_experiment(swept.opened.path))}
         for run in cell_runs(empty):
             assert run.data.metrics["GM"] == round(finals[run.data.tags[CELL_TAG]], 4)
+            assert run.data.tags["device"] == "CPU"
         assert points(empty) == before + 2 * 4
 
 

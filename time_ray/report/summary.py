@@ -138,7 +138,7 @@ def _needs_words(need: PlannedNeeds) -> str:
     threads = f"{need.threads} CPU thread{'s' * (need.threads > 1)}"
     parts = [
         threads,
-        f"on {device_of(need)}",
+        device_of(need),
         f"{need.accumulate} micro-batches" if need.accumulate > 1 else "",
         "recompute" if need.recompute else "",
         f"{size(need.training_bytes)} to train in {need.precision}",
