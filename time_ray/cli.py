@@ -388,11 +388,12 @@ def ui(
     exp: Annotated[Path | None, typer.Argument(metavar="[EXP]", help="Experiment file, for its storage.")] = None,
     overrides: Overrides = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    auth: Annotated[bool, typer.Option("--auth", help="Ask for a password, which is new at every start.")] = False,
 ) -> None:
     """Open the MLflow UI on the store that sweeps write to."""
     from time_ray.tracking.ui import serve
 
-    serve(exp, overrides or (), port, talk)
+    serve(exp, overrides or (), port, talk, auth=auth)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A worker of a trial: the cells it is told, on its device. What it has opened it keeps for the next trial."""
 
+import os
 import traceback
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -34,6 +35,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
 
     """
     told = Job.read(job)
+    os.umask(told.umask)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     wanted = set(cells) - coordinator.failed(cells)
     if not wanted:
