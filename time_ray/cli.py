@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -475,9 +476,9 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # typer takes one that comes within a command
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 whatever it is, people read what it is
         if os.environ.get("TIME_RAY_DEBUG"):
-            raise
+            talk.print(hidden("".join(traceback.format_exception(error))), end="")
         sys.exit(_explain(error))
 
 

@@ -13,6 +13,7 @@ from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.ranks import AloneError
 from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import Cell
+from time_ray.core.secrets import hidden
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import run
 from time_ray.merging import MergeError
@@ -89,7 +90,7 @@ class _Trajectory:
         return (_Trajectory([cell], self._backend) for cell in self._left.values() if self._failed)
 
     def _fail(self, error: Exception) -> None:
-        failures = [CellFailed(key, one_line(error), traceback.format_exc()) for key in self._left]
+        failures = [CellFailed(key, one_line(error), hidden(traceback.format_exc())) for key in self._left]
         try:
             self._backend.ranks.agree_on(error)
         except AloneError:
@@ -105,7 +106,7 @@ class _Trajectory:
 
 def one_line(error: Exception) -> str:
     """Why a cell failed, as people read it."""
-    text = " ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split())
+    text = hidden(" ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split()))
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in text:
         return f"out of memory ({text.partition('. ')[0]}); {MORE_MEMORY}"
     return text if isinstance(error, (CellError, MergeError, UserError)) else f"{type(error).__name__}: {text}"

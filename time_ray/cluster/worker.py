@@ -15,6 +15,7 @@ from time_ray.cluster.coordinator_actor import RemoteCoordinator
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
+from time_ray.core.secrets import hidden
 from time_ray.events import CellFailed
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -47,7 +48,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         raise  # it may pass
     except Exception as error:
         for key in wanted:
-            coordinator.emit(CellFailed(key, one_line(error), traceback.format_exc()))
+            coordinator.emit(CellFailed(key, one_line(error), hidden(traceback.format_exc())))
         if dist.is_initialized():
             raise  # other workers wait for this one
         return
