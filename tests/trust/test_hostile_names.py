@@ -21,6 +21,8 @@ from time_ray.tracking import description
 ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\r\u202e\u2066"
 MARKS = "[bold red]:warning:[/] <img src=x onerror=alert(1)> **b** [a](http://e) `c` | =1+1"
 HOSTILE = ESCAPES + MARKS
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "hunter2-aws", "RAY_AUTH_TOKEN": "hunter2-ray", "HF_TOKEN": "hunter2-hub"}
+IN_ADDRESS = "41.0625"  # SQLite takes it as a timeout
 NAME = HOSTILE.replace("/", "")  # a dataset's
 COMMAND = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -93,7 +95,13 @@ def hostile(new_experiment: Callable[..., Path], tmp_path: Path) -> Path:
     return path
 
 
-def test_every_output_of_a_hostile_experiment(hostile: Path, time_ray: Command, tmp_path: Path) -> None:
+def test_every_output_of_a_hostile_experiment(
+    hostile: Path, time_ray: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does any output, or any file that a sweep leaves, hold a secret of its environment."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db?timeout={IN_ADDRESS}")
     done = time_ray("sweep", hostile)
     assert done.status == 0, done.err
     said = [done.out, done.err]
@@ -110,11 +118,18 @@ def test_every_output_of_a_hostile_experiment(hostile: Path, time_ray: Command, 
         ("best", hostile, "-f", "markdown"),
         ("best", hostile, "-f", "json"),
         ("report", hostile, "-o", tmp_path / "page.html"),
+        ("sync", hostile),
+        ("store", "verify", hostile),
     ):
         done = time_ray(*words)
         assert done.status == 0, (words, done.err)
         said += [done.out, done.err]
     assert [text for text in said if COMMAND.search(text)] == []
+    secrets = [secret.encode() for secret in (*SECRETS.values(), IN_ADDRESS)]
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.name for path in left} >= {"mlflow.db", "page.html", "experiment.yaml"}
+    written = {str(path): path.read_bytes() for path in left} | {text: text.encode() for text in said}
+    assert [where for where, data in written.items() if any(secret in data for secret in secrets)] == []
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<img" not in page
     assert json.loads(time_ray("data", "inspect", tmp_path / "strange", "-f", "json").out)["name"] == NAME
