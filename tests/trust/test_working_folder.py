@@ -17,6 +17,8 @@ from time_ray.data.importers.worker_processes import run_jobs
 from time_ray.private_files import current_umask
 
 PLANTS = ("sitecustomize", "usercustomize", "ftfy", "multiprocessing", "mlflow", "torch", "colorama", "psutil")
+PACKAGE = str(Path(version.__file__).parents[1])
+SECRET = "41.0625"  # noqa: S105 in an address; SQLite takes it as a timeout
 SMALL = {"init": ["zs"], "deploy": ["ft"], "technique": ["halfway"], "stream": {"tasks": 1}}
 RULES = """
 from time_ray.extend import technique
@@ -39,7 +41,6 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (["init", "-q"], ["config", "core.fsmonitor", f"touch {folder}/ran-fsmonitor; false"]):
         subprocess.run(["git", *command], cwd=folder, check=True)
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", "")  # as by `export PYTHONPATH=$PYTHONPATH:`
     return folder
 
 
@@ -57,18 +58,22 @@ def test_a_sweep_on_ray_runs_nothing_of_its_working_folder(
     path = new_experiment(tmp_path, **SMALL, plugins=["cloned/mine.py"], run={"workers": 1, "trials": 1})
     with open_folder() as folder:
         monkeypatch.setenv("RAY_TMPDIR", str(folder))
-        environment = python_child.environment(python_child.package_path())
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db?timeout={SECRET}")
         words = [sys.executable, "-m", "time_ray", "sweep", str(path)]
-        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": PACKAGE}, stderr=subprocess.PIPE) as child:
             while child.poll() is None and not list(folder.glob("tr-*/*/session_latest/logs/worker-*.out")):
                 time.sleep(0.1)
             seen = as_nobody("find", str(folder), "-mindepth", "1").stdout.splitlines()
             (made,) = folder.glob("tr-*/errors.txt")
             mode = made.parent.stat().st_mode & 0o777
+            arguments = b"".join(process.read_bytes() for process in Path("/proc").glob("[0-9]*/cmdline"))
+            logs = b"".join(file.read_bytes() for file in made.parent.rglob("*.*") if file.is_file())
             _, errors = child.communicate()
     assert child.returncode == 0, errors.decode()
     assert ran(hostile) == []
     assert mode == 0o700
+    assert b"raylet" in arguments
+    assert SECRET.encode() not in arguments + logs
     assert {Path(line).suffix for line in seen} <= {"", ".lock"}
     assert {len(Path(line).relative_to(folder).parts) for line in seen} == {1}
     scores = [file for file in (tmp_path / "runs" / "scores").rglob("*") if file.is_file()]
@@ -98,7 +103,8 @@ def test_git_runs_no_programs_of_a_checkout(hostile: Path, monkeypatch: pytest.M
     assert ran(hostile) == []
 
 
-def test_a_child_finds_no_module_in_the_working_folder(hostile: Path) -> None:
+def test_a_child_finds_no_module_in_the_working_folder(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)  # as by `export PYTHONPATH=$PYTHONPATH:`
     code = "import subprocess, sys; import ftfy; subprocess.run([sys.executable, '-c', 'import ftfy'], check=True)"
     with python_child.start(["-c", code]) as child:
         assert child.wait() == 0
