@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, and the commit that the sweep was started at."""
+"""Where a result comes from: versions, and the commit of the checkout that time_ray runs from."""
 
 import os
 import subprocess

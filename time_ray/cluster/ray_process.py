@@ -38,7 +38,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
 from time_ray.model_needs import Needs
-from time_ray.private_files import own_file
+from time_ray.private_files import own_file, private_folder
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 MANY = 1_000_000  # trials: more than any cluster holds
@@ -251,7 +251,7 @@ def _folder() -> Iterator[Path]:
     with new.open("x") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         new.rename(lock)  # it has this name only while it is locked, or its maker is dead
-        folder.mkdir(mode=0o700)
+        private_folder(folder)
         try:
             yield folder
         finally:

@@ -75,6 +75,7 @@ def _with_password(port: int, talk: Console) -> dict[str, str]:
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
+        "TMPDIR": str(folder),  # MLflow has names of its own in the shared one
     }
 
 
