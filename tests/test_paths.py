@@ -1,10 +1,8 @@
 """Folders may be called anything: experiments, data, results, their database and what is made of them lie there."""
 
-import os
 import shlex
 import shutil
 import string
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,10 +100,10 @@ def test_every_letter_at_once(
     assert everything_below(tmp_path) == {EVERY}
     assert everything_below(folder) == {"photos", "runs", "tiny.yaml", "best", "m"}
 
-    started: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("time_ray.tracking.ui.become", lambda *told: started.append(told))
     opened = time_ray("ui", path, "--port", "0")
     assert opened.status == 0, opened.err
-    (words,) = started
-    assert words[:4] == [sys.executable, "-m", "mlflow", "server"]
-    assert make_url(words[words.index("--backend-store-uri") + 1]).database == str(folder / "runs" / "mlflow.db")
+    ((words, variables),) = started
+    assert words[:3] == ["-m", "mlflow", "server"]
+    assert make_url(variables["MLFLOW_BACKEND_STORE_URI"]).database == str(folder / "runs" / "mlflow.db")

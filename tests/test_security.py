@@ -65,6 +65,26 @@ def faults(path: str, source: str) -> Iterator[str]:
             yield f"{where}: writes where an archive says"
 
 
+STARTS = ("subprocess.", "multiprocessing.", "concurrent.futures.Process", "os.exec", "os.spawn", "os.posix_spawn")
+STARTS_OTHERS = {
+    "data/importers/worker_processes.py",  # by multiprocessing, within python_child.safe_spawning
+    "tools/pictures/mlflow_page.py",  # a browser
+    "version.py",  # git
+}
+
+
+def test_python_is_started_in_one_place() -> None:
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        for name, _ in calls(ast.parse(path.read_text(encoding="utf-8")))
+        if name.startswith(STARTS)
+    }
+    assert found == {"python_child.py", *STARTS_OTHERS}
+    named = {path.name for path in PACKAGE.rglob("*.py") if "sys.executable" in path.read_text(encoding="utf-8")}
+    assert named <= {"python_child.py", "machine.py"}  # which says where Python lies
+
+
 def test_nothing_in_the_package_runs_what_it_loads() -> None:
     found = [
         fault

@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import traceback
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -394,11 +395,12 @@ def ui(
     exp: Annotated[Path | None, typer.Argument(metavar="[EXP]", help="Experiment file, for its storage.")] = None,
     overrides: Overrides = None,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+    auth: Annotated[bool, typer.Option("--auth", help="Ask for a password, which is new at every start.")] = False,
 ) -> None:
     """Open the MLflow UI on the store that sweeps write to."""
     from time_ray.tracking.ui import serve
 
-    serve(exp, overrides or (), port, talk)
+    serve(exp, overrides or (), port, talk, auth=auth)
 
 
 @app.command()
@@ -480,9 +482,9 @@ def main() -> None:
         app()
     except KeyboardInterrupt:  # typer takes one that comes within a command
         sys.exit(130)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 whatever it is, people read what it is
         if os.environ.get("TIME_RAY_DEBUG"):
-            raise
+            talk.print(hidden("".join(traceback.format_exception(error))), end="")
         sys.exit(_explain(error))
 
 

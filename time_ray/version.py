@@ -1,13 +1,16 @@
-"""Where a result comes from: versions, and the commit that the sweep was started at."""
+"""Where a result comes from: versions, and the commit of the checkout that time_ray runs from."""
 
 import os
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from time_ray import __version__
 
 COMMIT_VARIABLE = "TIME_RAY_GIT_COMMIT"  # set by the driver for its workers, which run elsewhere
+_CHECKOUT = Path(__file__).parents[1]
+_NO_PROGRAMS = ("-c", "core.fsmonitor=", "-c", "core.hooksPath=/dev/null")
 PACKAGES = ("torch", "open_clip_torch", "ray", "mlflow", "pyarrow", "safetensors")
 
 
@@ -28,16 +31,25 @@ def _is_installed(name: str) -> bool:
 
 
 def git_commit() -> str:
-    """The commit of the current directory's repository, `-dirty` if files differ from it; empty outside of one."""
+    """The commit of the checkout that time_ray itself runs from, `-dirty` if files differ; empty if it is installed.
+
+    The working folder is not asked: its settings would have git run what they name.
+    """
     if COMMIT_VARIABLE in os.environ:
         return os.environ[COMMIT_VARIABLE]
+    if not (_CHECKOUT / ".git").exists():
+        return ""
     head = _git("rev-parse", "HEAD")
     return f"{head}-dirty" if head and _git("status", "--porcelain", "--untracked-files=no") else head
 
 
 def _git(*command: str) -> str:
+    words = ["git", "-C", str(_CHECKOUT), *_NO_PROGRAMS, *command]
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # no GIT_DIR, no GIT_CONFIG_COUNT
     try:
-        done = subprocess.run(["git", *command], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603, S607
+        done = subprocess.run(  # noqa: S603
+            words, env={**env, "GIT_OPTIONAL_LOCKS": "0"}, capture_output=True, text=True, check=False, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

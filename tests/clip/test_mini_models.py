@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from scores import evaluate
 
-from time_ray.clip.mini import CONTEXT, MERGES_FILE, MODELS, model_config_dir
+from time_ray.clip.mini import CONTEXT, MERGES_FILE, MODELS
 from time_ray.clip.models import base_weights, create
+from time_ray.clip.weights import open_clip_with_ours
 from time_ray.core.model import ModelSpec
 from time_ray.data import mini
 from time_ray.data.dataset import Dataset
@@ -46,7 +47,7 @@ def test_any_text_has_tokens(tokenizer: open_clip.SimpleTokenizer, text: str) ->
 
 @pytest.mark.parametrize("name", MODELS)
 def test_open_clip_loads_the_shipped_file(name: str) -> None:
-    open_clip.add_model_config(model_config_dir())
+    open_clip_with_ours()
     module, _, transform = open_clip.create_model_and_transforms(name, pretrained=str(MODELS[name].weights))
     shipped = load_file(MODELS[name].weights)
     assert {tensor.dtype for tensor in shipped.values()} == {torch.float16}

@@ -269,7 +269,6 @@ def test_the_experiment_goes_before_the_configuration_and_the_tag_before_both(fi
 
 
 def test_an_architecture_from_outside_may_bring_its_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(architectures, "_TAUGHT", {})
     monkeypatch.setitem(
         architectures.ARCHITECTURES, "outside", Architecture("outside", SMALL, {"resize_mode": "squash", "mean": 0.5})
     )

@@ -13,6 +13,7 @@ import pytest
 
 from time_ray.cluster import ray_process
 from time_ray.cluster.messages import COMMANDS, Drain, to_line
+from time_ray.cluster.ray_cluster import RAYS
 from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
 from time_ray.core.errors import UserError
 from time_ray.model_needs import Needs
@@ -107,7 +108,7 @@ def test_a_sweep_that_is_gone_takes_its_ray_along(root: Path, last_words: bytes)
 def test_what_speaks_with_ray_goes_past_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    assert "127.0.0.1" in ray_process.environment()["no_proxy"].split(",")
+    assert "127.0.0.1" in (ray_process.variables()["no_proxy"] or "").split(",")
 
 
 def test_a_short_folder_is_found_where_temporary_files_have_a_long_path(
@@ -118,11 +119,11 @@ def test_a_short_folder_is_found_where_temporary_files_have_a_long_path(
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     with ray_process._folder() as folder:
-        session = folder / "session_2026-01-01_00-00-00_000000_1234567" / "sockets"
+        session = folder / RAYS / "session_2026-01-01_00-00-00_000000_1234567" / "sockets"
         session.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(session / "plasma_store"))
-        assert ray_process.environment()["TMPDIR"] == str(folder.parent)
+        assert ray_process.variables()["TMPDIR"] == str(folder.parent)
     assert not list(long.iterdir())
 
 

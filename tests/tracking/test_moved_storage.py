@@ -1,7 +1,6 @@
 """A storage that was moved or copied keeps working, MLflow included; a copy leaves the original as it was."""
 
 import hashlib
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -121,11 +120,11 @@ def test_the_ui_shows_artifacts_of_a_moved_storage(
 ) -> None:
     moved = tmp_path / "moved"
     swept.root.rename(moved)
-    started: list[list[str]] = []
-    monkeypatch.setattr(os, "execv", lambda _, words: started.append(words))
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr("time_ray.tracking.ui.become", lambda _, variables: started.append(variables))
     monkeypatch.setenv("TIME_RAY_STORAGE", str(moved))
     assert time_ray("ui", "--port", "0").status == 0
-    assert f"sqlite:///{moved}/mlflow.db" in started[0]
+    assert started == [{"MLFLOW_BACKEND_STORE_URI": f"sqlite:///{moved}/mlflow.db"}]
     assert all(address.startswith(f"file://{moved}/mlartifacts/") for address in addresses(moved))
 
 

@@ -1,18 +1,11 @@
 """The three mini models: open_clip architectures with a base that is shipped in the package."""
 
 import gzip
-import hashlib
-import json
-import os
-import tempfile
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import safe_open
-
-from time_ray.whole_files import replacing
 
 CONTEXT = 12  # the world's longest text has ten tokens
 WEIGHTS = Path(__file__).parent / "mini_weights"
@@ -67,19 +60,3 @@ MODELS: dict[str, MiniModel] = {
     "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4, pair_bytes=556_000),
     "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4, pair_bytes=1_072_000),
 }
-
-
-@cache
-def model_config_dir() -> Path:
-    """A folder of open_clip configurations, for `open_clip.add_model_config`; named by its content.
-
-    It lies among the temporary files, as open_clip wants the tokenizer's absolute path, which a package cannot ship.
-    """
-    files = {f"{name}.json": json.dumps(model.config, indent=2) for name, model in MODELS.items()}
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"time_ray-mini-{os.getuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for name, content in files.items():
-        with replacing(folder / name) as draft:
-            draft.write_text(content, encoding="utf-8")
-    return folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from time_ray.clip.architectures import ARCHITECTURES, Architecture, teach
-from time_ray.clip.mini import MODELS, model_config_dir
+from time_ray.clip.mini import MODELS
 from time_ray.core.errors import UserError, nearest
 from time_ray.core.model import ModelSpec
 from time_ray.whole_files import file_digest
@@ -76,16 +76,9 @@ def is_tag(spec: ModelSpec) -> bool:
 
 def open_clip_with_ours() -> Any:
     """The module open_clip, which knows the mini models and those of plugins as well."""
-    open_clip = _open_clip_with_ours()
-    teach(open_clip)
-    return open_clip
-
-
-@cache
-def _open_clip_with_ours() -> Any:
     import open_clip
 
-    open_clip.add_model_config(model_config_dir())
+    teach(open_clip)
     return open_clip
 
 

@@ -14,13 +14,14 @@ import resource
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from time_ray import python_child
 
 PACKAGES = (
     "torch",
@@ -170,16 +171,19 @@ def _source_digest() -> str | None:
 
 def _import_torch() -> dict[str, Any]:
     """Tried in a process of its own: a wrong pair may end it."""
-    env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES" or value}
-    command = [sys.executable, "-c", _IMPORT]
+    all_gpus = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES") or None}  # empty: Ray gave us none
+    child = python_child.start(["-c", _IMPORT], variables=all_gpus, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with child:
+        try:
+            out, errors = child.communicate(timeout=IMPORT_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return {"error": f"torch: not imported within {IMPORT_SECONDS} s", "cuda": None, "nccl": None, "gpus": 0}
     try:
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=IMPORT_SECONDS, check=False)  # noqa: S603
-        found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        return {"error": f"torch: not imported within {IMPORT_SECONDS} s", "cuda": None, "nccl": None, "gpus": 0}
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
     except (IndexError, ValueError):
-        last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-        return {"error": f"torch: {last[:200]}", "cuda": None, "nccl": None, "gpus": 0}
+        said = errors.decode(errors="replace").strip().splitlines() or [f"ended with status {child.returncode}"]
+        return {"error": f"torch: {said[-1][:200]}", "cuda": None, "nccl": None, "gpus": 0}
     return found
 
 

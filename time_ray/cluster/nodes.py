@@ -14,10 +14,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from time_ray import python_child
 from time_ray.cluster import machine
 from time_ray.cluster.leaks import give_back_what_dead_jobs_left
 from time_ray.cluster.machine import Machine
-from time_ray.cluster.ray_process import end_session, environment
+from time_ray.cluster.ray_process import end_session, variables
 from time_ray.core.finding import Finding
 
 CHECK = "Ray"
@@ -52,18 +53,17 @@ class Answers:
 
 def ask(question: Question) -> Answers:
     """What every node is like. Whatever Ray does, this takes no longer than joining and answering may take."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "time_ray.cluster.nodes"],
+    process = python_child.start(
+        ["-m", "time_ray.cluster.nodes"],
+        variables={**variables(), "RAY_ADDRESS": question.address, "RAY_USAGE_STATS_ENABLED": "0"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**environment(), "RAY_ADDRESS": question.address, "RAY_USAGE_STATS_ENABLED": "0"},
-        start_new_session=True,
-        text=True,
+        session=True,
     )
     try:
         limit = CONNECT_SECONDS + question.seconds
-        out, errors = process.communicate(json.dumps(asdict(question)), timeout=limit)
+        out, errors = process.communicate(json.dumps(asdict(question)).encode(), timeout=limit)
     except subprocess.TimeoutExpired:
         remedy = "see that the head runs, and that its ports can be reached from here"
         return Answers(findings=(Finding(CHECK, question.address, f"no answer within {limit:.0f} s", remedy),))
@@ -71,7 +71,7 @@ def ask(question: Question) -> Answers:
         end_session(process.pid)
         process.wait()
     if process.returncode != 0:
-        return Answers(findings=(Finding(CHECK, question.address, *unjoined(errors)),))
+        return Answers(findings=(Finding(CHECK, question.address, *unjoined(errors.decode(errors="replace"))),))
     found = json.loads(out.splitlines()[-1])
     silent = [Finding("nodes", name, *_silence(why)) for name, why in found["silent"]]
     machines = tuple(Machine(**fields) for fields in found["machines"])
@@ -105,7 +105,8 @@ def main() -> None:
     import ray
 
     ray.init(address=question.address, logging_level="ERROR", log_to_driver=False)
-    ray.cloudpickle.register_pickle_by_value(machine)
+    for module in (machine, python_child):
+        ray.cloudpickle.register_pickle_by_value(module)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     machines, silent = [], []
     for node, answer in zip(nodes, _answers(nodes, question), strict=True):

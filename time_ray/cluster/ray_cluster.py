@@ -6,12 +6,16 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from time_ray.core.errors import UserError
 from time_ray.core.secrets import hidden
 from time_ray.core.waiting import STARTS_AT_ONCE
+from time_ray.private_files import close_to_others
 from time_ray.version import COMMIT_VARIABLE, git_commit
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 # read when ray is imported: no usage report leaves the machine, no extra loggers, no output of Tune's own
 _SETTINGS = {
@@ -34,6 +38,7 @@ _ONE_MACHINE = {
 }
 _ESSENTIAL = ("gcs_server", "raylet")  # a private cluster does not go on without these
 _CONNECT_SECONDS = 10.0
+RAYS = "r"  # of our folder, what Ray makes writable for everybody; short, for the paths of sockets
 
 
 def check_address(address: str | None = None) -> None:
@@ -90,6 +95,7 @@ def connected(folder: str, *, threads: int, groups: bool) -> Iterator[str]:
         dashboard = _join(address, env)
     else:
         dashboard = _start_local(env, folder, dashboard=groups)
+        close_to_others(Path.home() / ".ray" / "auth_token")  # Ray itself leaves it readable
     try:
         if groups:
             _check_state_api()
@@ -105,7 +111,13 @@ def _join(address: str, env: dict[str, str]) -> str:
     os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"  # within a Ray job: variables that it has, too, are ours to set
 
     try:
-        context = ray.init(address=address, runtime_env={"env_vars": env}, logging_level="ERROR", log_to_driver=False)
+        context = ray.init(
+            address=address,
+            job_config=None if address.startswith("ray://") else _without_working_folder(),  # a client adds none
+            runtime_env={"env_vars": env},
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -129,12 +141,25 @@ def _start_local(env: dict[str, str], folder: str, *, dashboard: bool) -> str:
         dashboard_host="127.0.0.1",
         dashboard_port=port,
         _node_ip_address="127.0.0.1",
-        _temp_dir=folder,
+        _temp_dir=str(Path(folder, RAYS)),
+        job_config=_without_working_folder(),
         runtime_env={"env_vars": env},
         logging_level="ERROR",
         log_to_driver=False,
     )
     return _dashboard(context)
+
+
+def _without_working_folder() -> "JobConfig":
+    """Ray would have its workers import from the folder that the sweep was started in."""
+    from ray.job_config import JobConfig
+
+    class OursAlone(JobConfig):  # type: ignore[misc]
+        def _serialize(self) -> bytes:
+            self._py_driver_sys_path: list[str] = []
+            return bytes(super()._serialize())
+
+    return OursAlone()
 
 
 def _dashboard(context: Any) -> str:

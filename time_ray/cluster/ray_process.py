@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import time_ray
+from time_ray import python_child
 from time_ray.cluster.messages import (
     COMMANDS,
     CONNECT,
@@ -33,19 +32,21 @@ from time_ray.cluster.messages import (
     from_line,
     to_line,
 )
-from time_ray.cluster.ray_cluster import check_address
+from time_ray.cluster.ray_cluster import RAYS, check_address
 from time_ray.cluster.room import at_once, requested
 from time_ray.core.errors import UserError
 from time_ray.core.loopback import past_proxies
 from time_ray.events import TrialEvent
 from time_ray.model_needs import Needs
+from time_ray.private_files import own_file, private_folder
 from time_ray.version import COMMIT_VARIABLE, git_commit
 
 MANY = 1_000_000  # trials: more than any cluster holds
 GRACE_SECONDS = 15.0  # for leaving a cluster that others use, too
 PREFIX = "tr-"
 SOCKET_BYTES = 107  # of a socket's path, on Linux
-LONGEST_ROOT = SOCKET_BYTES - len("/tr-01234567/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+_SOCKET = f"/tr-01234567/{RAYS}/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+LONGEST_ROOT = SOCKET_BYTES - len(_SOCKET)
 LOCK = ".lock"
 
 
@@ -67,13 +68,13 @@ class RayProcess:
         self._lock = threading.Lock()
         self._errors = folder / "errors.txt"
         with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "time_ray.cluster.ray_driver"],
+            self._process = python_child.start(
+                ["-m", "time_ray.cluster.ray_driver"],
+                variables=variables(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if os.environ.get("TIME_RAY_DEBUG") else errors,
-                env=environment(),
-                start_new_session=True,  # Ctrl-C is for us; and by its session all that it starts is known
+                session=True,  # by it all that it starts is known
             )
 
     def connect(self, needs: Collection[Needs]) -> None:
@@ -250,7 +251,7 @@ def _folder() -> Iterator[Path]:
     with new.open("x") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         new.rename(lock)  # it has this name only while it is locked, or its maker is dead
-        folder.mkdir(mode=0o700)
+        private_folder(folder)
         try:
             yield folder
         finally:
@@ -259,7 +260,7 @@ def _folder() -> Iterator[Path]:
 
 def _remove_if_left(lock: Path) -> None:
     """The folder is gone, unless the sweep that made it lives: it holds the lock."""
-    with contextlib.suppress(OSError), lock.open() as file:
+    with contextlib.suppress(OSError), own_file(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _remove(lock)
 
@@ -271,14 +272,12 @@ def _remove(lock: Path) -> None:
         lock.unlink(missing_ok=True)
 
 
-def environment() -> dict[str, str]:
-    """Ours, with a path to this package, wherever it was imported from, and past any proxy on this machine."""
-    package = str(Path(time_ray.__file__).parent.parent)
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    ours = {"PYTHONPATH": os.pathsep.join(paths), COMMIT_VARIABLE: git_commit()}
+def variables() -> dict[str, str | None]:
+    """What changes in the environment of a process that speaks with Ray: it goes past any proxy on this machine."""
+    ours = {**python_child.package_path(), COMMIT_VARIABLE: git_commit()}
     if _unfit(Path(tempfile.gettempdir())):  # Ray's processes make sockets there, too
         ours["TMPDIR"] = str(folder_root())
-    return {**os.environ, **past_proxies(os.environ), **ours}
+    return {**past_proxies(os.environ), **ours}
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -42,6 +42,7 @@ from time_ray.events import (
 )
 from time_ray.model_needs import Needs, needs_by_model, settled
 from time_ray.plugins import installed_in, loaded
+from time_ray.private_files import current_umask
 from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
 from time_ray.store.files import Files
@@ -270,6 +271,7 @@ class _Sweep:
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
             coordinator=coordinator,
+            umask=current_umask(),
             profiles=self.profiles,
         )
         with self._scratch(folder) as scratch:

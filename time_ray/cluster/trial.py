@@ -27,6 +27,7 @@ class Job:
     study: bytes  # the experiment and its datasets
     storage: str
     coordinator: str  # the coordinator actor's name
+    umask: int  # by which results in the storage may be read by others, or not
     profiles: str | None = None  # the folder on the storage for traces of trials; None: none are made
 
     @staticmethod

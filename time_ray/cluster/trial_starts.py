@@ -9,6 +9,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback, Worker
 from ray.tune import Callback
 
 from time_ray.cluster.trial_queue import TrialQueue
+from time_ray.core.secrets import hidden
 
 SLOW_SECONDS = 25.0  # for workers that have a place to meet
 
@@ -89,6 +90,6 @@ class GroupStarts(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc
 
 def one_line(error: object) -> str:
     """The last line of an error's text, which says what went wrong."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in hidden(str(error)).splitlines() if line.strip()]
     text = lines[-1] if lines else type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."

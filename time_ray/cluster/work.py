@@ -12,6 +12,7 @@ from time_ray.cluster.out_of_memory import IN_TRAINING, is_out_of_memory, told
 from time_ray.cluster.ranks import AloneError
 from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import Cell
+from time_ray.core.secrets import hidden
 from time_ray.events import CellDone, CellFailed, CellsRunning, TaskDone
 from time_ray.loop import DeployedModel, run
 from time_ray.merging import MergeError
@@ -99,7 +100,7 @@ class _Trajectory:
 
     def _fail(self, error: Exception) -> None:
         why = one_line(error.__cause__ if isinstance(error, AloneError) and error.__cause__ else error)
-        failures = [CellFailed(key, why, traceback.format_exc()) for key in self._left]
+        failures = [CellFailed(key, why, hidden(traceback.format_exc())) for key in self._left]
         try:
             self._backend.ranks.agree_on(error)
         except AloneError:
@@ -118,5 +119,5 @@ def one_line(error: BaseException) -> str:
     """Why a cell failed, as people read it."""
     if is_out_of_memory(error):
         return str(told(error, "", IN_TRAINING))
-    text = " ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split())
+    text = hidden(" ".join(("; ".join(error.faults) if isinstance(error, MergeError) else str(error)).split()))
     return text if isinstance(error, (CellError, MergeError, UserError)) else f"{type(error).__name__}: {text}"

@@ -1,5 +1,6 @@
 """A worker of a trial: the cells it is told, on its device. What it has opened it keeps for the next trial."""
 
+import os
 import traceback
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -14,6 +15,7 @@ from time_ray.cluster.ranks import Ranks
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
+from time_ray.core.secrets import hidden
 from time_ray.events import CellFailed
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -34,6 +36,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
 
     """
     told = Job.read(job)
+    os.umask(told.umask)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     ranks = Ranks()
     wanted = set(cells) - ranks.broadcast(lambda: coordinator.failed(cells))  # the same on all
@@ -46,7 +49,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         raise  # it may pass
     except Exception as error:  # noqa: BLE001 whatever it is, people hear of it
         for key in wanted:
-            coordinator.emit(CellFailed(key, one_line(error), traceback.format_exc()))
+            coordinator.emit(CellFailed(key, one_line(error), hidden(traceback.format_exc())))
         ranks.agree_on(error)
         return
     backend.hold_as(holder)

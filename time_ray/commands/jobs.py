@@ -10,6 +10,7 @@ from rich.console import Console
 
 from time_ray import api
 from time_ray.core.errors import ClusterError, UserError
+from time_ray.core.foreign import shown
 from time_ray.report.running import asked, not_running
 from time_ray.store.lease import STALE_SECONDS, holders
 
@@ -116,7 +117,7 @@ def print_stopped(sweep: str, overrides: Sequence[str], address: str | None, tal
 
 def _writing(stream: TextIO) -> Callable[[str], None]:
     def write(text: str) -> None:
-        stream.write(text)
+        stream.write(shown(text))
         stream.flush()
 
     return write

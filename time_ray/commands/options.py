@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from time_ray.core.criterion import Lengths, Over
+from time_ray.report.console import SafeConsole
 from time_ray.report.tables import Format
 
 
@@ -61,4 +61,4 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="FILE.py", help="A file with techniques, strategies or metrics of your own."),
 ]
 
-talk = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)  # paths and overrides hold brackets
+talk = SafeConsole(stderr=True, soft_wrap=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from time_ray.core.finding import Finding
+from time_ray.core.foreign import shown_line
 from time_ray.report import tables
 from time_ray.report.tables import Format
 
@@ -14,7 +15,7 @@ def print_findings(found: Sequence[Finding], form: Format, talk: Console) -> int
     """Each fault is on stdout, as a line or a row; 1 if there is one, else 0."""
     if form == "table":
         for finding in found:
-            print(finding)
+            print(shown_line(str(finding)))
     else:
         columns = ("check", "where", "fault", "remedy")
         tables.print_rows([asdict(finding) for finding in found], form, columns=columns)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from time_ray.core.foreign import shown
 from time_ray.data.importers import pipeline
 from time_ray.data.importers.sample_faults import SampleFault, counted, noted
 
@@ -17,14 +18,14 @@ LINE_SECONDS = 5.0
 def watched(name: str, talk: Console) -> Iterator[Callable[[pipeline.ImportProgress], None]]:
     """Takes how far it is: a bar on a terminal, a line every few seconds where stderr is piped."""
     columns = (
-        TextColumn(name),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[said]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as bar:
-        task = bar.add_task(name, total=1.0, said="")
+        task = bar.add_task(shown(name), total=1.0, said="")
         start = last = time.monotonic()
 
         def take(progress: pipeline.ImportProgress) -> None:

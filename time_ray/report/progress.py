@@ -10,8 +10,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from time_ray.core import foreign
 from time_ray.core.grid import Cell
 from time_ray.core.quantities import duration
+from time_ray.core.secrets import hidden
 from time_ray.events import (
     CellDone,
     CellFailed,
@@ -24,6 +26,7 @@ from time_ray.events import (
     Status,
     TaskDone,
 )
+from time_ray.report.console import SafeConsole
 from time_ray.report.running import short_name
 from time_ray.results import CellResult, read_results
 from time_ray.store.store import Store
@@ -72,7 +75,7 @@ class SweepProgress:
             case Status():
                 self._on_status(event)
             case Note():
-                self.console.print(event.text, style="dim", highlight=False, soft_wrap=True)
+                self.console.print(hidden(event.text), style="dim", highlight=False, soft_wrap=True)
             case CellsRunning():
                 self._busy[event.holder] = list(event.cells)
                 self._holders.update(dict.fromkeys(event.cells, event.holder))
@@ -97,9 +100,9 @@ class SweepProgress:
 
     def __rich__(self) -> Group:
         """The display on a terminal."""
-        trials = (Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self.trials())
+        trials = (Text(foreign.shown(line), style="dim", no_wrap=True, overflow="ellipsis") for line in self.trials())
         ends = [self.line(), f"in MLflow: time-ray ui {self._words}" if self._words else ""]
-        return Group(self._bars, *trials, *(Text(line, style="dim") for line in ends if line))
+        return Group(self._bars, *trials, *(Text(foreign.shown(line), style="dim") for line in ends if line))
 
     def trials(self) -> list[str]:
         """What runs where: a line for each of the first few trials, and how many more there are."""
@@ -200,7 +203,7 @@ def shown(cells: Sequence[Cell], store: Store, words: str = "", *, quiet: bool =
         quiet: nothing is shown.
 
     """
-    console = Console(stderr=True, quiet=quiet, markup=False)
+    console = SafeConsole(stderr=True, quiet=quiet)
     progress = SweepProgress(cells, store, console, words)
     if not console.is_terminal:
         yield progress

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from rich import box
-from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from time_ray.core.foreign import shown_line
 from time_ray.core.quantities import size
+from time_ray.report.console import SafeConsole
 
 Format = Literal["table", "json", "csv", "markdown"]
 Row = Mapping[str, object]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MARKDOWN = "|<>&[]`*\\!"
 _UNBOUND = 10_000  # columns: wider than any table
 
 
@@ -94,15 +97,27 @@ def as_csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    writer.writerows({name: _in_csv(value) for name, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _in_csv(value: object) -> object:
+    """Spreadsheets would compute words that begin as formulas do: such words begin with an apostrophe."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{shown_line(value)}" if value.startswith(_FORMULA) else shown_line(value)
 
 
 def as_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     """Rows as a table in Markdown, as on GitHub."""
     names = columns or (list(rows[0]) if rows else [])
     lines = [list(names), ["---"] * len(names), *([text(row.get(name)) for name in names] for row in rows)]
-    return "".join(f"| {' | '.join(value.replace('|', '&#124;') for value in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(map(_in_markdown, line))} |\n" for line in lines)
+
+
+def _in_markdown(value: str) -> str:
+    """Words that are neither Markdown nor HTML."""
+    return "".join(f"&#{ord(letter)};" if letter in _MARKDOWN else letter for letter in shown_line(value))
 
 
 def table(rows: Sequence[Row], *, title: str = "", columns: Sequence[str] | None = None, tight: bool = False) -> Table:
@@ -123,7 +138,7 @@ def _cell(name: str, value: object) -> str:
     return size(value) if name.endswith("bytes") and isinstance(value, int) else text(value)
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False)
+def _console() -> SafeConsole:
+    console = SafeConsole()
     # piped output has no width of its own: nothing is folded there
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
+    return console if console.is_terminal else SafeConsole(width=200)

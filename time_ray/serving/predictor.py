@@ -26,6 +26,17 @@ TEMPLATE = "a photo of a {}."  # of a class that nobody gave prompts for
 COLUMN = "image"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 BATCH = 128
+TOKENIZER_SETTINGS = frozenset(  # of open_clip's own tokenizers; others may name code that is to be run
+    (
+        "additional_special_tokens",
+        "bpe_path",
+        "clean",
+        "context_length",
+        "language",
+        "reduction_mask",
+        "strip_sep_token",
+    )
+)
 Prompts = tuple[str, ...]
 
 
@@ -39,13 +50,15 @@ class Predictor:
 
     def __init__(self, folder: str | Path, device: str | None = None) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        config = json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        _refuse_foreign_code(Path(folder), config["text_cfg"])
         self.known = json.loads(Path(folder, CLASSES).read_text(encoding="utf-8"))
         name, vocabulary = f"local-dir:{folder}", Path(folder, VOCABULARY)
         own = {"bpe_path": str(vocabulary)} if vocabulary.exists() else {}
         self._tokenize = open_clip.get_tokenizer(name, **own)
         self._model, self._transform = open_clip.create_model_from_pretrained(name, device=self.device)
         self._model.eval()
-        self._width = int(json.loads(Path(folder, CONFIG).read_text(encoding="utf-8"))["model_cfg"]["embed_dim"])
+        self._width = int(config["embed_dim"])
         self._heads: dict[tuple[Prompts, ...], Tensor] = {}
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -132,6 +145,18 @@ class Predictor:
 def _load_pyfunc(path: str) -> Predictor:
     """What MLflow calls to load the model of a folder."""
     return Predictor(path)
+
+
+def _refuse_foreign_code(folder: Path, text_cfg: Mapping[str, Any]) -> None:
+    """Raise ValueError where a configuration would have code run that comes with neither open_clip nor transformers."""
+    foreign = sorted({*text_cfg.get("tokenizer_kwargs", {})} - TOKENIZER_SETTINGS)
+    if "hf_model_name" in text_cfg:
+        foreign.append("hf_model_name")
+    for path in folder.glob("*.json"):  # of transformers, which may read each of them
+        found = json.loads(path.read_text(encoding="utf-8"))
+        foreign += [f"auto_map in {path.name}"] if isinstance(found, dict) and "auto_map" in found else []
+    if foreign:
+        raise ValueError(f"{folder}: {', '.join(foreign)} may run foreign code; the model is not loaded")
 
 
 def _images_in(given: Any) -> tuple[pd.Index | None, list[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from time_ray.analysis.ranking import Ranked, Ranking
+from time_ray.core.foreign import shown
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.tracking.history import Started
 from time_ray.tracking.pictures import FOLDER
@@ -105,4 +106,4 @@ def _row(cells: Sequence[str]) -> str:
 
 def _plain(text: str) -> str:
     """Words that people chose, which mean nothing in Markdown."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in " ".join(text.split()))
+    return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|!~" else letter for letter in shown(" ".join(text.split())))

@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from typing import TypeVar
 
 from time_ray.core.errors import StoreError
+from time_ray.python_child import safe_spawning
 
 ALONE_SECONDS = 2.0  # about what it takes to start a process
 
@@ -33,7 +34,8 @@ def run_jobs(work: Callable[[Job], Result], jobs: Sequence[Job], processes: int)
     if number == len(jobs):
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
-    with ProcessPoolExecutor(min(processes, len(jobs) - number), context, _end_with_parent) as pool:
+    count = min(processes, len(jobs) - number)
+    with safe_spawning(), ProcessPoolExecutor(count, context, _end_with_parent) as pool:
         futures = {pool.submit(work, jobs[later]): later for later in range(number, len(jobs))}
         try:
             for future in as_completed(futures):

@@ -1,10 +1,8 @@
 """A photograph of the page that `time-ray ui` opens, taken by a headless Chromium."""
 
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from time_ray import python_child
 from time_ray.core.errors import UserError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -63,16 +62,15 @@ def _browser() -> str:
 def _served(experiment: str, overrides: Sequence[str], folder: Path) -> Iterator[str]:
     """The address of the experiment's page while the UI runs; what it says goes into the folder."""
     port, log = _free_port(), folder / "ui.log"
-    command = [sys.executable, "-c", "from time_ray.cli import main; main()", "ui", experiment, *overrides]
+    words = ["-m", "time_ray", "ui", experiment, *overrides, "--port", str(port)]
     allowed = {
+        **python_child.package_path(),
         "MLFLOW_SERVER_ALLOWED_HOSTS": f"{HOST}:{port}",
         "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}",
     }
     with (
-        log.open("w", encoding="utf-8") as talk,
-        subprocess.Popen(  # noqa: S603
-            [*command, "--port", str(port)], env={**os.environ, **allowed}, stdout=talk, stderr=subprocess.STDOUT
-        ) as server,
+        log.open("wb") as talk,
+        python_child.start(words, variables=allowed, stdout=talk, stderr=subprocess.STDOUT) as server,
     ):
         try:
             _wait(server, port, log)
