@@ -14,6 +14,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from time_ray.core.errors import CellError
+from time_ray.data.parquet_size import check_decoded
 from time_ray.data.shards import SCHEMA
 from time_ray.whole_files import move_file
 
@@ -98,6 +99,7 @@ class Shard:
         """The groups that are left, of which each is gone from there once it was read."""
         file = pq.ParquetFile(source, metadata=self.footer, page_checksum_verification=True)
         while left:
+            check_decoded(source, self.footer, left[0], columns)
             table = self._checked(file.read_row_group(left[0], columns=columns, use_threads=False), left[0])
             left.popleft()
             yield table
