@@ -7,7 +7,8 @@ from time_ray.core.grid import Cell, Setting
 from time_ray.core.keys import key_of
 from time_ray.core.plan import Work
 from time_ray.results import CellResult
-from time_ray.store.store import Entry, Store
+from time_ray.store.entry_files import Entry
+from time_ray.store.store import Store
 from time_ray.trials import EVALUATION_STEPS, Costs
 
 _START_UP = key_of("start-up")

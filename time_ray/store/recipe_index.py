@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from time_ray.core.errors import UserError, some_of
-from time_ray.store.store import PROGRESS, Entry, Store
+from time_ray.store.entry_files import PROGRESS, Entry
+from time_ray.store.store import Store
 
 
 class RecipeIndex:
