@@ -38,6 +38,7 @@ from time_ray.store.gc import collect
 from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
 from time_ray.store.lease import Holder
 from time_ray.store.recipe_index import RecipeIndex
+from time_ray.store.sign_store import Signed, sign
 from time_ray.store.stop_request import How, request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
@@ -86,6 +87,7 @@ __all__ = [
     "store_gc",
     "store_list",
     "store_show",
+    "store_sign",
     "store_verify",
     "store_why",
     "stream",
@@ -561,6 +563,11 @@ def store_verify(where: str | Path) -> Iterator[Checked]:
     yield from verify(files)
     for path, size, fault in verify_datasets(files.path("data"), files.filesystem):
         yield Checked("data", path.removeprefix(files.path("")), size, fault)
+
+
+def store_sign(where: str | Path) -> Iterator[Signed]:
+    """Every entry of a storage that was never signed, signed with TIME_RAY_STORE_KEY by the time it is told."""
+    return sign(storage(where))
 
 
 def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: bool = False) -> Iterator[Garbage]:

@@ -46,6 +46,7 @@ from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
+from time_ray.store.signing import start_signing
 from time_ray.store.stop_request import How, stop_requests
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
@@ -87,6 +88,7 @@ def sweep(study: Study, files: Files, watch: Watch) -> Outcome:
     if ray_job(os.environ):
         storage_everywhere(study.experiment)
     files.check_writable()
+    start_signing(files)
     with lease(files, study.experiment.name) as held:
         outcome = _Sweep(study, files, watch, held).run()
     outcome.seconds = time.monotonic() - started
@@ -253,6 +255,7 @@ class _Sweep:
             installed=installed_in(experiment),
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
+            mark=self.store.mark,
             coordinator=coordinator,
         )
         with self._scratch(folder) as scratch:

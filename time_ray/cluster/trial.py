@@ -26,6 +26,7 @@ class Job:
     installed: dict[str, str]  # plugins of packages by name, and the distributions that must be there for them
     study: bytes  # the experiment and its datasets
     storage: str
+    mark: str | None  # of the key that the store is signed with; the key itself is in the workers' environment
     coordinator: str  # the coordinator actor's name
 
     @staticmethod

@@ -74,6 +74,23 @@ def verify(where: Where, form: Form = "table") -> None:
 
 
 @app.command()
+def sign(where: Where) -> None:
+    """Sign all entries with TIME_RAY_STORE_KEY, once: from then on, who has the key trusts only what it has signed."""
+    from time_ray import api
+
+    signed, left = 0, 0
+    for entry in api.store_sign(where):
+        if entry.fault is None:
+            signed += 1
+        else:
+            left += 1
+            talk.print(f"{entry.kind} {entry.key}: {entry.fault}; not signed")
+    talk.print(f"{signed} entries signed; the storage is signed" if signed else "the storage is signed")
+    if left:
+        raise typer.Exit(1)
+
+
+@app.command()
 def why(
     where: Where,
     one: Annotated[str, typer.Argument(metavar="A", help="The beginning of a key.")],

@@ -1,12 +1,14 @@
 """Entries as files: what is written of one, and what may be read back from what anybody can have written there."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from time_ray.plain_names import is_plain
+from time_ray.store.files import Files
 from time_ray.store.sealed import sealed, unsealed, written
 from time_ray.store.signing import Signer
 
@@ -63,11 +65,11 @@ class _Sweep(BaseModel):
 _SHAPES: Mapping[str, type[BaseModel]] = {"weights": _Weights, "scores": _Scores, "sweeps": _Sweep}
 
 
-def entry_bytes(kind: str, key: str, entry: Mapping[str, object], signer: Signer | None) -> bytes:
-    """The entry as its file holds it. ValueError for what JSON cannot hold, such as NaN."""
-    if signer is None:
-        return sealed(entry)
-    return sealed({**entry, SIGNATURE: signer.sign(kind, key, written(entry))})
+def write_entry(files: Files, kind: str, key: str, entry: Mapping[str, object], signer: Signer | None) -> None:
+    """The entry lies under the key, in a file of its own. ValueError for what JSON cannot hold, such as NaN."""
+    signed = {SIGNATURE: signer.sign(kind, key, written(entry))} if signer else {}
+    data = sealed({**entry, **signed})
+    files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
 
 
 def entry_in(kind: str, key: str, data: bytes, signer: Signer | None) -> Entry:

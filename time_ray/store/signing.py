@@ -1,7 +1,8 @@
 """Signing: with a key, entries and step checkpoints of a store are signed, and what others wrote there is not trusted.
 
-The key is TIME_RAY_STORE_KEY of the environment. A small file on the storage says which key signs it, without giving
-it away: so another key, or a store that was never signed, is noticed before all of it is taken for forged.
+The key is TIME_RAY_STORE_KEY of the environment, and travels no other way. The name of an empty file on the storage
+says which key signs it, without giving it away: so another key, or a store that was never signed, is noticed before
+all of it is taken for forged.
 """
 
 import hashlib
@@ -13,10 +14,9 @@ from dataclasses import dataclass, field
 
 from time_ray.core.errors import UserError
 from time_ray.store.files import Files
-from time_ray.store.sealed import sealed, unsealed
 
 KEY = "TIME_RAY_STORE_KEY"
-MARK = "signed.json"
+SIGNED = "signed"  # a folder of empty files, each named by the mark of a key
 SHORTEST = 16  # letters of a key
 RESULTS = ("weights", "scores")  # kinds without which nothing is signed yet
 
@@ -54,19 +54,18 @@ def own_signer(environ: Mapping[str, str] = os.environ) -> Signer | None:
 def signer_of(files: Files) -> Signer | None:
     """Who signs what is written to the store, and whose entries are trusted; None without a key: whatever is whole.
 
-    Raises UserError where the store was not signed, or with another key.
+    Raises UserError where the store was not signed, or with another key alone.
     """
     signer = own_signer()
-    if signer is None:
-        return None
-    marked = signed_by(files)
-    if marked is None and _holds_results(files):
+    if signer is None or signer.mark in (found := marks(files)):
+        return signer
+    if found:
+        raise wrong_key(files)
+    if any(files.list(kind, recursive=True) for kind in RESULTS):
         raise UserError(
             f"storage: {files.shown}: {KEY} is set, and what is there is not signed; "
             "run `time-ray store sign` once if you trust it all, or unset the key"
         )
-    if marked not in (None, signer.mark):
-        raise UserError(f"storage: {files.shown}: is signed with another key than {KEY} holds; correct it")
     return signer
 
 
@@ -75,21 +74,21 @@ def start_signing(files: Files) -> None:
     signer = signer_of(files)
     if signer is not None:
         mark_signed(files, signer)
-    elif signed_by(files) is not None:
+    elif marks(files):
         raise UserError(f"storage: {files.shown}: is signed; set {KEY} to add to it, or give another storage")
 
 
-def signed_by(files: Files) -> object:
-    """The mark of the key that signs the store; None if it is not signed."""
-    data = files.find(MARK)
-    return None if data is None else (unsealed(data) or {}).get("key", "")
+def marks(files: Files) -> frozenset[str]:
+    """The keys that the store is signed with, by their marks; none if it is not signed."""
+    return frozenset(file.base_name for file in files.list(SIGNED))
 
 
 def mark_signed(files: Files, signer: Signer) -> None:
-    """From now on only what this key has signed is trusted."""
-    if signed_by(files) is None:
-        files.write(sealed({"key": signer.mark}), MARK)
+    """From now on only what this key has signed is trusted by who has it."""
+    if signer.mark not in marks(files):
+        files.write(b"", SIGNED, signer.mark)
 
 
-def _holds_results(files: Files) -> bool:
-    return any(files.list(kind, recursive=True) for kind in RESULTS)
+def wrong_key(files: Files) -> UserError:
+    """The error to raise where the store is signed, and not with our key."""
+    return UserError(f"storage: {files.shown}: is signed with another key than {KEY} holds; correct it")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError
-from time_ray.store.entry_files import PAYLOADS, PROGRESS, DamagedError, Entry, entry_bytes, entry_in, size_in
+from time_ray.store.entry_files import PAYLOADS, PROGRESS, DamagedError, Entry, entry_in, size_in, write_entry
 from time_ray.store.files import Files
 from time_ray.store.signing import Signer, signer_of
 
@@ -59,6 +59,11 @@ class Store:
     def signer(self) -> Signer | None:
         """Who signs what is written; None without a key. Raises UserError where the store has another (see signing)."""
         return signer_of(self.files)
+
+    @property
+    def mark(self) -> str | None:
+        """What tells the key from others; None without one."""
+        return None if self.signer is None else self.signer.mark
 
     def entry(self, kind: str, key: str) -> Entry | None:
         """The entry under a key, or None; found on disk if another process wrote it meanwhile."""
@@ -105,7 +110,7 @@ class Store:
             StoreError: it cannot be written, or not be read back.
 
         """
-        self._write(kind, key, entry)
+        write_entry(self.files, kind, key, entry, self.signer)
         found = self.entry(kind, key)
         if found is None:
             raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
@@ -119,14 +124,10 @@ class Store:
 
         """
         older = [name for name, _ in self.entries(kind, key)]
-        self._write(kind, key, entry)
+        write_entry(self.files, kind, key, entry, self.signer)
         for name in older:
             self.files.delete(kind, key[:2], key, name)
         self._entries.pop((kind, key), None)
-
-    def _write(self, kind: str, key: str, entry: Mapping[str, object]) -> None:
-        data = entry_bytes(kind, key, entry, self.signer)
-        self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
 
     def put(self, key: str, weights: "Mapping[str, Tensor]", about: Mapping[str, object]) -> Entry:
         """The weights lie in the store, and the entry written after them says so.
