@@ -1,5 +1,6 @@
 """What others put into a storage, or into the names that its files name, moves and removes nothing outside of it."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -178,8 +179,6 @@ def test_an_entry_that_readers_would_stumble_over_is_set_aside(
 
 @pytest.mark.parametrize("body", ["[" * 100_000, "3", "null", "{", '{"a": NaN}', "9" * 5000])
 def test_a_seal_around_what_is_no_entry_is_none(store: Store, body: str) -> None:
-    import hashlib
-
     data = f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n".encode()
     path = f"scores/{KEY[:2]}/{KEY}/planted-{len(data)}.json"
     store.files.write(data, path)
