@@ -180,7 +180,7 @@ def entry_parser(folder: Path, *, resealed: bool) -> Parser:
             store.entry(kind, KEY)
         store.get(KEY)
         store.arrays(KEY)
-        RecipeIndex(store).recipe(KEY)
+        RecipeIndex(store).show(KEY)
         list(verify(store.files))
         shutil.rmtree(folder / "root")
         assert victim.read_text() == "years of work"

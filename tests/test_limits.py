@@ -15,13 +15,13 @@ from PIL import Image
 from time_ray import config
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.preprocessing import Resizing
-from time_ray.data.dataset import CARD, Dataset, SplitInfo, seal_card, write_dataset
+from time_ray.data.dataset import CARD, Dataset, SplitInfo, seal_card, verify_datasets, write_dataset
 from time_ray.data.images import fit
 from time_ray.data.importers.parquet import import_parquet
 from time_ray.data.importers.sample_faults import read_report
 from time_ray.data.shards import Row
 from time_ray.data.stream_file import read_stream
-from time_ray.limits import IMAGE_PIXELS, JSON_BYTES, YAML_BYTES, TooMuchError
+from time_ray.limits import IMAGE_PIXELS, IMAGE_RATIO, JSON_BYTES, YAML_BYTES, TooMuchError
 
 BLOB = 8 << 20
 COPIES = 64
@@ -175,16 +175,56 @@ def test_texts_that_are_one_again_and_again_are_refused(
     assert len(caught.value.faults) == 1
 
 
+def forged(folder: Path, captions: pa.Array) -> Dataset:
+    """A dataset of one row, well sealed, whose captions somebody has put there."""
+    splits = {"train": [Row(picture(1), ("a",), -1, "k")]}
+    card = write_dataset(folder, name="d", kind="captions", classes=[], templates=[], splits=splits)
+    columns = {"image": [picture(1)], "captions": captions, "label": pa.array([-1], pa.int32()), "key": ["k"]}
+    (shard,) = card.splits["train"].shards
+    write_small(folder / shard, columns)
+    sealed = card.model_copy(update={"splits": {"train": SplitInfo(shards=(shard,), rows=1)}})
+    (folder / CARD).write_text(seal_card(str(folder), pa.fs.LocalFileSystem(), sealed).model_dump_json())
+    return Dataset.open(folder)
+
+
 @pytest.mark.usefixtures("bounded")
 def test_shards_that_are_small_on_the_disk_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time_ray.data.parquet_size.PARQUET_BYTES", 24 << 20)
-    splits = {"train": [Row(picture(1), ("a",), -1, "k")]}
-    card = write_dataset(tmp_path, name="d", kind="captions", classes=[], templates=[], splits=splits)
     captions = pa.ListArray.from_arrays(pa.array([0, COPIES], pa.int32()), repeated(["x" * BLOB], pa.string()))
-    columns = {"image": [picture(1)], "captions": captions, "label": pa.array([-1], pa.int32()), "key": ["k"]}
-    (shard,) = card.splits["train"].shards
-    write_small(tmp_path / shard, columns)
-    forged = card.model_copy(update={"splits": {"train": SplitInfo(shards=(shard,), rows=1)}})
-    (tmp_path / CARD).write_text(seal_card(str(tmp_path), pa.fs.LocalFileSystem(), forged).model_dump_json())
     with pytest.raises(CellError, match="once decoded, more than"):
-        Dataset.open(tmp_path).split("train").captions([0])
+        forged(tmp_path, captions).split("train").captions([0])
+
+
+def test_a_caption_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    offsets, letters = pa.array([0, 2], pa.int32()).buffers()[1], pa.py_buffer(b"\xff\xfe")
+    text = pa.StringArray.from_buffers(1, offsets, letters)
+    dataset = forged(tmp_path, pa.ListArray.from_arrays(pa.array([0, 1], pa.int32()), text))
+    with pytest.raises(CellError, match=r"damaged .*UTF8"):
+        dataset.split("train").captions([0])
+
+
+def test_a_dataset_behind_a_link_is_left_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    write_dataset(
+        folder,
+        name="d",
+        kind="captions",
+        classes=[],
+        templates=[],
+        splits={"train": [Row(picture(1), ("a",), -1, "k")]},
+    )
+    (shard,) = folder.glob("*.parquet")
+    shard.write_bytes(b"years of work")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "d").symlink_to(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    assert list(verify_datasets(str(tmp_path / "data"), pa.fs.LocalFileSystem())) == []
+    copy = Dataset.open(str(tmp_path / "data" / "d"), pa.fs.LocalFileSystem(), is_copy=True)
+    with pytest.raises(CellError, match="damaged"):
+        copy.split("train").captions([0])
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_what_serves_a_model_has_the_same_limits() -> None:
+    source = (Path(config.__file__).parent / "serving" / "predictor.py").read_text(encoding="utf-8")
+    assert f"MOST_PIXELS = {IMAGE_PIXELS:_}\nMOST_RATIO = {IMAGE_RATIO} " in source

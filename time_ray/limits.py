@@ -1,6 +1,7 @@
 """Limits on what is read from files of others, all of them here, and reading that keeps to them."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ YAML_DEPTH = 32
 YAML_VALUES = 10_000  # an alias counts as all that it stands for
 YAML_NUMBER_LETTERS = 100
 JSON_BYTES = 64 << 20  # of a card, a stream, an entry of the store
+JSON_DEPTH = 64
 METADATA_BYTES = 512 << 20  # of what a benchmark says of all images of a dataset
 IMAGE_BYTES = 256 << 20  # encoded
 IMAGE_PIXELS = 89_478_485  # as Pillow has it; of what an image is resized to as well
@@ -38,6 +40,16 @@ def parse_json(data: bytes, most: int = JSON_BYTES) -> Any:
     if len(data) > most:
         raise TooMuchError(f"it has more than {most} bytes")
     try:
-        return json.loads(data)
+        found = json.loads(data)
     except RecursionError:
-        raise TooMuchError("it is nested too deeply") from None
+        raise TooMuchError(f"it is nested more than {JSON_DEPTH} deep") from None
+    level = [found]
+    for _ in range(JSON_DEPTH):
+        level = [inner for value in level if isinstance(value, (dict, list)) for inner in _within(value)]
+        if not level:
+            return found
+    raise TooMuchError(f"it is nested more than {JSON_DEPTH} deep")
+
+
+def _within(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

@@ -313,7 +313,8 @@ def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple
     What is damaged is set aside by then, to be made again.
     """
     selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=True)
-    for card in sorted((f for f in filesystem.get_file_info(selector) if f.base_name == CARD), key=lambda f: f.path):
+    cards = (f for f in filesystem.get_file_info(selector) if f.base_name == CARD and _lies_in(folder, f, filesystem))
+    for card in sorted(cards, key=lambda card: card.path):
         try:
             dataset = Dataset.open(card.path.rpartition("/")[0], filesystem, is_copy=True)
         except UserError as error:
@@ -326,6 +327,13 @@ def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple
                 yield shard.path, shard.verify(), None
             except CellError as error:
                 yield shard.path, 0, str(error)
+
+
+def _lies_in(folder: str, file: pa.fs.FileInfo, filesystem: pa.fs.FileSystem) -> bool:
+    """Whether no link leads from the folder to the file."""
+    if not isinstance(filesystem, pa.fs.LocalFileSystem):
+        return True
+    return bool(os.path.realpath(file.path) == os.path.realpath(folder) + file.path[len(folder) :])
 
 
 def _write_split(

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,7 +81,8 @@ class Shard:
         return int(self._filesystem.get_file_info(self.path).size)
 
     def _checked(self, table: pa.Table, group: int) -> pa.Table:
-        """The table, if it is all there: the count of values is no part of a page's checksum."""
+        """The table, if it is all there and its texts are some: the count of values is no part of a page's checksum."""
+        table.validate(full=True)
         for name in table.column_names:
             if _num_values(table[name]) != self.footer.row_group(group).column(SCHEMA.get_field_index(name)).num_values:
                 raise pa.ArrowInvalid(f"a page of {name} lacks values")
@@ -140,6 +142,9 @@ def footer_seal(filesystem: pa.fs.FileSystem, path: str) -> str:
 def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
     """The file is no longer where it is read; it stays beside, for people to look at."""
     folder, _, name = path.rpartition("/")
+    if isinstance(filesystem, pa.fs.LocalFileSystem) and os.path.islink(folder):  # noqa: PTH114 it is no Path
+        log.warning("%s is damaged, and lies outside the storage by a link; left as it is", path)
+        return
     target = f"{folder}/damaged-{uuid4().hex[:8]}-{name}"
     try:
         move_file(filesystem, path, target)
