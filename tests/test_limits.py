@@ -12,10 +12,10 @@ import pytest
 from pictures import picture
 from PIL import Image
 
-from time_ray import config
+from time_ray import api, config
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.preprocessing import Resizing
-from time_ray.data.dataset import CARD, Dataset, SplitInfo, seal_card, verify_datasets, write_dataset
+from time_ray.data.dataset import CARD, Dataset, SplitInfo, seal_card, write_dataset
 from time_ray.data.images import fit
 from time_ray.data.importers.parquet import import_parquet
 from time_ray.data.importers.sample_faults import read_report
@@ -218,7 +218,7 @@ def test_a_dataset_behind_a_link_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "d").symlink_to(folder)
     before = sorted(path.name for path in folder.iterdir())
-    assert list(verify_datasets(str(tmp_path / "data"), pa.fs.LocalFileSystem())) == []
+    assert [item for item in api.store_verify(tmp_path) if item.fault] == []
     copy = Dataset.open(str(tmp_path / "data" / "d"), pa.fs.LocalFileSystem(), is_copy=True)
     with pytest.raises(CellError, match="damaged"):
         copy.split("train").captions([0])

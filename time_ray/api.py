@@ -22,7 +22,7 @@ from time_ray.core.finding import Finding
 from time_ray.core.plan import needs
 from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
-from time_ray.data.dataset import verify_datasets
+from time_ray.data.dataset import CARD, verify_datasets
 from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
@@ -561,7 +561,8 @@ def store_verify(where: str | Path) -> Iterator[Checked]:
     """Every file of a storage, read and compared with its digest; what is damaged is set aside by then."""
     files = storage(where)
     yield from verify(files)
-    for path, size, fault in verify_datasets(files.path("data"), files.filesystem):
+    cards = [f for f in files.list("data", recursive=True) if f.base_name == CARD and files.holds(f.path)]
+    for path, size, fault in verify_datasets(cards, files.filesystem):
         yield Checked("data", path.removeprefix(files.path("")), size, fault)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from s3_server import S3Server
 
+from time_ray import api
 from time_ray.store.files import Files
 from time_ray.store.gc import collect
 from time_ray.store.inventory import Reachable
@@ -145,6 +146,24 @@ def test_files_that_are_none_of_ours_are_left_alone(store: Store, tmp_path: Path
     assert [item.path for item in verify(store.files) if item.fault] == []
     assert {item.path.partition("/")[0] for item in collect(store.files, None, young=True)} <= {"payloads"}
     assert len([path for path in (tmp_path / "root").rglob("*") if path.is_file() and path.stat().st_size == 13]) == 4
+
+
+def test_links_in_a_circle_end(store: Store, tmp_path: Path) -> None:
+    for name in ("one", "weights/one", "weights/two", "data/three", "payloads/four"):
+        link = tmp_path / "root" / name
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(tmp_path / "root")
+    assert [item for item in api.store_verify(store.files.uri) if item.fault] == []
+    assert [row["keys"] for row in api.store_list(store.files.uri) if row["kind"] == "weights"] == [1]
+
+
+def test_a_kind_may_lie_on_another_disk(store: Store, tmp_path: Path) -> None:
+    for kind in ("payloads", "weights"):
+        (tmp_path / "root" / kind).rename(tmp_path / kind)
+        (tmp_path / "root" / kind).symlink_to(tmp_path / kind)
+    assert Store(store.files).get(OTHER) is not None
+    assert [item for item in verify(store.files) if item.fault] == []
+    assert list(collect(store.files, None, young=True)) == []
 
 
 def test_a_pipe_is_not_waited_for(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from s3_server import S3Server
 from torch import Tensor
 
+from time_ray.cluster.trial import Job
 from time_ray.core.errors import StoreError, UserError
 from time_ray.store.files import Files
 from time_ray.store.gc import collect
@@ -173,6 +175,19 @@ def test_a_sweep_without_the_key_adds_nothing(signed: Store, files: Files, monke
     monkeypatch.delenv(KEY)
     with pytest.raises(UserError, match="is signed; set TIME_RAY_STORE_KEY to add to it"):
         start_signing(files)
+
+
+def test_a_worker_without_the_key_writes_nothing(
+    signed: Store, files: Files, key: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(plugins=(), installed={}, study=b"", storage=files.uri, mark=signed.mark, coordinator="")
+    assert job.open_store().get(ONE) is not None
+    monkeypatch.delenv(KEY)
+    with pytest.raises(UserError, match="this worker has not the one of the sweep"):
+        job.open_store()
+    key(SECRET)
+    with pytest.raises(UserError, match="this worker has not the one of the sweep"):
+        replace(job, mark=None).open_store()
 
 
 @pytest.mark.parametrize(("value", "why"), [(None, "is not set"), ("short", "fewer than 16 letters")])

@@ -13,11 +13,8 @@ from time_ray.cluster.backend import SweepBackend
 from time_ray.cluster.coordinator_actor import RemoteCoordinator
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
-from time_ray.core.errors import StoreError, UserError
+from time_ray.core.errors import StoreError
 from time_ray.events import CellFailed
-from time_ray.store.files import Files
-from time_ray.store.signing import KEY
-from time_ray.store.store import Store
 
 
 def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mapping[str, float]) -> None:
@@ -62,7 +59,4 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
-    store = Store(Files(told.storage))
-    if store.mark != told.mark:
-        raise UserError(f"{KEY}: this worker has not the one of the sweep; set it in the environment of every node")
-    return SweepBackend(told.open_study(), store, coordinator, device=device)
+    return SweepBackend(told.open_study(), told.open_store(), coordinator, device=device)

@@ -307,14 +307,14 @@ def content_digest(
     return digest.hexdigest()
 
 
-def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple[str, int, str | None]]:
-    """Every card and shard of the datasets somewhere below a folder of copies: path, bytes, and what is wrong.
+def verify_datasets(
+    cards: Iterable[pa.fs.FileInfo], filesystem: pa.fs.FileSystem
+) -> Iterator[tuple[str, int, str | None]]:
+    """Every card and shard of the datasets that are copies: path, bytes, and what is wrong.
 
     What is damaged is set aside by then, to be made again.
     """
-    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=True)
-    cards = (f for f in filesystem.get_file_info(selector) if f.base_name == CARD and _lies_in(folder, f, filesystem))
-    for card in sorted(cards, key=lambda card: card.path):
+    for card in cards:
         try:
             dataset = Dataset.open(card.path.rpartition("/")[0], filesystem, is_copy=True)
         except UserError as error:
@@ -327,13 +327,6 @@ def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple
                 yield shard.path, shard.verify(), None
             except CellError as error:
                 yield shard.path, 0, str(error)
-
-
-def _lies_in(folder: str, file: pa.fs.FileInfo, filesystem: pa.fs.FileSystem) -> bool:
-    """Whether no link leads from the folder to the file."""
-    if not isinstance(filesystem, pa.fs.LocalFileSystem):
-        return True
-    return bool(os.path.realpath(file.path) == os.path.realpath(folder) + file.path[len(folder) :])
 
 
 def _write_split(

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -156,9 +156,14 @@ class Files:
             raise OSError(errno.EINVAL, "no plain file", path)
 
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
-        """The files in a folder, by path; none if there is no such folder."""
+        """The files in a folder, by path; none if there is no such folder.
+
+        Where all below a folder is listed, links to folders are followed right under the root alone: none leads in a circle.
+        """
 
         def act(path: str) -> list[fs.FileInfo]:
+            if recursive and self.is_local:
+                return sorted(_files_below(path, self.root), key=lambda f: f.path)
             selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
             found: list[fs.FileInfo] = []
             for _ in range(LISTINGS):
@@ -196,6 +201,22 @@ class Files:
             raise UserError(
                 f"storage: {self.shown} is not writable ({error.__cause__}); set storage: or TIME_RAY_STORAGE"
             ) from error
+
+
+def _files_below(folder: str, root: str) -> Iterator[fs.FileInfo]:
+    """The files below a folder of this machine; what goes meanwhile is passed over."""
+    folders = [folder]
+    while folders:
+        top = folders.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(top) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=top.rstrip("/") == root.rstrip("/")):
+                    folders.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found = entry.stat()
+                        yield fs.FileInfo(entry.path, fs.FileType.File, size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:
