@@ -39,6 +39,7 @@ from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
 from time_ray.store.lease import Holder
 from time_ray.store.recipe_index import RecipeIndex
 from time_ray.store.sign_store import Signed, sign
+from time_ray.store.signing import marks, own_signer
 from time_ray.store.stop_request import How, request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
@@ -88,6 +89,7 @@ __all__ = [
     "store_list",
     "store_show",
     "store_sign",
+    "store_unchecked",
     "store_verify",
     "store_why",
     "stream",
@@ -569,6 +571,11 @@ def store_verify(where: str | Path) -> Iterator[Checked]:
 def store_sign(where: str | Path) -> Iterator[Signed]:
     """Every entry of a storage that was never signed, signed with TIME_RAY_STORE_KEY by the time it is told."""
     return sign(storage(where))
+
+
+def store_unchecked(where: str | Path) -> bool:
+    """Whether a storage is signed, and there is no key to check signatures with."""
+    return own_signer() is None and bool(marks(storage(where)))
 
 
 def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: bool = False) -> Iterator[Garbage]:

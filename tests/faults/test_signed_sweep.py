@@ -76,6 +76,7 @@ def test_signing_is_switched_on_by_a_command(
     monkeypatch.delenv(KEY)
     opened = at(small.opened, Files(str(tmp_path / "runs")))
     assert (end_state(opened.files), table(opened)) == (small.state, small.table)
+    assert api.store_unchecked(tmp_path / "runs")
     with pytest.raises(UserError, match="is signed; set TIME_RAY_STORE_KEY"):
         api.sweep(opened)
 

@@ -68,6 +68,8 @@ def verify(where: Where, form: Form = "table") -> None:
     tables.print_rows(list(kinds.values()), form)
     seconds = time.monotonic() - started
     talk.print(f"{files} files, {quantity(size)} in {seconds:.1f} s: {quantity(size / seconds)}/s")
+    if api.store_unchecked(where):
+        talk.print("the storage is signed; signatures are not checked without TIME_RAY_STORE_KEY")
     if damaged:
         talk.print(f"{damaged} damaged: set aside; the next sweep makes again what it needs of them")
         raise typer.Exit(1)

@@ -158,7 +158,7 @@ class Files:
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
         """The files in a folder, by path; none if there is no such folder.
 
-        Where all below a folder is listed, links to folders are followed right under the root alone, and none in a circle.
+        Of all below a folder, links to folders are followed right under the root alone, so that none goes in a circle.
         """
 
         def act(path: str) -> list[fs.FileInfo]:
