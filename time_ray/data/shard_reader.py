@@ -22,7 +22,7 @@ from time_ray.whole_files import move_file
 log = logging.getLogger(__name__)
 
 END = b"PAR1"
-FAILURES = (pa.ArrowException, OSError)
+FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last: names in the footer
 PAUSES = (1.0, 5.0, 15.0, 30.0)  # seconds before bytes that did not come over a network are asked for again
 
 
