@@ -22,6 +22,7 @@ SECRET = "never-to-be-shown-at-all"  # noqa: S105
 @pytest.fixture(params=["disk", "s3"])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of an empty storage, which is to be signed."""
+    monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts of a database elsewhere
     monkeypatch.setenv(KEY, SECRET)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     if request.param == "disk":
