@@ -11,7 +11,7 @@ from time_ray.core.grid import Cell
 from time_ray.core.metrics import AccuracyHistory
 from time_ray.core.plan import plan
 from time_ray.core.scoring import Scoring
-from time_ray.rates import Rate, measured, read_rates, trial_costs, work_seconds, write_rates
+from time_ray.rates import Rate, measured, read_rates, trial_costs, work_seconds, write_rates, write_timed
 from time_ray.results import CellResult, TaskResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -63,3 +63,12 @@ def test_a_rate_says_nothing_of_other_batches_or_other_images(store: Store, how:
     write_rates(store, [result(cells()[0])])
     assert read_rates(store, cells(**how)) == {}
     assert set(read_rates(store, cells(seed=5))) == {"toy"}
+
+
+def test_rates_of_somebody_else_are_no_rates(store: Store) -> None:
+    grid = cells()
+    write_timed(store, grid, {"toy": Rate(1.0, 2.0)}, "cpu")
+    assert read_rates(store, grid) == {"toy": Rate(1.0, 2.0)}
+    for key in store.keys("rates"):
+        store.replace("rates", key, {"step": "fast", "first": None})
+    assert read_rates(Store(store.files), grid) == {}

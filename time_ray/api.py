@@ -22,7 +22,7 @@ from time_ray.core.finding import Finding
 from time_ray.core.plan import needs
 from time_ray.core.selection import read_selection
 from time_ray.core.stream import Order
-from time_ray.data.dataset import verify_datasets
+from time_ray.data.dataset import CARD, verify_datasets
 from time_ray.events import Event
 from time_ray.export import export_cell, pick_cell
 from time_ray.fleet_plan import Fleet, FleetPlan
@@ -38,6 +38,8 @@ from time_ray.store.gc import collect
 from time_ray.store.inventory import Garbage, Inventory, Reachable, rows
 from time_ray.store.lease import Holder
 from time_ray.store.recipe_index import RecipeIndex
+from time_ray.store.sign_store import Signed, sign
+from time_ray.store.signing import marks, own_signer
 from time_ray.store.stop_request import How, request_stop
 from time_ray.store.store import Store
 from time_ray.store.verify_store import Checked, verify
@@ -86,6 +88,8 @@ __all__ = [
     "store_gc",
     "store_list",
     "store_show",
+    "store_sign",
+    "store_unchecked",
     "store_verify",
     "store_why",
     "stream",
@@ -560,8 +564,19 @@ def store_verify(where: str | Path) -> Iterator[Checked]:
     """Every file of a storage, read and compared with its digest; what is damaged is set aside by then."""
     files = storage(where)
     yield from verify(files)
-    for path, size, fault in verify_datasets(files.path("data"), files.filesystem):
+    cards = [f for f in files.list("data", recursive=True) if f.base_name == CARD and files.holds(f.path)]
+    for path, size, fault in verify_datasets(cards, files.filesystem):
         yield Checked("data", path.removeprefix(files.path("")), size, fault)
+
+
+def store_sign(where: str | Path) -> Iterator[Signed]:
+    """Every entry of a storage that was never signed, signed with TIME_RAY_STORE_KEY by the time it is told."""
+    return sign(storage(where))
+
+
+def store_unchecked(where: str | Path) -> bool:
+    """Whether a storage is signed, and there is no key to check signatures with."""
+    return own_signer() is None and bool(marks(storage(where)))
 
 
 def store_gc(where: str | Path | Sequence[Opened], *, young: bool = False, dry: bool = False) -> Iterator[Garbage]:

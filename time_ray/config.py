@@ -15,12 +15,16 @@ from time_ray.core.errors import UserError, closest, nearest, some_of, unknown
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.core.home import at_home
 from time_ray.key_hints import hint_for
+from time_ray.limits import YAML_BYTES, YAML_DEPTH, YAML_NUMBER_LETTERS, YAML_VALUES, TooMuchError, read_at_most
 from time_ray.plugins import load_plugins
 from time_ray.study import Fault, StudyError
 
 Place = tuple[str | int, ...]
 EXPERIMENTS = "experiments"  # where experiment files lie
 _COMMAND_LINE = "command line"  # where an override stands, in place of a file and its line
+
+
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class Document:
@@ -46,7 +50,33 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML where 1e-3 is a number, as in YAML 1.2, and not a word."""
+    """Safe YAML within limits, where 1e-3 is a number, as in YAML 1.2, and not a word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node. Raises ComposerError if it lies too deep."""
+        self._depth += 1
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        self.check_depth(self._depth, event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def check_depth(self, depth: int, mark: Any) -> None:
+        """Raises ComposerError for what is nested more deeply than any experiment."""
+        if depth > YAML_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {YAML_DEPTH} deep; write it flat", mark)
+
+    def count(self, node: yaml.Node) -> None:
+        """Raises ComposerError once there are more values than any experiment has, those of aliases among them."""
+        self._values += 1
+        if self._values > YAML_VALUES:
+            problem = f"more than {YAML_VALUES} values, with those that aliases stand for; write fewer"
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
 
 
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
@@ -128,12 +158,14 @@ def read(path: Path) -> Document:
     """The document in a YAML file. UserError if it is missing, empty or no YAML."""
     document = Document(str(path))
     try:
-        text = _text(path.read_bytes())
+        text = _text(read_at_most(path, YAML_BYTES))
     except (FileNotFoundError, IsADirectoryError) as error:
         what = "is a folder" if isinstance(error, IsADirectoryError) else "no such file"
         raise UserError(f"{path}: {what}{_file_meant(path)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is no text in UTF-8 ({error}); save it as UTF-8") from None
+    except TooMuchError as error:
+        raise UserError(f"{path}: {error}; an experiment file is short") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     values = _parse(text, document)
@@ -180,6 +212,8 @@ def _parse(text: str, document: Document, place: Place = (), *, source: str | No
 
 def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, source: str | None) -> Any:
     """Plain values of a node, its lines noted on the way; a key given twice is a fault, not a silent choice."""
+    loader.check_depth(len(place), node.start_mark)  # aliases may lead back
+    loader.count(node)
     document.lines.setdefault(place, source or f"{document.name}:{node.start_mark.line + 1}")
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, document, (*place, i), source) for i, item in enumerate(node.value)]
@@ -205,6 +239,9 @@ def _key(loader: _Loader, node: yaml.Node) -> Any:
 
 
 def _scalar(loader: _Loader, node: yaml.Node) -> Any:
+    if node.tag in _NUMBERS and len(node.value) > YAML_NUMBER_LETTERS:
+        problem = f"a number of {len(node.value)} letters; put quotes around it"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, AttributeError):  # 2026-02-30 looks like a date and is none

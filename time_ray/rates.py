@@ -7,7 +7,8 @@ from time_ray.core.grid import Cell, Setting
 from time_ray.core.keys import key_of
 from time_ray.core.plan import Work
 from time_ray.results import CellResult
-from time_ray.store.store import Entry, Store
+from time_ray.store.entry_files import Entry
+from time_ray.store.store import Store
 from time_ray.trials import EVALUATION_STEPS, Costs
 
 _START_UP = key_of("start-up")
@@ -66,10 +67,10 @@ def known_rates(store: Store, cells: Sequence[Cell]) -> dict[str, KnownRate]:
     """As `read_rates`, with who measured each: a sweep, or else `plan --measure`."""
     found: dict[str, KnownRate] = {}
     for model, name in _names(cells).items():
-        if entry := store.entry("rates", name):
-            found[model] = KnownRate(_rate(entry), "a sweep on this storage")
-        elif entry := store.entry("rates", _timed(name)):
-            found[model] = KnownRate(_rate(entry), f"plan --measure on {entry['device']}")
+        if numbers := _numbers(store.entry("rates", name), *Rate._fields):
+            found[model] = KnownRate(Rate(*numbers), "a sweep on this storage")
+        elif numbers := _numbers(entry := store.entry("rates", _timed(name)), *Rate._fields):
+            found[model] = KnownRate(Rate(*numbers), f"plan --measure on {(entry or {}).get('device')}")
     return found
 
 
@@ -88,8 +89,8 @@ def write_start_up(store: Store, first: float | None, later: float | None) -> No
 
 def read_start_up(store: Store) -> StartUp | None:
     """What trials took to start on this storage; None: nobody knows yet."""
-    entry = store.entry("rates", _START_UP)
-    return None if entry is None else StartUp(float(str(entry["first"])), float(str(entry["later"])))
+    numbers = _numbers(store.entry("rates", _START_UP), *StartUp._fields)
+    return StartUp(*numbers) if numbers else None
 
 
 def note_gflops(store: Store, name: str, batch_size: int) -> None:
@@ -103,16 +104,18 @@ def note_gflops(store: Store, name: str, batch_size: int) -> None:
 
 def read_gflops(store: Store, name: str, batch_size: int) -> float | None:
     """Operations of a step, in GFLOPs, as `time-ray budget` has them; None: nobody has counted them here."""
-    entry = store.entry("rates", _operations(name, batch_size))
-    return None if entry is None else float(str(entry["gflops"]))
+    numbers = _numbers(store.entry("rates", _operations(name, batch_size)), "gflops")
+    return numbers[0] if numbers else None
 
 
 def _operations(name: str, batch_size: int) -> str:
     return key_of("operations", name, batch_size)
 
 
-def _rate(entry: Entry) -> Rate:
-    return Rate(float(str(entry["step"])), float(str(entry["evaluation"])))
+def _numbers(entry: Entry | None, *names: str) -> list[float]:
+    """Those numbers of an entry; none where there is no entry, or one of somebody else that lacks some."""
+    found = [value for name in names if isinstance(value := (entry or {}).get(name), (int, float))]
+    return [float(value) for value in found] if len(found) == len(names) else []
 
 
 def work_seconds(work: Mapping[str, Work], rates: Mapping[str, Rate]) -> float | None:

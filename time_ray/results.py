@@ -12,7 +12,8 @@ from time_ray.core.plan import Stored, needs
 from time_ray.core.recipe import Recipe
 from time_ray.events import CellFailed
 from time_ray.per_image import Lazy, PerImage
-from time_ray.store.store import Entry, Store
+from time_ray.store.entry_files import Entry
+from time_ray.store.store import Store
 
 
 @dataclass(frozen=True)

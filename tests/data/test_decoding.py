@@ -2,6 +2,8 @@
 
 import io
 import struct
+import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from time_ray.data.decoding import UnknownDepthError, decode, is_plain
 from time_ray.data.importers.image_checks import image_fault, pillow_quiet
+from time_ray.limits import TooMuchError
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -157,3 +160,12 @@ def test_an_orientation_that_is_none_is_no_fault(value: float) -> None:
 
 def picture_of_noise() -> Image.Image:
     return Image.open(io.BytesIO(picture(0)))
+
+
+@pytest.mark.parametrize(("size", "why"), [((1, 65_000), "more than 200 times"), ((9000, 10_000), "more than")])
+def test_what_would_grow_is_refused_before_it_is_unpacked(size: tuple[int, int], why: str) -> None:
+    header = bytearray(encoded(Image.new("L", (2, 2)), "PNG"))
+    header[16:24] = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big")
+    header[29:33] = zlib.crc32(header[12:29]).to_bytes(4, "big")
+    with warnings.catch_warnings(action="ignore"), pytest.raises(TooMuchError, match=why):
+        decode(bytes(header))

@@ -78,8 +78,8 @@ def test_equal_weights_are_stored_once(store: Store, tmp_path: Path) -> None:
 
 def test_the_first_entry_stands(store: Store) -> None:
     for number in range(8):
-        again(store).record("scores", KEY, {"number": number})
-    assert again(store).entry("scores", KEY) == {"number": 0}
+        again(store).record("scores", KEY, {"accuracy": {"a": number}})
+    assert again(store).entry("scores", KEY) == {"accuracy": {"a": 0}}
 
 
 def test_an_entry_cut_short_anywhere_does_not_count(store: Store, tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_a_whole_entry_is_found_beside_a_broken_one(store: Store, tmp_path: Path
     folder.mkdir(parents=True)
     (folder / "0.json").write_bytes(b'{"accuracy": ')
     (folder / "1-5.json").write_bytes(b"")
-    store.record("scores", KEY, {"number": 1})
-    assert again(store).entry("scores", KEY) == {"number": 1}
+    store.record("scores", KEY, {"accuracy": {"a": 1}})
+    assert again(store).entry("scores", KEY) == {"accuracy": {"a": 1}}
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
@@ -177,14 +177,14 @@ def test_weights_that_cannot_be_read_just_now_are_not_thrown_away(
 
 def test_keys_are_listed_by_kind(store: Store) -> None:
     store.put(KEY, weights(), {})
-    store.record("scores", f"{OTHER}-{KEY}", {})
+    store.record("scores", f"{OTHER}-{KEY}", {"accuracy": {}})
     assert store.keys("weights") == {KEY}
     assert store.keys("scores") == {f"{OTHER}-{KEY}"}
     assert store.keys("nothing") == frozenset()
 
 
 def test_a_file_that_was_only_begun_is_no_key(store: Store, tmp_path: Path) -> None:
-    store.record("scores", KEY, {})
+    store.record("scores", KEY, {"accuracy": {}})
     (path,) = files_in(tmp_path, "*.json")
     path.write_bytes(b"")
     assert again(store).keys("scores") == frozenset()
@@ -208,7 +208,7 @@ def _write(uri: str, number: int, start: object, told: object) -> None:
     store, found = Store(Files(uri)), {}
     for key in draw.sample(KEYS, len(KEYS)):
         store.put(key, weights(float(number)), {"writer": number})
-        store.record("scores", key, {"writer": number})
+        store.record("scores", key, {"accuracy": {}, "writer": number})
         store.put_checkpoint(key, number, state(number))
         for other in draw.sample(KEYS, 3):
             got, progress = Store(Files(uri)).get(other), store.newest_checkpoint(other)

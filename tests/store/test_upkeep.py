@@ -54,7 +54,8 @@ def garbage(store: Store, tmp_path: Path) -> list[str]:
     files = store.files
     files.write(b"half", "weights", KEEP[:2], KEEP, "0123-99.json")
     files.write(b"lost", "payloads", "00", "00" * 32, "1.safetensors")
-    entry = sealed({"digest": "", "payload": "payloads/1/2/3"})
+    digest = "11" * 32
+    entry = sealed({"digest": digest, "bytes": 4, "payload": f"payloads/11/{digest}/1.safetensors"})
     files.write(entry, "weights", KEEP[:2], KEEP, f"later-{len(entry)}.json")
     torn = f"{9:012d}-{'0' * 64}-99-1.safetensors"
     files.write(b"half", "progress", OTHER[:2], OTHER, torn)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from scored_store import NO_WEIGHTS
 from toy_grid import full_grid, setting, strategies, technique
 
 from time_ray.core.errors import UserError
@@ -31,9 +32,10 @@ def store(tmp_path: Path) -> Store:
     """What sweeps of some cells leave: experts, and scores of what was deployed."""
     store = Store(Files(str(tmp_path)))
     for recipe in recipes(cell(), cell(seed=1), cell(name="sum"), cell("zs"), cell("ft", "ft")):
-        kind = "weights" if isinstance(recipe, Trained) else "scores"
-        suffix = "" if kind == "weights" else "-" + "0" * 32
-        store.record(kind, recipe.key + suffix, {"recipe": describe(recipe), "accuracy": {}})
+        if isinstance(recipe, Trained):
+            store.record("weights", recipe.key, {**NO_WEIGHTS, "recipe": describe(recipe)})
+        else:
+            store.record("scores", f"{recipe.key}-{'0' * 32}", {"recipe": describe(recipe), "accuracy": {}})
     return store
 
 

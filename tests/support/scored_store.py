@@ -25,6 +25,8 @@ SCORED: dict[str, object] = {
     "data": {"adaptation": "mini:chess", "evaluation": "mini:textures"},
     "stream": {"tasks": 2},
 }
+NO_DIGEST = "0" * 64
+NO_WEIGHTS = {"digest": NO_DIGEST, "bytes": 0, "payload": f"payloads/00/{NO_DIGEST}/0.safetensors"}
 IMAGES = 200  # of every dataset: every other one belongs to the half that is selected on
 Percents = Mapping[str, float | tuple[float, float]]  # by dataset; two numbers: on the half that selects, and reports
 Scorer = Callable[[Cell, int, float], Percents]  # of a cell after a task, at a length
@@ -55,14 +57,14 @@ def finish(
         setting = cell.setting
         scored: list[tuple[Recipe, int, float]] = [(setting.base, 0, 1.0)]
         for task, step in enumerate(cell.walk(), start=1):
-            store.record("weights", step.expert.key, {"seconds": {"train": 1.0}})
+            store.record("weights", step.expert.key, {**NO_WEIGHTS, "seconds": {"train": 1.0}})
             scored.append((step.deployed, task, 1.0))
         final, last, _ = scored[-1]
         scored += [(recipe, last, length) for length, recipe in cell.at_lengths(final).items()]
         for recipe, task, length in scored:
             if store.entry("scores", setting.scores_key(recipe)) is None:
                 _score(store, setting, recipe, outcomes(cell, task, length), select, with_outcomes=with_outcomes)
-        store.record("weights", final.key, {"seconds": {}})
+        store.record("weights", final.key, {**NO_WEIGHTS, "seconds": {}})
 
 
 def keep_final(store: Store, cells: Iterable[Cell]) -> None:

@@ -47,6 +47,7 @@ from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
+from time_ray.store.signing import start_signing
 from time_ray.store.stop_request import How, stop_requests
 from time_ray.store.store import Store
 from time_ray.study import Study, check_weights
@@ -89,6 +90,7 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
     if ray_job(os.environ):
         storage_everywhere(study.experiment)
     files.check_writable()
+    start_signing(files)
     with lease(files, study.experiment.name) as held:
         profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
         outcome = _Sweep(study, files, watch, held, profiles).run()
@@ -270,6 +272,7 @@ class _Sweep:
             installed=installed_in(experiment),
             study=pickle.dumps((experiment, self.study.datasets)),
             storage=self.files.uri,
+            mark=self.store.mark,
             coordinator=coordinator,
             umask=current_umask(),
             profiles=self.profiles,

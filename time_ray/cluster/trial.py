@@ -13,6 +13,7 @@ from time_ray.cluster.room import Request, Resources
 
 if TYPE_CHECKING:
     from time_ray.plugins import PluginFile
+    from time_ray.store.store import Store
     from time_ray.study import Study
 
 GROUP_BYTES = 1.3e9  # the trial's process, Ray Train's controller and its four helpers, measured
@@ -26,6 +27,7 @@ class Job:
     installed: dict[str, str]  # plugins of packages by name, and the distributions that must be there for them
     study: bytes  # the experiment and its datasets
     storage: str
+    mark: str | None  # of the key that the store is signed with; the key itself is in the workers' environment
     coordinator: str  # the coordinator actor's name
     umask: int  # by which results in the storage may be read by others, or not
     profiles: str | None = None  # the folder on the storage for traces of trials; None: none are made
@@ -35,6 +37,18 @@ class Job:
         """The job that the sweep's own driver has sent through Ray."""
         job: Job = pickle.loads(pickled)  # noqa: S301
         return job
+
+    def open_store(self) -> "Store":
+        """The store, with the key that the sweep has. Raises UserError on a machine without it."""
+        from time_ray.core.errors import UserError
+        from time_ray.store.files import Files
+        from time_ray.store.signing import KEY
+        from time_ray.store.store import Store
+
+        store = Store(Files(self.storage))
+        if store.mark != self.mark:
+            raise UserError(f"{KEY}: this worker has not the one of the sweep; set it in the environment of every node")
+        return store
 
     def open_study(self) -> "Study":
         """The study, with the plugins that it needs loaded. Raises UserError where this machine lacks one."""

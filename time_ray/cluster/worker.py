@@ -17,8 +17,6 @@ from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
 from time_ray.core.secrets import hidden
 from time_ray.events import CellFailed
-from time_ray.store.files import Files
-from time_ray.store.store import Store
 
 
 def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mapping[str, float]) -> None:
@@ -63,10 +61,9 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     """The backend of the job's study on this worker's device."""
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
-    store = Store(Files(told.storage))
     return SweepBackend(
         told.open_study(),
-        store,
+        told.open_store(),
         coordinator,
         device=device(gpu=gpu),
         cpus_a_gpu=_cpus_a_gpu() if gpu else None,

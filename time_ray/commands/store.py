@@ -68,8 +68,27 @@ def verify(where: Where, form: Form = "table") -> None:
     tables.print_rows(list(kinds.values()), form)
     seconds = time.monotonic() - started
     talk.print(f"{files} files, {quantity(size)} in {seconds:.1f} s: {quantity(size / seconds)}/s")
+    if api.store_unchecked(where):
+        talk.print("the storage is signed; signatures are not checked without TIME_RAY_STORE_KEY")
     if damaged:
         talk.print(f"{damaged} damaged: set aside; the next sweep makes again what it needs of them")
+        raise typer.Exit(1)
+
+
+@app.command()
+def sign(where: Where) -> None:
+    """Sign all entries with TIME_RAY_STORE_KEY, once: from then on, who has the key trusts only what it has signed."""
+    from time_ray import api
+
+    signed, left = 0, 0
+    for entry in api.store_sign(where):
+        if entry.fault is None:
+            signed += 1
+        else:
+            left += 1
+            talk.print(f"{entry.kind} {entry.key}: {entry.fault}; not signed")
+    talk.print(f"{signed} entries signed; the storage is signed" if signed else "the storage is signed")
+    if left:
         raise typer.Exit(1)
 
 

@@ -30,10 +30,10 @@ def _at_least_one(templates: tuple[str, ...]) -> tuple[str, ...]:
 
 def _with_place_for_a_class(template: str) -> str:
     try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        fields = [field for _, *field in Formatter().parse(template) if field != [None, None, None]]
     except ValueError:
         fields = []
-    if fields != [""]:
+    if fields != [["", "", None]]:
         msg = f"'{template}' must name the class by {{}}, once, and hold no other braces"
         raise ValueError(msg)
     return template

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from time_ray.data.dataset import Dataset, Split
 from time_ray.data.decoding import decode
@@ -58,7 +58,8 @@ def _page(tiles: Sequence[Tile], columns: int) -> Image.Image:
             image, caption = tile
             x, y = GAP + number % columns * width, GAP + number // columns * height
             enlarge = Image.Resampling.NEAREST if max(image.size) < SIDE else Image.Resampling.LANCZOS
-            fitted = ImageOps.contain(image, (SIDE, SIDE), enlarge)
+            ratio = SIDE / max(image.size)
+            fitted = image.resize((max(1, round(image.width * ratio)), max(1, round(image.height * ratio))), enlarge)
             page.paste(fitted, (x + (SIDE - fitted.width) // 2, y + (SIDE - fitted.height) // 2))
             lines = textwrap.wrap(caption, LETTERS, max_lines=LINES, placeholder=" …")
             pen.multiline_text((x, y + SIDE + 2), "\n".join(lines), "black", typeface("DejaVuSans", 9), spacing=1)

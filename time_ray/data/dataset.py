@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from time_ray.core.errors import CellError, UserError
 from time_ray.core.scoring import Template
@@ -27,6 +27,8 @@ from time_ray.core.section import Section
 from time_ray.data.decoding import DECODING
 from time_ray.data.shard_reader import Shard, footer_seal, set_aside
 from time_ray.data.shards import DIGEST_BYTES, SCHEMA, Row, framed, write_shard
+from time_ray.limits import JSON_BYTES, parse_json
+from time_ray.plain_names import is_plain
 
 CARD = "card.json"
 KEPT_CAPTION_BYTES = 256 * 1024**2  # captions of a split are kept in memory up to this size
@@ -34,10 +36,20 @@ KEPT_CAPTION_BYTES = 256 * 1024**2  # captions of a split are kept in memory up 
 Kind = Literal["classification", "captions", "retrieval"]
 
 
+def _plain(name: str) -> str:
+    if not is_plain(name):
+        raise ValueError(f"{name!r} is no name of a file in the dataset's folder")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_plain)]
+Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
+
+
 class SplitInfo(Section):
     """The files of a split, in order, and how many rows they hold together."""
 
-    shards: tuple[str, ...]
+    shards: tuple[PlainName, ...]
     rows: Annotated[int, Field(ge=0)]
     footers: Annotated[tuple[str, ...], Field(description="SHA-256 of every shard's footer")] = ()
 
@@ -52,8 +64,8 @@ class Card(Section):
     kind: Kind
     classes: tuple[str, ...]
     templates: Annotated[tuple[Template, ...], Field(description="class prompts; {} is the class name")]
-    splits: dict[str, SplitInfo]
-    digest: str
+    splits: dict[PlainName, SplitInfo]
+    digest: Digest
     source: str = ""
     decoding: Annotated[int, Field(description="the rules of decoding that `digest` knows")] = 1
     seal: Annotated[str, Field(description="SHA-256 of all other fields")] = ""
@@ -295,13 +307,14 @@ def content_digest(
     return digest.hexdigest()
 
 
-def verify_datasets(folder: str, filesystem: pa.fs.FileSystem) -> Iterator[tuple[str, int, str | None]]:
-    """Every card and shard of the datasets somewhere below a folder of copies: path, bytes, and what is wrong.
+def verify_datasets(
+    cards: Iterable[pa.fs.FileInfo], filesystem: pa.fs.FileSystem
+) -> Iterator[tuple[str, int, str | None]]:
+    """Every card and shard of the datasets that are copies: path, bytes, and what is wrong.
 
     What is damaged is set aside by then, to be made again.
     """
-    selector = pa.fs.FileSelector(folder, allow_not_found=True, recursive=True)
-    for card in sorted((f for f in filesystem.get_file_info(selector) if f.base_name == CARD), key=lambda f: f.path):
+    for card in cards:
         try:
             dataset = Dataset.open(card.path.rpartition("/")[0], filesystem, is_copy=True)
         except UserError as error:
@@ -339,7 +352,8 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
     path = f"{folder}/{CARD}"
     try:
         with filesystem.open_input_stream(path) as stream:
-            text = stream.read()
+            text = stream.read(JSON_BYTES + 1)
+        fields = parse_json(text)
         card = Card.model_validate_json(text)
     except FileNotFoundError as error:
         msg = f"{folder}: no dataset here ({CARD} is missing); import one, or correct the path"
@@ -348,7 +362,9 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
         places = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
         faults = (": ".join(filter(None, (path, *place))) for place in places)
         raise UserError(*(f"{fault}; import the dataset again" for fault in faults)) from error
-    if card.seal and card.seal != _seal(json.loads(text)):
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); import the dataset again") from error
+    if card.seal and card.seal != _seal(fields):
         msg = f"{path}: is not as it was written; import the dataset again"
         raise UserError(msg)
     return card

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from time_ray.limits import IMAGE_PIXELS, IMAGE_RATIO, TooMuchError
+
 DECODING = 2  # raise it when the same bytes would become other pixels; and see `is_plain`
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits begin
@@ -35,17 +37,30 @@ class UnknownDepthError(ValueError):
 def decode(data: bytes) -> Image.Image:
     """The image in RGB, as a viewer shows it: turned as its EXIF says, transparent parts white, 8 bit a channel.
 
-    Raises ValueError, saying why, if the bytes are not a whole image, and UnknownDepthError for 32-bit and float ones.
+    Raises ValueError, saying why, if the bytes are not a whole image; UnknownDepthError for 32-bit and float ones, and
+    TooMuchError for one of too many pixels or too narrow, before it is unpacked.
     """
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
+        _check_size(*image.size)
         image.load()
+        return _on_white(_upright(_in_8_bit(image)))
     except UnidentifiedImageError as error:
         msg = f"none of {', '.join(FORMATS)}"
         raise ValueError(msg) from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from error
-    return _on_white(_upright(_in_8_bit(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooMuchError(str(error)) from error
+    except ValueError:
+        raise
+    except Exception as error:  # what a damaged file leads a decoder to raise is anybody's guess
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > IMAGE_PIXELS:
+        raise TooMuchError(f"{width} × {height} pixels, more than {IMAGE_PIXELS}")
+    if max(width, height) > IMAGE_RATIO * min(width, height):
+        raise TooMuchError(f"{width} × {height} pixels, one side more than {IMAGE_RATIO} times the other")
 
 
 def is_plain(data: bytes) -> bool:

@@ -16,6 +16,7 @@ from time_ray.core.errors import CellError
 from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import Split
 from time_ray.data.decoding import decode
+from time_ray.limits import IMAGE_PIXELS, TooMuchError
 
 Pixels = NDArray[np.uint8]  # [height, width, 3]
 
@@ -24,11 +25,17 @@ KEPT_BYTES = 256 * 1024**2  # in one split
 
 
 def fit(image: Image.Image, resizing: Resizing) -> Image.Image:
-    """The image as a square: pixel for pixel as open_clip makes it for inference; itself if it is one of that size."""
+    """The image as a square: pixel for pixel as open_clip makes it for inference; itself if it is one of that size.
+
+    Raises TooMuchError for one that is so narrow that it would grow beyond all bounds before it is cut.
+    """
     size = resizing.size
     if image.size == (size, size):
         return image
-    scaled = image.resize(_scaled(*image.size, resizing), Image.Resampling[resizing.interpolation.upper()])
+    width, height = _scaled(*image.size, resizing)
+    if width * height > IMAGE_PIXELS:
+        raise TooMuchError(f"{image.width} × {image.height} pixels would be resized to {width} × {height}")
+    scaled = image.resize((width, height), Image.Resampling[resizing.interpolation.upper()])
     if resizing.mode == "longest":
         square = Image.new("RGB", (size, size), (resizing.fill,) * 3)
         square.paste(scaled, ((size - scaled.width) // 2, (size - scaled.height) // 2))
@@ -91,10 +98,10 @@ class Decoded:
     def _pixels(self, row: int, data: bytes) -> Pixels:
         try:
             image = decode(data)
+            return np.asarray(image if self._resizing is None else fit(image, self._resizing))
         except ValueError as error:
             msg = f"{self._split.where}: row {row}: not a readable image ({error}); import the dataset again"
             raise CellError(msg) from error
-        return np.asarray(image if self._resizing is None else fit(image, self._resizing))
 
 
 def fits_in_memory(count: int, size: int) -> bool:

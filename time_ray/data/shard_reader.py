@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +15,14 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from time_ray.core.errors import CellError
+from time_ray.data.parquet_size import check_decoded
 from time_ray.data.shards import SCHEMA
 from time_ray.whole_files import move_file
 
 log = logging.getLogger(__name__)
 
 END = b"PAR1"
-FAILURES = (pa.ArrowException, OSError)
+FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError)  # the last: names in the footer
 PAUSES = (1.0, 5.0, 15.0, 30.0)  # seconds before bytes that did not come over a network are asked for again
 
 
@@ -79,7 +81,8 @@ class Shard:
         return int(self._filesystem.get_file_info(self.path).size)
 
     def _checked(self, table: pa.Table, group: int) -> pa.Table:
-        """The table, if it is all there: the count of values is no part of a page's checksum."""
+        """The table, if it is all there and its texts are some: the count of values is no part of a page's checksum."""
+        table.validate(full=True)
         for name in table.column_names:
             if _num_values(table[name]) != self.footer.row_group(group).column(SCHEMA.get_field_index(name)).num_values:
                 raise pa.ArrowInvalid(f"a page of {name} lacks values")
@@ -98,6 +101,7 @@ class Shard:
         """The groups that are left, of which each is gone from there once it was read."""
         file = pq.ParquetFile(source, metadata=self.footer, page_checksum_verification=True)
         while left:
+            check_decoded(source, self.footer, left[0], columns)
             table = self._checked(file.read_row_group(left[0], columns=columns, use_threads=False), left[0])
             left.popleft()
             yield table
@@ -138,6 +142,9 @@ def footer_seal(filesystem: pa.fs.FileSystem, path: str) -> str:
 def set_aside(filesystem: pa.fs.FileSystem, path: str) -> None:
     """The file is no longer where it is read; it stays beside, for people to look at."""
     folder, _, name = path.rpartition("/")
+    if isinstance(filesystem, pa.fs.LocalFileSystem) and os.path.islink(folder):  # noqa: PTH114 it is no Path
+        log.warning("%s is damaged, and lies outside the storage by a link; left as it is", path)
+        return
     target = f"{folder}/damaged-{uuid4().hex[:8]}-{name}"
     try:
         move_file(filesystem, path, target)

@@ -92,6 +92,8 @@ def _placed(target: str, filesystem: fs.FileSystem, make: Callable[[Path], objec
 
     So a folder with a card is whole, on any kind of storage.
     """
+    if isinstance(filesystem, fs.LocalFileSystem) and Path(target).is_symlink():
+        raise UserError(f"{target}: is a link, where a dataset is to be written; remove it")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, target.rpartition("/")[2])
         make(folder)

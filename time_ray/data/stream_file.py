@@ -8,6 +8,7 @@ from time_ray.core.errors import UserError, nearest, some_of
 from time_ray.core.home import at_home
 from time_ray.core.stream import Concept
 from time_ray.data.fomo_table import HANDLE_OF
+from time_ray.limits import JSON_BYTES, parse_json, read_at_most
 
 SEPARATOR = "+++"
 
@@ -15,11 +16,11 @@ SEPARATOR = "+++"
 def read_stream(path: str | Path) -> tuple[Concept, ...]:
     """The concepts of a stream file, as listed. Raises UserError for what is no such file."""
     try:
-        entries = json.loads(at_home(path).read_bytes())
+        entries = parse_json(read_at_most(at_home(path), JSON_BYTES))
     except FileNotFoundError as error:
         msg = f"'{path}': no such file; give a JSON list of DATASET{SEPARATOR}class, or make one by time-ray stream"
         raise UserError(msg) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         msg = f"'{path}': no readable JSON ({str(error).splitlines()[0]}); make it anew by time-ray stream"
         raise UserError(msg) from error
     if not isinstance(entries, list) or not entries:

@@ -1,6 +1,7 @@
 """Sharded sets: one model in many files, listed by an `index.json` as transformers and safetensors write it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,9 @@ from torch import Tensor
 from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.models import OpenFile, StoredModel
 from time_ray.merging.pieces import TensorEntry
+
+LONGEST_NAME = 255
+"""Bytes of a file's name that file systems take."""
 
 
 class ShardedModel(StoredModel):
@@ -62,4 +66,5 @@ def weight_map(index: Path) -> dict[str, str]:
 
 def is_beside(shard: str) -> bool:
     """Whether that can be the name of a file in the same folder."""
-    return bool(shard) and shard != ".." and Path(shard).name == shard and shard.isprintable()
+    is_name = bool(shard) and shard != ".." and Path(shard).name == shard and shard.isprintable()
+    return is_name and len(os.fsencode(shard)) <= LONGEST_NAME

@@ -24,6 +24,8 @@ CONFIG = "open_clip_config.json"
 VOCABULARY = "merges.txt.gz"  # of models that do not have CLIP's own
 TEMPLATE = "a photo of a {}."  # of a class that nobody gave prompts for
 COLUMN = "image"
+MOST_PIXELS = 89_478_485
+MOST_RATIO = 200  # of the longer side to the shorter one: a sliver is resized to gigabytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # others run programs, or read other files
 BATCH = 128
 TOKENIZER_SETTINGS = frozenset(  # of open_clip's own tokenizers; others may name code that is to be run
@@ -182,8 +184,11 @@ def _opened(value: Any) -> Image.Image:
         value = Path(value).read_bytes()
     if isinstance(value, bytes):
         try:
-            return _in_rgb(Image.open(BytesIO(value), formats=FORMATS))
-        except (OSError, SyntaxError) as error:
+            image = Image.open(BytesIO(value), formats=FORMATS)
+            if image.width * image.height > MOST_PIXELS or max(image.size) > MOST_RATIO * min(image.size):
+                raise ValueError(f"{image.width} × {image.height} pixels are too many, or too narrow")
+            return _in_rgb(image)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{len(value)} bytes are no whole image, as {', '.join(FORMATS)} files are") from error
     array = np.asarray(value)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:

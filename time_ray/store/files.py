@@ -7,10 +7,12 @@ that is what every kind of storage can do. (A lease's holder rewrites its own; w
 import contextlib
 import errno
 import hashlib
+import logging
 import os
+import stat
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -29,7 +31,10 @@ S3_ATTEMPTS = 3  # of each request, by the AWS SDK
 PAUSES = (1.0, 5.0)  # seconds before what failed over a network is done again, all of it
 DAMAGED = "damaged"
 PROBE = ".probe-"
+LONGEST_NAME = 250  # bytes of a file's name; file systems take 255
 LISTINGS = 5  # a folder that comes or goes in between makes a listing fail
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _FAILURES = (OSError, pa.ArrowException)
@@ -56,6 +61,7 @@ class Files:
         """The whole content of a file."""
 
         def act(path: str) -> bytes:
+            self._check_plain(path)
             with self.filesystem.open_input_file(path) as file:
                 return bytes(file.read())
 
@@ -75,6 +81,7 @@ class Files:
 
         def act(path: str) -> str:
             sha = hashlib.sha256()
+            self._check_plain(path)
             with self.filesystem.open_input_stream(path, compression=None) as stream:
                 while block := stream.read(BLOCK):
                     sha.update(block)
@@ -99,11 +106,12 @@ class Files:
         self._do("written", act, *parts)
 
     def delete(self, *parts: str) -> None:
-        """The file is gone; it may have been gone before."""
+        """The file is gone; it may have been gone before. What lies outside the root stays."""
 
         def act(path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
-                self.filesystem.delete_file(path)
+                if self.holds(path):
+                    self.filesystem.delete_file(path)
 
         self._do("removed", act, *parts)
 
@@ -112,15 +120,22 @@ class Files:
 
         def act(path: str) -> None:
             with contextlib.suppress(FileNotFoundError):
-                self.filesystem.delete_dir(path)
+                if self.holds(f"{path}/"):
+                    self.filesystem.delete_dir(path)
 
         self._do("removed", act, *parts)
 
     def set_aside(self, *parts: str) -> None:
-        """The file lies in the folder `damaged`, for people to look at; nothing reads it again."""
-        target = self.path(DAMAGED, "/".join(parts).replace("/", "-"))
+        """The file lies in the folder `damaged`, for people to look at; nothing reads it again.
+
+        What lies outside the root, as by a link that somebody made in it, stays where it is.
+        """
+        target = self.path(DAMAGED, "/".join(parts).replace("/", "-")[-LONGEST_NAME:])
 
         def act(path: str) -> None:
+            if not (self.holds(path) and self.holds(target)):
+                log.warning("%s: lies outside the storage by a link; left as it is", path)
+                return
             if self.is_local:
                 self.filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with contextlib.suppress(FileNotFoundError):  # another process was faster
@@ -128,10 +143,27 @@ class Files:
 
         self._do("moved out of the way", act, *parts)
 
+    def holds(self, path: str) -> bool:
+        """Whether the folder of that path lies under the root, wherever links lead: others are not ours to change."""
+        if not self.is_local:
+            return True
+        root, folder = os.path.realpath(self.root), os.path.realpath(os.path.dirname(path))  # noqa: PTH120
+        return os.path.commonpath([root, folder]) == root
+
+    def _check_plain(self, path: str) -> None:
+        """Raises OSError for a pipe or a device, which would be waited for."""
+        if self.is_local and not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            raise OSError(errno.EINVAL, "no plain file", path)
+
     def list(self, *parts: str, recursive: bool = False) -> list[fs.FileInfo]:
-        """The files in a folder, by path; none if there is no such folder."""
+        """The files in a folder, by path; none if there is no such folder.
+
+        Of all below a folder, links to folders are followed right under the root alone, so that none goes in a circle.
+        """
 
         def act(path: str) -> list[fs.FileInfo]:
+            if recursive and self.is_local:
+                return sorted(_files_below(path, self.root), key=lambda f: f.path)
             selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
             found: list[fs.FileInfo] = []
             for _ in range(LISTINGS):
@@ -169,6 +201,22 @@ class Files:
             raise UserError(
                 f"storage: {self.shown} is not writable ({error.__cause__}); set storage: or TIME_RAY_STORAGE"
             ) from error
+
+
+def _files_below(folder: str, root: str) -> Iterator[fs.FileInfo]:
+    """The files below a folder of this machine; what goes meanwhile is passed over."""
+    folders = [folder]
+    while folders:
+        top = folders.pop()
+        with contextlib.suppress(FileNotFoundError), os.scandir(top) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=top.rstrip("/") == root.rstrip("/")):
+                    folders.append(entry.path)
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found = entry.stat()
+                        yield fs.FileInfo(entry.path, fs.FileType.File, size=found.st_size, mtime_ns=found.st_mtime_ns)
 
 
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:

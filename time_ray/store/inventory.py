@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from pyarrow.fs import FileInfo
 
+from time_ray.plain_names import is_plain
+from time_ray.store.entry_files import PAYLOADS, PROGRESS, DamagedError, Entry, entry_in, is_entry
 from time_ray.store.files import DAMAGED, PROBE, Files
 from time_ray.store.lease import LEASES, is_stale
-from time_ray.store.sealed import unsealed
+from time_ray.store.signing import Signer, signer_of
 from time_ray.store.stop_request import STOPS
-from time_ray.store.store import PAYLOADS, PROGRESS, Entry, checkpoint, is_whole
+from time_ray.store.store import checkpoint, is_whole
 
 NO_ENTRIES = (PAYLOADS, PROGRESS, LEASES, STOPS, DAMAGED, "data", "pixels", "profiles")
 OTHER = "other"
@@ -60,10 +62,16 @@ class Inventory:
     files: Files
     found: Mapping[str, Sequence[FileInfo]]  # by kind (see kind_of)
     entries: Mapping[str, Mapping[str, KeyEntries]]  # by kind of entry, and by key
+    signer: Signer | None
 
     @classmethod
     def of(cls, files: Files) -> "Inventory":
-        """Everything under the root is listed, and every entry is read."""
+        """Everything under the root is listed, and every entry is read. Raises UserError as `signer_of` does."""
+        return cls.trusting(files, signer_of(files))
+
+    @classmethod
+    def trusting(cls, files: Files, signer: Signer | None) -> "Inventory":
+        """As `of`, where only what that signer has signed is an entry; None: whatever is whole."""
         found: dict[str, list[FileInfo]] = {}
         for file in files.list(recursive=True):
             found.setdefault(kind_of(relative(files, file)), []).append(file)
@@ -72,9 +80,9 @@ class Inventory:
             for kind in found.keys() - {*NO_ENTRIES, OTHER}:
                 groups = _by_key(found[kind])
                 entries[kind] = dict(
-                    zip(groups, readers.map(partial(_key_entries, files), groups.values()), strict=True)
+                    zip(groups, readers.map(partial(_key_entries, files, signer, kind), groups.values()), strict=True)
                 )
-        return cls(files, found, entries)
+        return cls(files, found, entries, signer)
 
     def garbage(self, reachable: Reachable | None = None, *, young: bool = False) -> Iterator[Garbage]:
         """What nothing needs: what no entry names and, where it is told what is reachable, all else.
@@ -87,7 +95,7 @@ class Inventory:
             return not young and is_young(file.mtime_ns / 1e9)
 
         for file, why in self._unneeded(reachable, spared):
-            if not spared(file):
+            if not spared(file) and self.files.holds(file.path):
                 yield Garbage(relative(self.files, file), file.size, file.mtime_ns / 1e9, why)
 
     def _unneeded(
@@ -146,8 +154,10 @@ def rows(inventory: Inventory) -> list[dict[str, object]]:
 def kind_of(path: str) -> str:
     """The kind of a file, by its path below the root: the first part of it, or `other` where it is none of ours."""
     kind, *rest = path.split("/")
-    is_entry = len(rest) == 3 and rest[1].startswith(rest[0]) and rest[2].endswith(".json")
-    return kind if kind in NO_ENTRIES or is_entry else OTHER
+    if kind in (PAYLOADS, PROGRESS):
+        is_ours = len(rest) == 3 and all(map(is_plain, rest))
+        return kind if is_ours and (kind == PAYLOADS or checkpoint(rest[2])) else OTHER
+    return kind if kind in NO_ENTRIES or is_entry(kind, rest) else OTHER
 
 
 def is_young(mtime: float) -> bool:
@@ -161,7 +171,8 @@ def relative(files: Files, file: FileInfo) -> str:
 
 
 def _is_whole_checkpoint(file: FileInfo) -> bool:
-    return bool(checkpoint(file.base_name).size == file.size)
+    at = checkpoint(file.base_name)
+    return at is not None and bool(at.size == file.size)
 
 
 def _by_key(files: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:
@@ -171,16 +182,15 @@ def _by_key(files: Sequence[FileInfo]) -> dict[str, list[FileInfo]]:
     return found
 
 
-def _key_entries(files: Files, group: Sequence[FileInfo]) -> KeyEntries:
+def _key_entries(files: Files, signer: Signer | None, kind: str, group: Sequence[FileInfo]) -> KeyEntries:
     whole: list[tuple[FileInfo, Entry]] = []
     torn: list[FileInfo] = []
     for file in sorted(group, key=lambda file: (file.mtime_ns, file.base_name)):
         data = files.find(relative(files, file)) if is_whole(file) else b""
         if data is None:
             continue  # it went meanwhile
-        entry = unsealed(data)
-        if entry is None:
+        try:
+            whole.append((file, entry_in(kind, file.path.split("/")[-2], data, signer)))
+        except DamagedError:
             torn.append(file)
-        else:
-            whole.append((file, entry))
     return KeyEntries(tuple(whole), tuple(torn))

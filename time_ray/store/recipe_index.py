@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from time_ray.core.errors import UserError, some_of
-from time_ray.store.store import PROGRESS, Entry, Store
+from time_ray.store.entry_files import PROGRESS, Entry
+from time_ray.store.store import Store
 
 
 class RecipeIndex:
@@ -60,10 +61,10 @@ def parents(recipe: Mapping[str, Any]) -> list[str]:
     """Keys of the experts that a recipe names, each once, in order."""
     found: list[str] = []
     for name, value in recipe.items():
-        if name == "experts":
-            found += value
+        if name == "experts" and isinstance(value, list):
+            found += map(str, value)
         elif isinstance(value, Mapping) and value.get("kind") == "trained":
-            found.append(value["key"])
+            found.append(str(value.get("key")))
         elif isinstance(value, Mapping):
             found += parents(value)
     return list(dict.fromkeys(found))

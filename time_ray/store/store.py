@@ -9,15 +9,18 @@ Beside them lies the progress of trainings that are under way: one file each, na
 
 import hashlib
 import logging
+import re
 import uuid
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError
+from time_ray.store.entry_files import PAYLOADS, PROGRESS, DamagedError, Entry, entry_in, size_in, write_entry
 from time_ray.store.files import Files
-from time_ray.store.sealed import sealed, unsealed
+from time_ray.store.signing import Signer, signer_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,10 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Entry = dict[str, object]
 MOST_ENTRIES = 10_000  # in memory; a sweep of any size reads them all
-PROGRESS = "progress"
-PAYLOADS = "payloads"
+_CHECKPOINT = re.compile(
+    r"(?P<step>\d{12,18})-(?P<digest>[0-9a-f]{64})-(?P<size>\d{1,18})-\w+(-(?P<signature>[0-9a-f]{64}))?\.safetensors"
+)
 
 
 class Checkpoint(NamedTuple):
@@ -38,6 +41,11 @@ class Checkpoint(NamedTuple):
     digest: str
     size: int
     name: str
+    signature: str | None
+
+    def is_signed(self, signer: Signer | None, key: str) -> bool:
+        """Whether it is of that training, by who has the key; without a key, whoever made it."""
+        return signer is None or signer.has_signed(self.signature, *_signed(key, self.step, self.digest, self.size))
 
 
 class Store:
@@ -46,6 +54,16 @@ class Store:
     def __init__(self, files: Files) -> None:
         self.files = files
         self._entries: dict[tuple[str, str], Entry] = {}  # entries never change once they are whole
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """Who signs what is written; None without a key. Raises UserError where the store has another (see signing)."""
+        return signer_of(self.files)
+
+    @property
+    def mark(self) -> str | None:
+        """What tells the key from others; None without one."""
+        return None if self.signer is None else self.signer.mark
 
     def entry(self, kind: str, key: str) -> Entry | None:
         """The entry under a key, or None; found on disk if another process wrote it meanwhile."""
@@ -69,11 +87,12 @@ class Store:
         for file in sorted(found, key=lambda file: (file.mtime_ns, file.base_name)):
             place = (kind, key[:2], key, file.base_name)
             data = self.files.find(*place)
-            entry = None if data is None else unsealed(data)
-            if entry is not None:
-                yield file.base_name, entry
-            elif data is not None:
-                log.warning("%s: entry is damaged; set aside, to be made again", self.files.path(*place))
+            if data is None:
+                continue  # it went meanwhile
+            try:
+                yield file.base_name, entry_in(kind, key, data, self.signer)
+            except DamagedError as error:
+                log.warning("%s: damaged (%s); set aside, to be made again", self.files.path(*place), error)
                 self.files.set_aside(*place)
 
     def record(self, kind: str, key: str, entry: Mapping[str, object]) -> Entry:
@@ -91,8 +110,7 @@ class Store:
             StoreError: it cannot be written, or not be read back.
 
         """
-        data = sealed(entry)
-        self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
+        write_entry(self.files, kind, key, entry, self.signer)
         found = self.entry(kind, key)
         if found is None:
             raise StoreError(f"{self.files.path(kind, key[:2], key)}: was written and cannot be read back")
@@ -106,8 +124,7 @@ class Store:
 
         """
         older = [name for name, _ in self.entries(kind, key)]
-        data = sealed(entry)
-        self.files.write(data, kind, key[:2], key, f"{uuid.uuid4().hex}-{len(data)}.json")
+        write_entry(self.files, kind, key, entry, self.signer)
         for name in older:
             self.files.delete(kind, key[:2], key, name)
         self._entries.pop((kind, key), None)
@@ -180,7 +197,9 @@ class Store:
         """The state of a training after so many steps lies in the store; what it supersedes is gone."""
         data = _as_bytes(tensors)
         older = [at for at in self.checkpoints(key) if at.step <= step]
-        name = f"{step:012d}-{hashlib.sha256(data).hexdigest()}-{len(data)}-{uuid.uuid4().hex}.safetensors"
+        digest = hashlib.sha256(data).hexdigest()
+        signed = f"-{self.signer.sign(*_signed(key, step, digest, len(data)))}" if self.signer else ""
+        name = f"{step:012d}-{digest}-{len(data)}-{uuid.uuid4().hex}{signed}.safetensors"
         self.files.write(data, PROGRESS, key[:2], key, name)
         for at in older:
             self.files.delete(PROGRESS, key[:2], key, at.name)
@@ -191,7 +210,7 @@ class Store:
             data = self.files.find(PROGRESS, key[:2], key, at.name)
             if data is None:
                 return self.newest_checkpoint(key)  # it was superseded just now
-            if hashlib.sha256(data).hexdigest() == at.digest:
+            if hashlib.sha256(data).hexdigest() == at.digest and at.is_signed(self.signer, key):
                 return at.step, _tensors(data)
             log.warning("progress of %s after step %d is damaged; set aside, an earlier one counts", key, at.step)
             self.files.set_aside(PROGRESS, key[:2], key, at.name)
@@ -205,7 +224,7 @@ class Store:
     def checkpoints(self, key: str) -> list[Checkpoint]:
         """What is kept of the progress of a training, earliest step first; not what is being written."""
         found = ((checkpoint(file.base_name), file.size) for file in self.files.list(PROGRESS, key[:2], key))
-        return sorted(at for at, size in found if size == at.size)
+        return sorted(at for at, size in found if at is not None and size == at.size)
 
     def _payload(self, digest: str, size: int) -> str | None:
         """Where bytes of that digest lie already."""
@@ -223,13 +242,18 @@ class Store:
 
 def is_whole(file: FileInfo) -> bool:
     """Whether an entry's file has the size that its name says: False for one that is being written, or never was."""
-    return bool(file.base_name.endswith(f"-{file.size}.json"))
+    return bool(size_in(file.base_name) == file.size)
 
 
-def checkpoint(name: str) -> Checkpoint:
-    """What the name of a step checkpoint says."""
-    step, digest, size, _ = name.split("-")
-    return Checkpoint(int(step), digest, int(size), name)
+def checkpoint(name: str) -> Checkpoint | None:
+    """What the name of a step checkpoint says; None for a file that is none."""
+    found = _CHECKPOINT.fullmatch(name)
+    return found and Checkpoint(int(found["step"]), found["digest"], int(found["size"]), name, found["signature"])
+
+
+def _signed(key: str, step: int, digest: str, size: int) -> tuple[str, ...]:
+    """What the signature of a step checkpoint is of."""
+    return "progress", key, str(step), digest, str(size)
 
 
 def _as_bytes(tensors: "Mapping[str, Tensor]") -> bytes:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from pyarrow.fs import FileInfo
 
 from time_ray.core.errors import StoreError
+from time_ray.store.entry_files import PAYLOADS, PROGRESS, DamagedError, entry_in
 from time_ray.store.files import Files
 from time_ray.store.inventory import THREADS, Inventory, is_young, relative
 from time_ray.store.lease import LEASES, holders
 from time_ray.store.sealed import unsealed
-from time_ray.store.store import PAYLOADS, PROGRESS, Store, checkpoint, is_whole
+from time_ray.store.signing import Signer
+from time_ray.store.store import Store, checkpoint, is_whole
 
 
 class Checked(NamedTuple):
@@ -56,7 +58,7 @@ def _faults(inventory: Inventory) -> Iterator[tuple[str, FileInfo, str | None]]:
     with ThreadPoolExecutor(THREADS) as readers:
         for kind in kinds:
             for file in inventory.found.get(kind, ()):
-                waiting.append((kind, file, readers.submit(_fault, inventory.files, kind, file)))
+                waiting.append((kind, file, readers.submit(_fault, inventory.files, inventory.signer, kind, file)))
                 if len(waiting) > THREADS:
                     kind_of, oldest, fault = waiting.popleft()
                     yield kind_of, oldest, fault.result()
@@ -64,15 +66,28 @@ def _faults(inventory: Inventory) -> Iterator[tuple[str, FileInfo, str | None]]:
             yield kind, file, fault.result()
 
 
-def _fault(files: Files, kind: str, file: FileInfo) -> str | None:
+def _fault(files: Files, signer: Signer | None, kind: str, file: FileInfo) -> str | None:
     path = relative(files, file)
-    if kind in (PAYLOADS, PROGRESS):
-        wanted = path.split("/")[-2] if kind == PAYLOADS else checkpoint(file.base_name).digest
-        return _unlike(files, path, wanted)
+    key = path.split("/")[-2]
+    if kind == PAYLOADS:
+        return _unlike(files, path, key)
+    if kind == PROGRESS:
+        at = checkpoint(file.base_name)
+        return _unlike(files, path, at.digest) if at and at.is_signed(signer, key) else "is not signed"
     if kind != LEASES and not is_whole(file):
         return "half-written"
     data = files.find(path)
-    return "its seal does not match" if data is not None and unsealed(data) is None else None
+    return None if data is None else _entry_fault(kind, key, data, signer)
+
+
+def _entry_fault(kind: str, key: str, data: bytes, signer: Signer | None) -> str | None:
+    if kind == LEASES:  # they say who is at work, not what was found
+        return "its seal does not match" if unsealed(data) is None else None
+    try:
+        entry_in(kind, key, data, signer)
+    except DamagedError as error:
+        return str(error)
+    return None
 
 
 def _unlike(files: Files, path: str, digest: str) -> str | None:

@@ -50,7 +50,7 @@ def _compared(one: object, other: object, look_up: RecipeLookup, at: str) -> Dif
 def _compared_lists(one: Sequence[Any], other: Sequence[Any], look_up: RecipeLookup, at: str) -> Difference | None:
     for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if at.endswith("experts"):
-            left, right = {"key": left}, {"key": right}  # noqa: PLW2901 an expert by its key
+            left, right = {"key": str(left)}, {"key": str(right)}  # noqa: PLW2901 an expert by its key
         if found := _compared(left, right, look_up, f"{at}[{index}]"):
             return found
     shorter = min(len(one), len(other))

@@ -61,7 +61,7 @@ def test_a_decompression_bomb_is_too_large(side: int) -> None:
 
 
 def test_a_huge_file_is_not_even_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_checks, "MAX_BYTES", 100)
+    monkeypatch.setattr(image_checks, "IMAGE_BYTES", 100)
     assert kind_of(bytes(101)) == "image too large"
 
 

@@ -98,7 +98,7 @@ def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tars, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(tars, "IMAGE_BYTES", 10_000)
     bomb = tar({"a.png": b"a", "bomb.png": bytes(5_000_000), "b.png": b"b"})
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(bomb))
     found, tar_faults = read(tmp_path / "x.tar.gz")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-MAX_LENGTH = 100_000  # characters; a longer one is no caption
+from time_ray.limits import CAPTION_LETTERS
 
 
 def captions_of(value: Any) -> tuple[tuple[str, ...], bool]:
@@ -15,7 +15,7 @@ def captions_of(value: Any) -> tuple[tuple[str, ...], bool]:
 
 
 def _is_caption(value: Any) -> bool:
-    if not isinstance(value, str) or len(value) > MAX_LENGTH or not value.strip():
+    if not isinstance(value, str) or len(value) > CAPTION_LETTERS or not value.strip():
         return False
     try:
         value.encode()  # half of a surrogate pair, as JSON may hold it, is no text

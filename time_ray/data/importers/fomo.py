@@ -1,6 +1,5 @@
 """Import of FoMo-in-Flux: its metadata, and its images as folders or as tars, become datasets named by handle."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from time_ray.data.importers.captions import captions_of
 from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import_parts
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.importers.samples import ByteRange, Sample, readable, sample_parts
+from time_ray.limits import METADATA_BYTES, parse_json, read_at_most
 
 ALL = "all"
 _OTHERWISE = f"; give {ALL}, or handles such as cifar100"
@@ -171,8 +171,8 @@ def _json(info: Path, names: Sequence[str], kind: type, faults: list[str]) -> An
         faults.append(f"{info}: no {' or '.join(reversed(names))}; it is part of the benchmark's metadata ({INSIDE})")
         return kind()
     try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        found = parse_json(read_at_most(path, METADATA_BYTES), METADATA_BYTES)
+    except (ValueError, OSError) as error:
         faults.append(f"{path}: not valid JSON ({error}); replace it")
         return kind()
     if not isinstance(found, kind) or not found:

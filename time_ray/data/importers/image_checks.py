@@ -9,8 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from time_ray.data.decoding import UnknownDepthError, decode
-
-MAX_BYTES = 256 * 1024**2  # of one encoded image
+from time_ray.limits import IMAGE_BYTES, TooMuchError
 
 
 class ImageFault(NamedTuple):
@@ -24,21 +23,19 @@ def image_fault(data: bytes) -> ImageFault | None:
     """Why the bytes are not a whole image, or None if they are. Call it within `pillow_quiet`."""
     if not data:
         return ImageFault("empty image", "it has no bytes")
-    if len(data) > MAX_BYTES:
-        return ImageFault("image too large", f"{len(data)} bytes, more than {MAX_BYTES}")
+    if len(data) > IMAGE_BYTES:
+        return ImageFault("image too large", f"{len(data)} bytes, more than {IMAGE_BYTES}")
     try:
         decode(data)
-    except Image.DecompressionBombWarning as error:
-        return ImageFault("image too large", str(error))
-    except Exception as error:  # noqa: BLE001 - what a damaged file leads a decoder to raise is anybody's guess
-        return ImageFault(_kind(error), str(error) or type(error).__name__)
+    except ValueError as error:
+        return ImageFault(_kind(error), str(error))
     if any(data.startswith(start) and not is_whole(data) for start, is_whole in _ENDS.items()):
         return ImageFault("truncated image", "its end is missing")
     return None
 
 
-def _kind(error: Exception) -> str:
-    if isinstance(error.__cause__, Image.DecompressionBombError):
+def _kind(error: ValueError) -> str:
+    if isinstance(error, TooMuchError):
         return "image too large"
     return "unknown depth" if isinstance(error, UnknownDepthError) else "unreadable image"
 

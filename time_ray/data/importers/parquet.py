@@ -1,10 +1,9 @@
 """Import of Parquet folders as others write them, such as a data set saved from the Hugging Face hub."""
 
 import hashlib
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
@@ -21,13 +20,18 @@ from time_ray.data.importers.imagefolder import LEADS_NOWHERE, SPLIT_NAMES, SUFF
 from time_ray.data.importers.pipeline import PROMPT, DatasetSpec, ImportSettings, import_parts, is_held_out
 from time_ray.data.importers.sample_faults import SampleFault, note, notes_on
 from time_ray.data.importers.samples import PART_SAMPLES, readable
+from time_ray.data.parquet_size import check_decoded, rows_at_once
 from time_ray.data.shards import Row
+from time_ray.limits import JSON_BYTES, parse_json, read_at_most
 
 CLASSES = "classes.json"
 ENDING = ".parquet"
 SHARD = re.compile(r"-(?P<number>\d{5})-of-(?P<count>\d{5})")
 SHOWN = 4  # class names of a file
-BATCH = 64  # rows in memory at a time
+BATCH = 64  # rows in memory at a time, at most
+IMAGE = "image"
+COLUMNS = frozenset({"captions", "caption", "label", IMAGE})
+FAILURES = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,12 @@ class _Part:
     def read(self) -> Iterator[tuple[str, Row] | SampleFault]:
         """Each row, or what is wrong with it."""
         try:
-            for number, row in enumerate(_rows(self.run)):
+            for number, row in enumerate(_rows(self.run, COLUMNS)):
                 if self.for_test is None or self.for_test[number] == (self.split == "test"):
                     yield from self._sample(self.run.first + number, row)
-        except (pa.ArrowException, OSError) as error:
+        except FAILURES as error:
             where = f"{readable(self.run.path)}: rows from {self.run.first} on"
-            yield SampleFault("unreadable rows", self.split, where, f"damaged ({error}); replace the file")
+            yield SampleFault("unreadable rows", self.split, where, f"damaged ({_first_line(error)}); replace the file")
 
     def _sample(self, position: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Row] | SampleFault]:
         where = f"{readable(self.run.path)}: row {position}"
@@ -239,7 +243,7 @@ def _file_faults(path: Path) -> Iterator[str]:
         return
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError):
+    except FAILURES:
         yield f"{path}: not a readable Parquet file; replace or remove it"
         return
     if "image" not in schema.names:
@@ -254,7 +258,7 @@ def _classes(root: Path, paths: Sequence[Path]) -> list[str] | None:
     if listed.is_file():
         return _listed(listed)
     if names is None:
-        labels = (row.get("label") for path in paths for run in _runs(path) for row in _rows(run, images=False))
+        labels = (label for path in paths for run in _runs(path) for label in _labels(run))
         names = sorted({label for label in labels if isinstance(label, str)})
     return names or None
 
@@ -279,7 +283,7 @@ def _shown(names: Sequence[str] | None) -> str:
 def _hub_names(path: Path) -> list[str] | None:
     """The class names that the Hugging Face library writes into a file's metadata."""
     try:
-        metadata = json.loads((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
+        metadata = parse_json((pq.read_schema(path).metadata or {}).get(b"huggingface", b"{}"))
         return [str(name) for name in metadata["info"]["features"]["label"]["names"]]
     except (ValueError, KeyError, TypeError):
         return None
@@ -287,8 +291,8 @@ def _hub_names(path: Path) -> list[str] | None:
 
 def _listed(path: Path) -> list[str]:
     try:
-        classes = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        classes = parse_json(read_at_most(path, JSON_BYTES))
+    except (ValueError, OSError) as error:
         msg = f"{path}: not valid JSON ({error}); write a list of class names"
         raise UserError(msg) from error
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
@@ -330,20 +334,44 @@ def _runs(path: Path) -> Iterator[_Run]:
 def _for_test(source: _ParquetFolder, run: _Run, seen: Counter[int]) -> bytes:
     """For each row of the run whether it is held out, given how many of each class came before."""
     chosen = bytearray()
-    for row in _rows(run, images=False):
-        label = source.number(row.get("label"))
+    for written in _labels(run):
+        label = source.number(written)
         chosen.append(label is not None and is_held_out(seen[label]))
         if label is not None:
             seen[label] += 1
     return bytes(chosen)
 
 
-def _rows(run: _Run, *, images: bool = True) -> Iterator[Mapping[str, Any]]:
+def _labels(run: _Run) -> Iterator[Any]:
+    """The label of each row, as written. Raises UserError where they cannot be read: how rows are parted needs all."""
+    try:
+        for row in _rows(run, {"label"}):
+            yield row.get("label")
+    except FAILURES as error:
+        raise UserError(f"{readable(run.path)}: damaged ({_first_line(error)}); replace the file") from error
+
+
+def _rows(run: _Run, wanted: Collection[str]) -> Iterator[Mapping[str, Any]]:
     with pq.ParquetFile(run.path) as file:
-        wanted = {"captions", "caption", "label", "image"} if images else {"label"}
-        columns = [name for name in file.schema_arrow.names if name in wanted]
-        for batch in file.iter_batches(BATCH, run.groups, columns, use_threads=False):
-            yield from batch.to_pylist()
+        schema = file.schema_arrow
+        columns = [name for name in schema.names if name in wanted]
+        checked = [name for name in columns if name != IMAGE or not _is_plain(schema.field(name).type)]
+        for group in run.groups:
+            check_decoded(run.path, file.metadata, group, checked)
+            rows = rows_at_once(file.metadata, group, columns, BATCH)
+            for batch in file.iter_batches(rows, [group], columns, use_threads=False):
+                yield from batch.to_pylist()
+
+
+def _is_plain(image: pa.DataType) -> bool:
+    """Whether a row has one value of that type, so that rows read one at a time are no more than the file's pages."""
+    if pa.types.is_struct(image):
+        return all(not pa.types.is_nested(field.type) for field in image)
+    return not pa.types.is_nested(image)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _image(row: Mapping[str, Any]) -> Any:

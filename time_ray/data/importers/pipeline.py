@@ -23,6 +23,8 @@ from time_ray.data.importers.image_checks import image_fault, pillow_quiet
 from time_ray.data.importers.sample_faults import REPORT, SampleFault, read_report, write_report
 from time_ray.data.importers.worker_processes import run_jobs
 from time_ray.data.shards import DIGEST_BYTES, Row, write_shard
+from time_ray.limits import JSON_BYTES, parse_json, read_at_most
+from time_ray.plain_names import is_plain
 from time_ray.whole_files import file_digest, replacing
 
 PROMPT = "a photo of a {}."  # the class prompt, and the caption where there is none
@@ -246,10 +248,10 @@ def _shard(job: tuple[Path, str, Part]) -> FinishedPart:
 def _read_note(folder: Path, stem: str) -> FinishedPart | None:
     """The note of a shard whose bytes are those it was finished with."""
     try:
-        raw: dict[str, Any] = json.loads((folder / WORK / f"{stem}.json").read_bytes())
+        raw: dict[str, Any] = parse_json(read_at_most(folder / WORK / f"{stem}.json", JSON_BYTES))
         faults = tuple(SampleFault(**fault) for fault in raw["faults"])
         note = FinishedPart(raw["file"], raw["sha256"], bytes.fromhex(raw["digests"]), faults)
-        whole = note.file is None or file_digest(folder / note.file) == note.sha256
+        whole = note.file is None or (is_plain(note.file) and file_digest(folder / note.file) == note.sha256)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return note if whole else None

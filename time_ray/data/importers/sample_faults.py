@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from time_ray.core.errors import UserError
+from time_ray.limits import parse_json
 
 REPORT = "report.jsonl"
 NAMED = 3  # of files that are not read
@@ -65,7 +66,7 @@ def read_report(folder: str | Path) -> list[SampleFault]:
     if not path.is_file():
         return []
     try:
-        return [SampleFault(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [SampleFault(**parse_json(line)) for line in path.read_bytes().splitlines()]
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: is not as it was written ({error}); import the dataset again") from error
 

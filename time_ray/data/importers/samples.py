@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from time_ray.data.importers.image_checks import MAX_BYTES
 from time_ray.data.importers.sample_faults import SampleFault
 from time_ray.data.shards import Row
+from time_ray.limits import IMAGE_BYTES
 
 PART_SAMPLES = 2048
 
@@ -36,7 +36,7 @@ class ByteRange(NamedTuple):
         """The bytes, or as many as show that there are too many."""
         with open(self.path, "rb") as file:  # noqa: PTH123 - a Path takes longer than the read
             file.seek(self.offset)
-            return file.read(min(self.size, MAX_BYTES + 1))
+            return file.read(min(self.size, IMAGE_BYTES + 1))
 
 
 class Sample(NamedTuple):

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
-from time_ray.data.importers.image_checks import MAX_BYTES
 from time_ray.data.importers.samples import ByteRange, readable
+from time_ray.limits import IMAGE_BYTES, TAR_HEADER_BYTES
 
 BLOCK = 512
 CHUNK = 1024**2
-MAX_EXTENSION = 1024**2  # bytes of a header that extends the next one
 GZIP = b"\x1f\x8b"
 OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip"}  # not unpacked here
 NAMES = frozenset({tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK})
@@ -89,8 +88,10 @@ def contents(path: Path) -> Iterator[tuple[str, bytes] | TarFault]:
         for member in _members(reader):
             if isinstance(member, TarFault):
                 yield member
-            elif member.size > MAX_BYTES:
-                yield TarFault(member.name, "image too large", f"{member.size} bytes, more than {MAX_BYTES}; remove it")
+            elif member.size > IMAGE_BYTES:
+                yield TarFault(
+                    member.name, "image too large", f"{member.size} bytes, more than {IMAGE_BYTES}; remove it"
+                )
             else:
                 with suppress(_DamageError):  # the walk over the members meets it, too
                     yield member.name, reader.take(max(0, member.size))
@@ -118,11 +119,14 @@ class _Reader:
         return data
 
     def has_more(self) -> bool:
-        """Whether anything but zeros comes after this; what follows a compressed stream does not count."""
+        """Whether anything but zeros comes soon after this; what follows a compressed stream does not count."""
         with suppress(OSError, EOFError, zlib.error):
-            while data := self.file.read(CHUNK):
+            for _ in range(IMAGE_BYTES // CHUNK):
+                data = self.file.read(CHUNK)
                 if data.strip(b"\0"):
                     return True
+                if not data:
+                    break
         return False
 
     def go_to(self, position: int) -> None:
@@ -136,7 +140,7 @@ class _Reader:
                 raise _DamageError(msg)
             self.at = self.file.seek(position)
             return
-        if position - self.at > MAX_BYTES + BLOCK:
+        if position - self.at > IMAGE_BYTES + BLOCK:
             msg = "a member is too large to be unpacked"
             raise _DamageError(msg)
         while self.at < position:
@@ -188,7 +192,7 @@ class _Extension:
 
     def read(self, header: tarfile.TarInfo, reader: _Reader) -> None:
         """Also knows what this header says. Raises _DamageError if that makes no sense."""
-        if not 0 <= header.size <= MAX_EXTENSION:
+        if not 0 <= header.size <= TAR_HEADER_BYTES:
             msg = "a header is too large"
             raise _DamageError(msg)
         data = reader.take(-(-header.size // BLOCK) * BLOCK)[: header.size]

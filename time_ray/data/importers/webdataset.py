@@ -1,7 +1,6 @@
 """Import of webdataset shards: tars in which files of one name, apart from their ending, are one sample."""
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -20,11 +19,10 @@ from time_ray.data.importers.pipeline import DatasetSpec, ImportSettings, import
 from time_ray.data.importers.sample_faults import SampleFault, notes_on
 from time_ray.data.importers.samples import readable
 from time_ray.data.shards import Row
+from time_ray.limits import CAPTION_FILE_BYTES, TARS, parse_json
 
 ENDINGS = (".tar", ".tar.gz", ".tgz")
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-MAX_SHARDS = 1_000_000
-MAX_TEXT = 1024**2  # bytes of a text that are looked at
 DOTS = "its sample is {} and its ending {}, all from the first dot on, which is none that is read; rename it"
 IMAGE, TEXT, DATA = "image", ".txt", ".json"
 
@@ -97,7 +95,7 @@ def _notes(folder: Path) -> list[SampleFault]:
 def _unfolded(pattern: str) -> Iterator[str]:
     ranges = [(int(first), int(last), len(first)) for first, last in BRACES.findall(pattern)]
     count = math.prod(max(0, last - first + 1) for first, last, _ in ranges)
-    if not 0 < count <= MAX_SHARDS:
+    if not 0 < count <= TARS:
         msg = f"{pattern}: names {count} shards; write {{first..last}}, first to last"
         raise UserError(msg)
     between = re.split(r"\{\d+\.\.\d+\}", pattern)
@@ -186,8 +184,8 @@ def _captions(files: Mapping[str, bytes]) -> tuple[tuple[str, ...], bool]:
     for ending, read in ((TEXT, _of_text), (DATA, _of_data)):
         if ending in files:
             try:
-                captions, is_odd = captions_of(read(files[ending][:MAX_TEXT]))
-            except (ValueError, RecursionError):
+                captions, is_odd = captions_of(read(files[ending][:CAPTION_FILE_BYTES]))
+            except ValueError:
                 captions, is_odd = (), True
             odd |= is_odd
             if captions:
@@ -200,5 +198,5 @@ def _of_text(data: bytes) -> str:
 
 
 def _of_data(data: bytes) -> Any:
-    fields = json.loads(data)
+    fields = parse_json(data)
     return fields.get("caption", fields.get("captions")) if isinstance(fields, dict) else None
