@@ -150,6 +150,13 @@ def lost_part() -> str | None:
     return next((name for name in _ESSENTIAL if name in dead), None)
 
 
+def head_address() -> str:
+    """Where the head of the connected cluster answers: HOST:PORT."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

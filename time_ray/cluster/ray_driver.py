@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, NoReturn, assert_never
 
-from time_ray.cluster.incidents import WAITING_SECONDS, Incidents
+from time_ray.cluster.incidents import WAITING_SECONDS, HeadWatch, Incidents
 from time_ray.cluster.leaks import give_back_what_dead_jobs_left, leaks_given_back
 from time_ray.cluster.messages import (
     COMMANDS,
@@ -36,7 +36,7 @@ from time_ray.cluster.messages import (
     to_line,
 )
 from time_ray.cluster.polling import POLL_SECONDS, polling
-from time_ray.cluster.ray_cluster import can_grow, connected, lost_part, node_names, nodes
+from time_ray.cluster.ray_cluster import can_grow, connected, head_address, lost_part, node_names, nodes
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.room import Node
 from time_ray.cluster.trial import Placed, trial_number, tune_trial
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from time_ray.cluster.coordinator_actor import RemoteCoordinator  # Ray reads its settings when it is imported
 
 NODES_SECONDS = 3.0  # between two looks at the nodes
+HEAD_SECONDS = 5.0  # between two looks at the head of a cluster that others started
 
 
 class EventWriter:
@@ -133,14 +134,24 @@ def main() -> None:
 
 
 def _watch_over_ray(events: EventWriter) -> None:
-    """When a part of a private cluster is lost the sweep hears of it at once: Ray itself would wait a minute."""
+    """When a part of a private cluster is lost the sweep hears of it at once: Ray itself would wait a minute.
+
+    The head of a cluster that others started may come back within that minute; people hear that it does not answer.
+    """
 
     def watch() -> None:
         while not (lost := lost_part()):
             time.sleep(POLL_SECONDS)
         _lose(events, f"Ray's {lost} ended")
 
-    threading.Thread(target=watch, daemon=True, name="watch").start()
+    def watch_head() -> None:
+        head = HeadWatch(head_address(), lambda text: events.write(Note(text)))
+        while True:
+            time.sleep(HEAD_SECONDS)
+            head.look()
+
+    watching = watch_head if "RAY_ADDRESS" in os.environ else watch
+    threading.Thread(target=watching, daemon=True, name="watch").start()
 
 
 def _lose(events: EventWriter, reason: str) -> NoReturn:

@@ -16,6 +16,7 @@ from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
 from time_ray.events import CellFailed
 from time_ray.store.files import Files
+from time_ray.store.lease import LEASES
 from time_ray.store.store import Store
 
 
@@ -61,4 +62,4 @@ def _backend(job: bytes, *, gpu: bool) -> SweepBackend:
     told = Job.read(job)
     coordinator = RemoteCoordinator(ray.get_actor(told.coordinator))
     device = str(get_device()) if gpu else "cpu"
-    return SweepBackend(told.open_study(), Store(Files(told.storage)), coordinator, device=device)
+    return SweepBackend(told.open_study(), Store(Files(told.storage, landmark=LEASES)), coordinator, device=device)
