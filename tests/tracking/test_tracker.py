@@ -194,6 +194,38 @@ def swept_again(opened: api.Opened) -> None:
     assert api.sweep(opened).tracking_error is None
 
 
+def fail_all(uri: str) -> None:
+    """Another writer was at it, such as a driver that believed it still held the sweep."""
+    for run in cell_runs(uri):
+        MlflowClient(uri).set_terminated(run.info.run_id, "FAILED")
+
+
+@pytest.mark.parametrize("again", [synced, swept_again])
+def test_what_another_writer_changed_since_is_not_taken_for_complete(
+    swept: Swept, empty: str, again: Callable[[api.Opened], None]
+) -> None:
+    synced(swept.opened)
+    fail_all(empty)
+    again(swept.opened)
+    assert tracked(empty) == swept.tracked
+
+
+def test_what_another_writer_changes_meanwhile_is_copied_again(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, struck = Tracker.finish, []
+
+    def finish_and_strike(self: Tracker, *args: Any) -> None:
+        finish(self, *args)
+        if not struck:
+            struck.append("once")
+            fail_all(empty)
+
+    monkeypatch.setattr(Tracker, "finish", finish_and_strike)
+    synced(swept.opened)
+    assert tracked(empty) == swept.tracked
+
+
 @pytest.mark.parametrize("again", [synced, swept_again])
 @pytest.mark.parametrize("tagged", [True, False], ids=["with fewer metrics", "before there was a table"])
 def test_a_metric_that_is_added_reaches_runs_that_are_over(

@@ -102,7 +102,7 @@ def _is_whole(file: Path) -> bool:
 
 def _reading(file: Path) -> sqlite3.Connection:
     """Where nothing can be written, not even what SQLite keeps beside the file, nobody else writes it either."""
-    how = "mode=ro" if os.access(file.parent, os.W_OK) else "immutable=1"
+    how = "mode=rw" if os.access(file.parent, os.W_OK) else "immutable=1"
     return sqlite3.connect(f"file:{quote(str(file))}?{how}", uri=True, timeout=_BUSY_SECONDS)
 
 
