@@ -91,7 +91,7 @@ class Runs:
         name = within(name, LENGTH)
         made = self.client.made(
             lambda client: (
-                client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=start).info.run_id
+                client.create_run(self.experiment_id, run_name=name, tags=dict(tags), start_time=start).info.run_id
             ),
             lambda: next((run.id for run in self._search(kind, about)), None),
         )
