@@ -465,7 +465,7 @@ def register(opened: Opened, ranked: Ranking) -> str:
     from time_ray.tracking.tracker import Tracker
 
     with answering(tracking_uri(opened.files)):
-        return register_best(Tracker(opened.study, opened.files), ranked)
+        return register_best(Tracker(opened.study, opened.files, verified=set()), ranked)
 
 
 def sync(opened: Opened) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from io import TextIOWrapper
@@ -478,6 +479,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever its encoding, no letter ends a command
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup, above all, has it ignored
+            signal.signal(number, _interrupt)
     try:
         app()
     except KeyboardInterrupt:  # typer takes one that comes within a command
@@ -486,6 +490,12 @@ def main() -> None:
         if os.environ.get("TIME_RAY_DEBUG"):
             talk.print(hidden("".join(traceback.format_exception(error))), end="")
         sys.exit(_explain(error))
+
+
+def _interrupt(number: int, _: object) -> None:
+    """A scheduler, or a terminal that is closed, ends a command as Ctrl-C does: nothing half-done is left."""
+    talk.print(f"ended by {signal.Signals(number).name}")
+    raise KeyboardInterrupt
 
 
 def _explain(error: Exception) -> int:

@@ -1,5 +1,6 @@
 """What people hear of a cluster: nodes that are lost, trials that wait for a place, and groups that cannot start."""
 
+import socket
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from time_ray.cluster import trial_starts
-from time_ray.cluster.incidents import WAITING_SECONDS, Incidents
+from time_ray.cluster.incidents import WAITING_SECONDS, HeadWatch, Incidents
 from time_ray.cluster.room import Request
 from time_ray.cluster.trial_queue import TrialQueue
 from time_ray.trials import Trial
@@ -29,6 +30,24 @@ class Clock:
 def queue_of(count: int, clock: Clock) -> TrialQueue:
     trials = [Trial((str(n),), "toy", (str(n),), 1.0) for n in range(count)]
     return TrialQueue(trials, [SIX] * count, clock=clock)
+
+
+def test_a_head_that_does_not_answer_is_told_once_and_so_is_its_return() -> None:
+    said: list[str] = []
+    head = socket.create_server(("127.0.0.1", 0))
+    where = f"127.0.0.1:{head.getsockname()[1]}"
+    watch = HeadWatch(where, said.append)
+    watch.look()
+    assert said == []
+    head.close()
+    for _ in range(2):
+        watch.look()
+    with socket.create_server(("127.0.0.1", int(where.rpartition(":")[2]))):
+        for _ in range(2):
+            watch.look()
+    refused, back = said
+    assert refused.startswith(f"Ray's head at {where} does not answer (")
+    assert back == f"Ray's head at {where} answers again"
 
 
 def test_a_lost_node_is_told_once() -> None:

@@ -1,6 +1,7 @@
 """The process that speaks with Ray: nothing of it is left, whatever ended it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from time_ray.cluster import ray_process
 from time_ray.cluster.messages import COMMANDS, Drain, to_line
-from time_ray.cluster.ray_cluster import RAYS
+from time_ray.cluster.ray_cluster import RAYS, Parts
 from time_ray.cluster.ray_process import RayLostError, RayProcess, end_session
 from time_ray.core.errors import UserError
 from time_ray.model_needs import Needs
@@ -150,3 +152,17 @@ def test_a_folder_for_ray_that_will_not_do_is_named_with_its_variable(
     (line,) = refused.value.faults
     assert line.startswith(f"RAY_TMPDIR: {tmp_path / name}: {fault}")
     assert "; set RAY_TMPDIR to a folder that can be written, of " in line
+
+
+def test_a_part_of_ray_that_ends_while_ray_starts_is_missed_at_once(tmp_path: Path) -> None:
+    program = shutil.copy(shutil.which("sleep") or "", tmp_path / "gcs_server")
+    parts = Parts()
+    assert parts.lost() is None
+    with subprocess.Popen([program, "60"]) as process:
+        while psutil.Process(process.pid).name() != "gcs_server":
+            time.sleep(0.01)
+        assert parts.lost() is None
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert parts.lost() == "gcs_server"
+    assert parts.lost() == "gcs_server"

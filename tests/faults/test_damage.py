@@ -150,6 +150,14 @@ def test_hundredfold_damage_changes_nothing(whole: Whole, kind: str, tmp_path: P
         shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_reported_once(whole: Whole, kind: str, tmp_path: Path) -> None:
+    root = whole.copy(tmp_path)
+    strike(root, kind, random.Random(kind))
+    faults = [[item for item in api.store_verify(root) if item.fault] for _ in range(2)]
+    assert faults[1] == []
+
+
 @pytest.mark.parametrize("kind", ["entries of weights", "entries of scores", "weights", "step checkpoints", "shards"])
 def test_every_bit_of_damage_is_noticed(whole: Whole, kind: str, tmp_path: Path) -> None:
     root, draw = whole.copy(tmp_path), random.Random(kind)

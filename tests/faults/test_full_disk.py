@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faulty import Faulty, disk_full, read_only
+from faulty import Faulty, Point, disk_full, read_only
 from small import Small, at
 
 from time_ray import api
@@ -59,3 +59,16 @@ def test_a_storage_that_is_read_only_is_refused_before_anything_is_computed(smal
     failing = Faulty(small.points[0], read_only)
     with pytest.raises(UserError, match=r"storage: .* is not writable \(\[Errno 30\].*Read-only file system"):
         api.sweep(at(small.opened, failing.files(tmp_path)))
+
+
+def test_what_is_finished_is_shown_from_a_read_only_storage(small: Small, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    assert api.sweep(at(small.opened, Files(str(root)))).exit_code == 0
+    failing = Faulty(Point(0, "before"), read_only)
+    opened = at(small.opened, failing.files(root))
+    outcome = api.sweep(opened)
+    assert outcome.exit_code == 0
+    assert all(result.done for result in outcome.results)
+    assert "is not writable" in (outcome.tracking_error or "")  # MLflow has nothing here
+    assert api.best(opened).rows
+    assert small.same(root)

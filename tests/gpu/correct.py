@@ -127,8 +127,8 @@ class Kept:
     def due(self, step: int) -> bool:
         return step == self.at
 
-    def save(self, step: int, state: Mapping[str, Tensor]) -> None:
-        self.found = step, {name: tensor.clone() for name, tensor in state.items()}
+    def save(self, step: int, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        self.found = step, {name: tensor.clone() for name, tensor in state().items()}
 
 
 def resumes_from_a_step_checkpoint(machine: Machine) -> Found:

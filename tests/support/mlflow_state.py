@@ -6,7 +6,7 @@ from typing import Any
 from mlflow import MlflowClient
 
 STATED = ("tied", "p_best", "best_length", "bound_low", "bound_high", "seeds")  # one value, which may be replaced
-VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.", "time_ray.note")
+VOLATILE = ("mlflow.parentRunId", "mlflow.user", "mlflow.source.", "time_ray.note", "time_ray.files")
 
 
 def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
@@ -23,7 +23,7 @@ def tracked(uri: str, name: str = "tiny") -> dict[str, Any]:
         "runs": sorted((described(client, run, names, digests) for run in found), key=str),
         "models": sorted(
             [
-                (model.name, str(model.status), sorted(model.tags.items()), sorted(model.params.items()))
+                (model.name, str(model.status), _lasting(model.tags), sorted(model.params.items()))
                 for model in models
                 if names[model.source_run_id]
             ]
@@ -56,6 +56,10 @@ def described(client: MlflowClient, run: Any, names: dict[str, str], digests: di
         ),
         "artifacts": sorted(file.path for file in client.list_artifacts(run.info.run_id)),
     }
+
+
+def _lasting(tags: dict[str, str]) -> list[tuple[str, str]]:
+    return sorted(tag for tag in tags.items() if not tag[0].startswith(VOLATILE))
 
 
 def points(uri: str) -> int:

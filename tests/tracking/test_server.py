@@ -1,23 +1,16 @@
 """A real MLflow server on loopback, down, killed five times, and back: in the end it has every run once."""
 
-import contextlib
-import os
 import random
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 import requests
-from test_tracker import tracked
+from mlflow_server import Server
+from mlflow_state import tracked
 
 from time_ray import api
 from time_ray.tracking import mlflow_sync
@@ -26,50 +19,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(600)]
 
 Make = Callable[..., Path]
 KILLS = 5
-START_SECONDS = 120
 PASSWORD = "long-enough-1234"  # noqa: S105 of servers that live for a test
-
-
-class Server:
-    """An MLflow server with a database of its own."""
-
-    def __init__(self, folder: Path, *options: str, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.folder = folder
-        self.options = options
-        self.environment = environment
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """It answers."""
-        words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}", "--workers", "1"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts"), *self.options]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                words,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,
-                env={**os.environ, **self.environment},
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(URLError, ConnectionError), urlopen(f"{self.uri}/health", timeout=5):  # noqa: S310
-                return
-            time.sleep(0.1)
-        raise AssertionError((self.folder / "server.log").read_text())
-
-    def kill(self) -> None:
-        """It is gone, with all of its processes."""
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
 
 
 @pytest.fixture

@@ -131,8 +131,6 @@ class Unlucky:
 WRITES = [
     "create_experiment",
     "create_run",
-    "log_text",
-    "log_dict",
     "set_experiment_tag",
     "log_inputs",
     "log_artifacts",
@@ -151,7 +149,7 @@ def test_a_lost_answer_doubles_nothing(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
 ) -> None:
     unlucky = Unlucky(open_client(empty), method, late=late)
-    monkeypatch.setattr(tracker, "open_client", lambda _: unlucky)
+    monkeypatch.setattr(tracker, "open_client", lambda _, **__: unlucky)
     assert api.sync(swept.opened) is None
     assert unlucky.lost == 1
     assert not unlucky.delayed
@@ -194,6 +192,38 @@ def synced(opened: api.Opened) -> None:
 
 def swept_again(opened: api.Opened) -> None:
     assert api.sweep(opened).tracking_error is None
+
+
+def fail_all(uri: str) -> None:
+    """Another writer was at it, such as a driver that believed it still held the sweep."""
+    for run in cell_runs(uri):
+        MlflowClient(uri).set_terminated(run.info.run_id, "FAILED")
+
+
+@pytest.mark.parametrize("again", [synced, swept_again])
+def test_what_another_writer_changed_since_is_not_taken_for_complete(
+    swept: Swept, empty: str, again: Callable[[api.Opened], None]
+) -> None:
+    synced(swept.opened)
+    fail_all(empty)
+    again(swept.opened)
+    assert tracked(empty) == swept.tracked
+
+
+def test_what_another_writer_changes_meanwhile_is_copied_again(
+    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, struck = Tracker.finish, []
+
+    def finish_and_strike(self: Tracker, *args: Any) -> None:
+        finish(self, *args)
+        if not struck:
+            struck.append("once")
+            fail_all(empty)
+
+    monkeypatch.setattr(Tracker, "finish", finish_and_strike)
+    synced(swept.opened)
+    assert tracked(empty) == swept.tracked
 
 
 @pytest.mark.parametrize("again", [synced, swept_again])

@@ -266,7 +266,7 @@ def test_a_writer_that_dies_anywhere_doubles_nothing(
     """It is started again and again, and gets a few calls further each time; a model takes four in a row."""
     uri = f"sqlite:///{tmp_path / 'empty.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    monkeypatch.setattr(tracker, "open_client", lambda uri: Dying(open_client(uri), calls))
+    monkeypatch.setattr(tracker, "open_client", lambda uri, **_: Dying(open_client(uri), calls))
     deaths = 0
     while deaths < 100:
         try:

@@ -1,12 +1,43 @@
-"""What people hear of a cluster while trials run on it: nodes that are lost, and resources that are waited for."""
+"""What people hear of a cluster while trials run on it: lost nodes, a silent head, resources that are waited for."""
 
 import math
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 from time_ray.cluster.room import Request
 
 WAITING_SECONDS = 30.0  # for a place, before anybody hears of it
+ANSWER_SECONDS = 5.0  # for a head to take a connection
+
+
+class HeadWatch:
+    """Tells when the head of a cluster does not answer, and when it does again: Ray itself says nothing for a minute.
+
+    Args:
+        address: HOST:PORT of it.
+        say: Hears a line for each.
+
+    """
+
+    def __init__(self, address: str, say: Callable[[str], None]) -> None:
+        self._address = address
+        self._say = say
+        self._answers = True
+
+    def look(self) -> None:
+        """What is new is told."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except OSError as error:
+            if self._answers:
+                self._say(f"Ray's head at {self._address} does not answer ({error}); it is waited for, a minute or so")
+            self._answers = False
+        else:
+            if not self._answers:
+                self._say(f"Ray's head at {self._address} answers again")
+            self._answers = True
 
 
 class Incidents:

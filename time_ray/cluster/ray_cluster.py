@@ -1,12 +1,16 @@
 """Ray: a private local cluster on a laptop, or the cluster that RAY_ADDRESS names."""
 
+import contextlib
 import os
 import re
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from time_ray.core.errors import UserError
 from time_ray.core.secrets import hidden
@@ -166,13 +170,49 @@ def _dashboard(context: Any) -> str:
     return f"http://{context.dashboard_url}" if context.dashboard_url else ""
 
 
-def lost_part() -> str | None:
-    """A part of a private cluster that has ended and without which nothing goes on, if there is one."""
-    from ray._private import worker  # Ray has no public way to ask; its version is pinned
+class Parts:
+    """The parts of a private cluster without which nothing goes on, as they may be asked for from another thread."""
 
-    node = worker._global_node  # noqa: SLF001
-    dead = {name for name, _ in node.dead_processes()} if node is not None else set()
-    return next((name for name in _ESSENTIAL if name in dead), None)
+    def __init__(self) -> None:
+        self._starting: dict[str, psutil.Process] | None = {}
+
+    def lost(self) -> str | None:
+        """One that has ended, if there is one. Ray knows of its parts once all have started; it is not imported."""
+        worker = sys.modules.get("ray._private.worker")  # there is no public way
+        node = getattr(worker, "_global_node", None)
+        if node is not None:
+            self._starting = None
+            dead = {name for name, _ in node.dead_processes()}
+        elif self._starting is not None:
+            self._starting = {**_children(_ESSENTIAL), **self._starting}
+            dead = {name for name, part in self._starting.items() if _has_ended(part)}
+        else:
+            dead = set()  # it was shut down
+        return next((name for name in _ESSENTIAL if name in dead), None)
+
+
+def _children(names: Collection[str]) -> dict[str, psutil.Process]:
+    """Processes of these names that this one has started."""
+    found: dict[str, psutil.Process] = {}
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it went meanwhile
+            if (name := child.name()) in names:
+                found[name] = child
+    return found
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def head_address() -> str:
+    """Where the head of the connected cluster answers: HOST:PORT."""
+    import ray
+
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _free_port() -> int:

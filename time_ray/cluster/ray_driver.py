@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import IO, TYPE_CHECKING, NoReturn, assert_never
 
-from time_ray.cluster.incidents import WAITING_SECONDS, Incidents
+from time_ray.cluster.incidents import WAITING_SECONDS, HeadWatch, Incidents
 from time_ray.cluster.leaks import give_back_what_dead_jobs_left, leaks_given_back
 from time_ray.cluster.messages import (
     COMMANDS,
@@ -36,7 +37,7 @@ from time_ray.cluster.messages import (
     to_line,
 )
 from time_ray.cluster.polling import POLL_SECONDS, polling
-from time_ray.cluster.ray_cluster import can_grow, connected, lost_part, node_names, nodes
+from time_ray.cluster.ray_cluster import Parts, can_grow, connected, head_address, node_names, nodes
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.room import Node
 from time_ray.cluster.trial import Placed, trial_number, tune_trial
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from time_ray.cluster.coordinator_actor import RemoteCoordinator  # Ray reads its settings when it is imported
 
 NODES_SECONDS = 3.0  # between two looks at the nodes
+HEAD_SECONDS = 5.0  # between two looks at the head of a cluster that others started
 
 
 class EventWriter:
@@ -119,9 +121,12 @@ def main() -> None:
     commands = CommandReader(sys.stdin.buffer)
     first = commands.first()
     commands.listen(first.folder)
+    if "RAY_ADDRESS" not in os.environ:
+        _watch(_watch_over_ray, events)  # from its start on
     try:
         with connected(first.folder, threads=first.threads, groups=first.groups) as dashboard:
-            _watch_over_ray(events)
+            if "RAY_ADDRESS" in os.environ:
+                _watch(_watch_over_head, events)
             while True:
                 events.write(Ready(nodes(), can_grow(), dashboard))
                 errors = _round(commands.next_round(), commands, events)
@@ -134,13 +139,22 @@ def main() -> None:
 
 def _watch_over_ray(events: EventWriter) -> None:
     """When a part of a private cluster is lost the sweep hears of it at once: Ray itself would wait a minute."""
+    parts = Parts()
+    while not (lost := parts.lost()):
+        time.sleep(POLL_SECONDS)
+    _lose(events, f"Ray's {lost} ended")
 
-    def watch() -> None:
-        while not (lost := lost_part()):
-            time.sleep(POLL_SECONDS)
-        _lose(events, f"Ray's {lost} ended")
 
-    threading.Thread(target=watch, daemon=True, name="watch").start()
+def _watch_over_head(events: EventWriter) -> None:
+    """People hear when the head of a cluster that others started does not answer; it may come back within a minute."""
+    head = HeadWatch(head_address(), lambda text: events.write(Note(text)))
+    while True:
+        time.sleep(HEAD_SECONDS)
+        head.look()
+
+
+def _watch(how: Callable[[EventWriter], None], events: EventWriter) -> None:
+    threading.Thread(target=how, args=(events,), daemon=True, name="watch").start()
 
 
 def _lose(events: EventWriter, reason: str) -> NoReturn:

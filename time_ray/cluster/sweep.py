@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import assert_never
 
 from time_ray.cluster.coordinator import LocalCoordinator
@@ -21,6 +22,7 @@ from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, 
 from time_ray.cluster.room import Request, at_once, requested, trained_on
 from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
+from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell
 from time_ray.core.plan import plan
@@ -59,9 +61,11 @@ from time_ray.tracking.tracked import is_tracked, note_tracked
 from time_ray.tracking.tracker import Ended
 from time_ray.trials import trials
 
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a scheduler's, and that of a terminal that is closed
 MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
 
 Watch = Callable[[Event], None]
+Handler = Callable[[int, FrameType | None], None]
 
 
 def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) -> Outcome:
@@ -89,11 +93,19 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
         folder_root()
     if ray_job(os.environ):
         storage_everywhere(study.experiment)
-    files.check_writable()
+    try:
+        files.check_writable()
+    except UserError as error:
+        store = Store(files)
+        if unfinished(study.everything, store):
+            raise
+        lag = None if is_tracked(study, files) else "; ".join(error.faults)
+        return Outcome(read_results(study.everything, store), tracking_error=lag)
     start_signing(files)
-    with lease(files, study.experiment.name) as held:
-        profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
-        outcome = _Sweep(study, files, watch, held, profiles).run()
+    profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
+    running = _Sweep(study, files, watch, profiles)
+    with lease(files, study.experiment.name, running.lose) as held:
+        outcome = running.run(held)
     outcome.seconds = time.monotonic() - started
     if profiles is not None:
         outcome.traces = tuple(f"{profiles}/{file.base_name}" for file in files.list(profiles))
@@ -103,10 +115,11 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
 class _Sweep:
     """One sweep while it runs."""
 
-    def __init__(self, study: Study, files: Files, watch: Watch, held: str, profiles: str | None) -> None:
+    def __init__(self, study: Study, files: Files, watch: Watch, profiles: str | None) -> None:
         self.study = study
         self.profiles = profiles  # where traces go
-        self.held = held  # our lease
+        self.held = ""  # our lease
+        self.lost: str | None = None  # why it is ours no more
         self.files = files
         self.store = Store(files)
         self.watch = watch
@@ -117,11 +130,13 @@ class _Sweep:
         self._said_where = False
         self._said: set[str] = set()  # lines about devices
         self.drained = False
+        self._breaking_off = False
         self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self.mlflow: MlflowSync | None = None
 
-    def run(self) -> Outcome:
-        """See sweep."""
+    def run(self, held: str) -> Outcome:
+        """See sweep; the lease of this name is held."""
+        self.held = held
         counts = plan(self.study.everything, stored(self.store))
         self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
         todo = self._todo()
@@ -133,6 +148,7 @@ class _Sweep:
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files, host=Host() if todo else None)
         stopped_at_once = bool(todo) and self._interruptible(todo)
+        self._check_held()
         results = read_results(self.study.everything, self.store)
         done = all(result.done for result in results)
         failed = {key: event.error for key, event in self.failures.items()}
@@ -142,18 +158,26 @@ class _Sweep:
         else:
             self._status("writing MLflow")
             self.mlflow.finish(ended)
+            self._check_held()
             write_rates(self.store, results)
         if done and self.mlflow.lag is None:
             note_tracked(self.study, self.files)
         return Outcome(results, self.failures, ended.interrupted, self.mlflow.lag)
 
+    def _check_held(self) -> None:
+        """StoreError if the lease was lost: what is left to do is for whoever holds it now."""
+        if self.lost is not None:
+            raise StoreError(self.lost)
+
     def _interruptible(self, todo: Sequence[Cell]) -> bool:
         """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True.
 
-        A stop request on the storage does the same, and SIGTERM is as Ctrl-C twice.
+        A stop request on the storage does the same; SIGTERM and SIGHUP are as Ctrl-C twice.
         """
-        handlers = {signal.SIGINT: self._interrupted, signal.SIGTERM: self._terminated} if _in_main_thread() else {}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        endings = [number for number in ENDINGS if not _is_ignored(number)]
+        handlers: dict[int, Handler] = {signal.SIGINT: self._interrupted, **dict.fromkeys(endings, self._terminated)}
+        taken = handlers.items() if _in_main_thread() else ()
+        before = {number: signal.signal(number, handler) for number, handler in taken}
         try:
             with stop_requests(self.files, self.study.experiment.name, self.held, self._asked_to_stop):
                 self._run_missing(todo)
@@ -169,18 +193,34 @@ class _Sweep:
             raise KeyboardInterrupt
         self._finish("finishing what is running; Ctrl-C again stops at once")
 
-    def _terminated(self, *_: object) -> None:
+    def _terminated(self, number: int, _: object) -> None:
         self.drained = True
+        if not self._breaking_off:
+            self._status(f"ended by {signal.Signals(number).name}; the same command resumes")
         raise KeyboardInterrupt
 
+    def lose(self, why: str) -> None:
+        """The lease is lost: nothing more may be done in its name."""
+        self.lost = why
+        self._break_off(why)
+        if self.mlflow is not None:
+            self.mlflow.give_up()
+
     def _asked_to_stop(self, how: How) -> None:
-        """Outside of the main thread nothing can be broken off, so that `now` is as `finish` there."""
-        if how == "now" and signal.getsignal(signal.SIGTERM) == self._terminated:
+        if how == "now":
+            self._break_off("asked to stop")
+        elif not self.drained:
+            self._finish("asked to stop; finishing what is running")
+
+    def _break_off(self, why: str) -> None:
+        """Outside of the main thread nothing can be broken off: what is running is finished there."""
+        if signal.getsignal(signal.SIGTERM) == self._terminated:
+            self._breaking_off = True
             main = threading.main_thread().ident
             assert main is not None  # noqa: S101 it runs
             signal.pthread_kill(main, signal.SIGTERM)  # it may be waiting for Ray just now
         elif not self.drained:
-            self._finish("asked to stop; finishing what is running")
+            self._finish(f"{why}; finishing what is running")
 
     def _finish(self, status: str) -> None:
         self.drained = True
@@ -306,7 +346,8 @@ class _Sweep:
         try:
             yield Scratch(path, None if self.files.is_local else self.files.uri)
         finally:
-            self.files.delete_folder("ray", name)  # also what a killed sweep left there: we hold the lease
+            if self.lost is None:
+                self.files.delete_folder("ray", name)  # also what a killed sweep left there: we hold the lease
 
     def _fail(self, cells: Sequence[Cell], why: str) -> None:
         """The cells have failed for this reason, unless they failed for another before, or we are stopping."""
@@ -347,6 +388,11 @@ class _Sweep:
 
 def _joined(errors: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(errors)) or "no reason given"
+
+
+def _is_ignored(number: int) -> bool:
+    """Whether whoever started us wants us to go on, as nohup does."""
+    return signal.getsignal(number) == signal.SIG_IGN
 
 
 def _in_main_thread() -> bool:

@@ -42,10 +42,11 @@ class Job:
         """The store, with the key that the sweep has. Raises UserError on a machine without it."""
         from time_ray.core.errors import UserError
         from time_ray.store.files import Files
+        from time_ray.store.lease import LEASES
         from time_ray.store.signing import KEY
         from time_ray.store.store import Store
 
-        store = Store(Files(self.storage))
+        store = Store(Files(self.storage, landmark=LEASES))
         if store.mark != self.mark:
             raise UserError(f"{KEY}: this worker has not the one of the sweep; set it in the environment of every node")
         return store

@@ -83,6 +83,7 @@ class _Trajectory:
         except StoreError:
             raise  # nothing that is made now could be kept: no other cell fares better
         except Exception as error:  # noqa: BLE001 whatever it is, other cells go on
+            self._backend.store.files.check_there()  # unless nothing can
             self._fail(error)
             return "over"
         if isinstance(model, DeployedModel):

@@ -322,11 +322,15 @@ def verify_datasets(
             yield card.path, card.size, error.faults[0]
             continue
         yield card.path, card.size, None
+        is_whole = True
         for shard in dataset.shards:
             try:
                 yield shard.path, shard.verify(), None
             except CellError as error:
+                is_whole = False
                 yield shard.path, 0, str(error)
+        if not is_whole:
+            set_aside(filesystem, card.path)  # it names what is no longer there
 
 
 def _write_split(

@@ -1,7 +1,7 @@
 """Bytes under one root: local disk, NFS or object storage, all through pyarrow.fs.
 
 A file is written once, under a name nobody else uses, and never appended to or renamed into its place:
-that is what every kind of storage can do. (A lease's holder rewrites its own; what is damaged is moved out of the way.)
+that is what every kind of storage can do. (A lease's holder renews its own; what is damaged is moved out of the way.)
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -41,9 +42,15 @@ _FAILURES = (OSError, pa.ArrowException)
 
 
 class Files:
-    """Read and write bytes by path relative to a root. Failures are StoreError, with the path and the cause."""
+    """Read and write bytes by path relative to a root. Failures are StoreError, with the path and the cause.
 
-    def __init__(self, root: str) -> None:
+    Attributes:
+        landmark: A folder that is there as long as the storage is; None: the storage may be yet to be made.
+
+    """
+
+    def __init__(self, root: str, landmark: str | None = None) -> None:
+        self.landmark = landmark
         self.uri = root if "://" in root else str(at_home(root).absolute())
         self.is_local = "://" not in root or root.startswith("file://")
         self.filesystem, self.root = _connect(self.uri)
@@ -93,6 +100,7 @@ class Files:
         """The file holds the data, and its folder exists."""
 
         def act(path: str) -> None:
+            self.check_there()
             if self.is_local:  # object storage knows no folders
                 self.filesystem.create_dir(path.rsplit("/", 1)[0], recursive=True)
             try:
@@ -104,6 +112,28 @@ class Files:
                 raise
 
         self._do("written", act, *parts)
+
+    def renew(self, data: bytes, *parts: str) -> bool:
+        """Whether the file is there; if so it counts as written just now. A disk is only told the time: no byte moves.
+
+        Args:
+            data: what the file holds, for storage that must be written to.
+            parts: the path.
+
+        """
+        if self.is_local:
+
+            def touch(path: str) -> bool:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(path)
+                    return True
+                return False
+
+            return self._do("written", touch, *parts)
+        if self.find(*parts) is None:
+            return False
+        self.write(data, *parts)
+        return True
 
     def delete(self, *parts: str) -> None:
         """The file is gone; it may have been gone before. What lies outside the root stays."""
@@ -190,6 +220,14 @@ class Files:
     def _failed(self, what: str, path: str, error: Exception) -> StoreError:
         where = path if self.is_local else f"{urlsplit(self.uri).scheme}://{path}"
         return StoreError(f"{where}: cannot be {what} ({' '.join(str(error).split())}); {_remedy(error)}")
+
+    def check_there(self) -> None:
+        """The landmark is there. StoreError if the storage was removed: then nothing that is missing is damaged."""
+        if self.is_local and self.landmark and not Path(self.path(self.landmark)).is_dir():
+            raise StoreError(
+                f"storage: {self.shown} is gone: it was removed or unmounted while it was in use; "
+                "bring it back, or run the same command again to start anew"
+            )
 
     def check_writable(self) -> None:
         """Bytes can be written here; UserError otherwise, before any compute is spent."""

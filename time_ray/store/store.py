@@ -185,7 +185,13 @@ class Store:
         return None
 
     def lose(self, kind: str, key: str, payload: str) -> None:
-        """The payload is set aside, if it is there at all, and no entry under the key names it."""
+        """The payload is set aside, if it is there at all, and no entry under the key names it.
+
+        Raises:
+            StoreError: the whole storage is gone, and nothing in it damaged.
+
+        """
+        self.files.check_there()
         log.warning("%s: %s %s are damaged or missing; set aside, to be made again", payload, kind, key)
         self.files.set_aside(payload)
         self._entries.pop((kind, key), None)

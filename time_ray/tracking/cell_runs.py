@@ -9,7 +9,7 @@ from time_ray.core.keys import key_of
 from time_ray.results import CellResult
 from time_ray.tracking import points
 from time_ray.tracking.models import Models
-from time_ray.tracking.pictures import log_figures, of_summary
+from time_ray.tracking.pictures import FIGURES_TAG, log_figures, of_summary
 from time_ray.tracking.places import shown_key
 from time_ray.tracking.runs import PARENT_TAG, ROWS_TAG, SWEEP_TAG, Run
 from time_ray.tracking.sweep_runs import SweepRuns
@@ -36,6 +36,7 @@ class CellRuns:
     def sync(self, result: CellResult) -> None:
         """The cell's run has every row, and all else if it is done."""
         run = self._runs.cells.get(result.cell.key) or self._make(result.cell)
+        self._runs.distrust(run, {"": [WHOLE_TAG, FIGURES_TAG]})
         if int(run.tags.get(ROWS_TAG, 0)) < len(result.rows):
             self._runs.reopen(run)
             self._runs.reopen(self._sweeps.of(result.cell))
@@ -45,12 +46,21 @@ class CellRuns:
         if result.done and (run.status != "FINISHED" or run.tags.get(WHOLE_TAG) != _WHOLE):
             self._log_final(run, result)
             self._runs.end(run, "FINISHED")
+        elif result.done and self._runs.verified is not None:
+            self._models.of(result)
+
+    def has(self, result: CellResult) -> bool:
+        """Whether the run of a cell that is done is there, over, and has all that it should have."""
+        run = self._runs.cells.get(result.cell.key)
+        if run is None or run.status != "FINISHED" or int(run.tags.get(ROWS_TAG, 0)) < len(result.rows):
+            return False
+        return run.tags.get(METRICS_TAG) == self._version and run.tags.get(WHOLE_TAG) == _WHOLE
 
     def close(self, result: CellResult, failed: Mapping[str, str]) -> None:
-        """The cell's run is over; a cell that failed has one, and it says why."""
+        """The cell's run is over; a cell that failed has one, and it says why, unless it was done by others since."""
         cell = result.cell
         run = self._runs.cells.get(cell.key)
-        if cell.key in failed:
+        if cell.key in failed and not result.done:
             run = run or self._make(cell)
             self._runs.log(run, params=self._tracked.params(cell), tags={FAILURE_TAG: failed[cell.key]})
             self._runs.end(run, "FAILED")

@@ -12,14 +12,16 @@ from time_ray.core.errors import StoreError, UserError
 from time_ray.core.loopback import past_proxies
 from time_ray.core.secrets import hidden
 from time_ray.store.files import Files
+from time_ray.tracking.database import make_database
 from time_ray.tracking.uris import database_file, database_uri
 
-# our own retries find again what is there before they write; MLflow's would write blindly
+# our own retries (see patient.py) find again what is there before they write; MLflow's would write blindly
 _SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
 }
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -85,18 +87,23 @@ def settle() -> None:
     os.environ.update(past_proxies(os.environ))
 
 
-def open_client(uri: str) -> Any:
-    """A client of MLflow; an SQLite file has its schema by then, and takes several writers."""
+def open_client(uri: str, *, replace_damaged: bool = False) -> Any:
+    """A client of MLflow; an SQLite file has its schema by then, and takes several writers.
+
+    Args:
+        uri: of a server, or a database.
+        replace_damaged: a damaged SQLite file may be set aside, and an empty one made.
+
+    Raises:
+        StoreError: the SQLite file is damaged and may not be replaced, or cannot be made.
+
+    """
     settle()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if (file := database_file(uri)) is not None:
-        client.search_experiments(max_results=1)  # makes the schema
-        with sqlite3.connect(file) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # kept in the file; several writers stop blocking each other
-        database.close()
-    return client
+        make_database(file, replace_damaged=replace_damaged)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -8,7 +8,9 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+from time_ray.core.errors import StoreError
 from time_ray.core.grid import Cell
 from time_ray.core.secrets import hidden
 from time_ray.results import read_results
@@ -132,9 +134,8 @@ class MlflowSync:
         try:
             self._copy()
             self._copy_host()
-            if over and not self._broken_off.is_set():
-                tracker = self._connected()
-                tracker.finish(read_results(self._study.everything, tracker.store), self._ended)
+            if over and not (self._broken_off.is_set() or self._given_up.is_set()):
+                self._conclude(self._connected())
         except Exception as error:  # noqa: BLE001 MLflow may fail in any way; the sweep says so at its end
             self._tracker = None
             self._failures += 1
@@ -142,6 +143,15 @@ class MlflowSync:
             return False
         self._failures = 0
         return True
+
+    def _conclude(self, tracker: Tracker) -> None:
+        """What is found is there, and so is every cell: compared, as another writer may have been at them."""
+        results = read_results(self._study.everything, tracker.store)
+        tracker.finish(results, self._ended)
+        for cell in (lacking := tracker.lacking(results)):
+            self.changed(cell)
+        if lacking:
+            raise _NotCopiedError(f"{lacking[0].name}: MLflow holds another state of it than the store")
 
     def _copy(self) -> None:
         """Cell by cell, so that each is copied once, and one that cannot be copied holds up no other."""
@@ -196,18 +206,27 @@ class MlflowSync:
 
 
 def copy_all(study: Study, files: Files) -> str | None:
-    """MLflow holds all that the store has of this study.
+    """MLflow holds all that the store has of this study, and the files that it was given before are as they were.
 
     Returns:
         What it lacks, and why, if it could not be written; else None.
 
     Raises:
         UserError: A sweep of this name runs: it copies its cells by itself.
+        StoreError: Another process took over the storage, or it is gone.
 
     """
-    with lease(files, study.experiment.name):
-        sync = MlflowSync(study, files)
+    lost: list[str] = []
+
+    def lose(why: str) -> None:
+        lost.append(why)
+        sync.give_up()
+
+    with lease(files, study.experiment.name, lose):
+        sync = MlflowSync(study, files, partial(Tracker, verified=set()))
         sync.finish()
+        if lost:
+            raise StoreError(lost[0])
         results = read_results(study.everything, Store(files))
         if sync.lag is None and all(result.done for result in results):
             note_tracked(study, files)

@@ -38,7 +38,7 @@ def follow_storage(uri: str, files: Files) -> None:
 
     """
     file = database_file(uri)
-    if file is None or not files.is_local or file != Path(files.path("mlflow.db")):
+    if file is None or not lies_in(files, uri):
         return
     with closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as database, database:
         known = {str(name) for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -47,6 +47,11 @@ def follow_storage(uri: str, files: Files) -> None:
         for name, before in database.execute("SELECT name, artifact_location FROM experiments").fetchall():
             if _was_moved(str(before or ""), Path(files.path(ARTIFACTS, name)), name):
                 _move(database, str(before), folder_uri(files.path(ARTIFACTS, name)))
+
+
+def lies_in(files: Files, uri: str) -> bool:
+    """Whether results are tracked in the storage's own database, which holds nothing that the store does not have."""
+    return files.is_local and database_file(uri) == Path(files.path("mlflow.db"))
 
 
 def _was_moved(before: str, folder: Path, experiment: str) -> bool:

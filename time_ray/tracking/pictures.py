@@ -1,10 +1,8 @@
 """Figures as artifacts of runs: drawn anew only where what they show has changed."""
 
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 
 from time_ray.results import CellResult
 from time_ray.tracking.runs import Run, Runs
@@ -46,11 +44,7 @@ def log_figures(runs: Runs, run: Run, figures: Drawn, shown: str) -> None:
     """
     if run.tags.get(FIGURES_TAG) == shown:
         return
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in _drawn(figures):
-            Path(folder, name).write_bytes(data)
-        if any(Path(folder).iterdir()):
-            runs.client.log_artifacts(run.id, folder, FOLDER)
+    runs.put(run, {f"{FOLDER}/{name}": data for name, data in _drawn(figures)})
     runs.tag(run, {FIGURES_TAG: shown})
 
 

@@ -1,9 +1,7 @@
 """The registry: the winner's weights are a version of a registered model, under an alias, with what speaks for them."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from time_ray.analysis.final_weights import final_weights
@@ -11,11 +9,10 @@ from time_ray.analysis.ranking import Ranking
 from time_ray.core.errors import StoreError
 from time_ray.core.secrets import hidden
 from time_ray.serving.model_card import model_card
-from time_ray.serving.model_folder import describe, own_vocabulary
+from time_ray.serving.model_folder import own_vocabulary
 from time_ray.serving.served import Served
 from time_ray.serving.support import support
-from time_ray.tracking.model_flavor import write_flavor
-from time_ray.tracking.models import DIGEST_TAG, FLAVOR_TAG
+from time_ray.tracking.models import DIGEST_TAG
 from time_ray.tracking.names import within
 from time_ray.tracking.tracker import Tracker
 
@@ -46,19 +43,24 @@ def register_best(tracker: Tracker, ranked: Ranking) -> str:
     served = Served(result=result, weights=weights, datasets=tracker.study.datasets, length=length, support=said)
     tracker.sync_alone(result)
     model = tracker.models.of(result, length)
-    if FLAVOR_TAG not in model.tags:
-        _complete(client, model, served)
+
+    def find() -> Any:
+        versions = client.search_model_versions(f"name = '{name}'")
+        return next((version for version in versions if version.tags.get(DIGEST_TAG) == weights.digest), None)
+
     with _refusals(name, tracker.uri):
         _create(client, name)
-        versions = client.search_model_versions(f"name = '{name}'")
-        version = next((v for v in versions if v.tags.get(DIGEST_TAG) == weights.digest), None)
+        version = find()
         if version is None:
-            version = client.create_model_version(
-                name,
-                source=model.artifact_location,
-                run_id=tracker.run_id(result.cell.key),
-                model_id=model.model_id,
-                tags={DIGEST_TAG: weights.digest, **result.cell.axes},
+            version = client.made(
+                lambda asked: asked.create_model_version(
+                    name,
+                    source=model.artifact_location,
+                    run_id=tracker.run_id(result.cell.key),
+                    model_id=model.model_id,
+                    tags={DIGEST_TAG: weights.digest, **result.cell.axes},
+                ),
+                find,
             )
         for tag, value in said.items():
             client.set_model_version_tag(name, version.version, f"time_ray.{tag}", within(value))
@@ -66,15 +68,6 @@ def register_best(tracker: Tracker, ranked: Ranking) -> str:
         client.update_model_version(name, version.version, within(card))
         client.set_registered_model_alias(name, ALIAS, version.version)
     return uri
-
-
-def _complete(client: Any, model: Any, served: Served) -> None:
-    """MLflow can load a logged model of an earlier version, which was weights and their recipe alone."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_flavor(Path(folder), served, model.model_id)
-        describe(served, Path(folder))
-        client.log_model_artifacts(model.model_id, folder)
-    client.set_logged_model_tags(model.model_id, {FLAVOR_TAG: "pyfunc"})
 
 
 def _create(client: Any, name: str) -> None:

@@ -4,9 +4,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+from time_ray.tracking import copies
+from time_ray.tracking.copies import FILES_TAG
 from time_ray.tracking.names import LENGTH, TAG, within
+from time_ray.tracking.patient import PatientClient
 
 Kind = Literal["sweep", "summary", "cell"]
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
@@ -47,6 +52,7 @@ class Run:
         metrics: newest values, but for those of datasets, stages and steps, which are many.
         params: names that it is known to have; None: not looked up.
         is_ours: made by this process, which knows what it wrote.
+        files: digests of its artifacts, by their paths.
 
     """
 
@@ -58,6 +64,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     params: set[str] | None = None
     is_ours: bool = False
+    files: dict[str, str] = field(default_factory=dict)
 
     def ending(self) -> Ending | None:
         """How it ended; None while it is open."""
@@ -66,11 +73,19 @@ class Run:
 
 
 class Runs:
-    """Sweeps, summaries and cells by what they are about; every change is made in MLflow and known here."""
+    """Sweeps, summaries and cells by what they are about; every change is made in MLflow and known here.
 
-    def __init__(self, client: Any, experiment_id: str) -> None:
+    Args:
+        client: of MLflow.
+        experiment_id: MLflow's.
+        verified: ids of runs and models whose files have been compared with their digests; None: none ever are.
+
+    """
+
+    def __init__(self, client: PatientClient, experiment_id: str, verified: set[str] | None = None) -> None:
         self.client = client
         self.experiment_id = experiment_id
+        self.verified = verified
         self.look()
 
     def look(self) -> None:
@@ -82,8 +97,13 @@ class Runs:
         start = int(time.time() * 1000)
         tags = {KIND_TAG: kind, ABOUT[kind]: about, **{key: within(value, TAG) for key, value in tags.items()}}
         name = within(name, LENGTH)
-        made = self.client.create_run(self.experiment_id, run_name=name, tags=tags, start_time=start)
-        run = Run(made.info.run_id, start, name, "RUNNING", tags, params=set(), is_ours=True)
+        made = self.client.made(
+            lambda client: (
+                client.create_run(self.experiment_id, run_name=name, tags=dict(tags), start_time=start).info.run_id
+            ),
+            lambda: next((run.id for run in self._search(kind, about)), None),
+        )
+        run = Run(made, start, name, "RUNNING", tags, params=set(), is_ours=True)
         self._of(kind)[about] = run
         return run
 
@@ -119,6 +139,34 @@ class Runs:
         if run.tags.pop(tag, None) is not None:
             self.client.delete_tag(run.id, tag)
 
+    def put(self, run: Run, files: Mapping[str, bytes]) -> None:
+        """The run has these artifacts, by their paths; what is logged next notes their digests."""
+        with TemporaryDirectory() as folder:
+            for name, data in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            self.client.log_artifacts(run.id, folder)
+            run.files |= copies.digests_of(Path(folder))
+
+    def distrust(self, run: Run, signs: Mapping[str, Sequence[str]]) -> None:
+        """A run whose artifacts are to be verified counts as lacking what MLflow has no more as it was.
+
+        Args:
+            run: which artifacts it has is known by their digests; without these it counts as lacking all.
+            signs: by the beginnings of paths, the tags that say that such artifacts are there.
+
+        """
+        if self.verified is None or run.id in self.verified:
+            return
+        if not run.is_ours:
+            bad = list(copies.damaged(run.files, lambda path, to: self.client.download_artifacts(run.id, path, to)))
+            for start, tags in signs.items():
+                if not run.files or any(path.startswith(start) for path in bad):
+                    for tag in tags:
+                        run.tags.pop(tag, None)
+        self.verified.add(run.id)
+
     def log(
         self,
         run: Run,
@@ -132,7 +180,9 @@ class Runs:
         """
         from mlflow.entities import Param, RunTag
 
-        new = {key: text for key, value in (tags or {}).items() if run.tags.get(key) != (text := within(value, TAG))}
+        noted = {FILES_TAG: copies.written(run.files)} if run.files else {}
+        asked = {**(tags or {}), **noted}.items()
+        new = {key: text for key, value in asked if run.tags.get(key) != (text := within(value, TAG))}
         lacking = list(self._lacking(run, params or {}).items())
         *full, points = _batches(metrics, METRICS_A_BATCH)
         for some in full:
@@ -182,19 +232,22 @@ class Runs:
                 runs[about] = run
         return runs
 
-    def _search(self, kind: Kind) -> Iterator[Run]:
+    def _search(self, kind: Kind, about: str | None = None) -> Iterator[Run]:
+        """Those of this kind; or of these the ones about this."""
+        only = "" if about is None else f" AND tags.`{ABOUT[kind]}` = '{about}'"
         token = None
         while token is None or token:
             page = self.client.search_runs(
                 [self.experiment_id],
-                f"tags.`{KIND_TAG}` = '{kind}'",
+                f"tags.`{KIND_TAG}` = '{kind}'{only}",
                 max_results=_RUNS_A_PAGE,
                 page_token=token or None,
             )
             for run in page:
                 kept = {key: value for key, value in run.data.metrics.items() if not key.startswith(_SERIES)}
                 tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.source.")}
-                yield Run(run.info.run_id, run.info.start_time, run.info.run_name, run.info.status, tags, kept)
+                info, files = run.info, copies.read(tags)
+                yield Run(info.run_id, info.start_time, info.run_name, info.status, tags, kept, files=files)
             token = page.token or ""
 
     def _of(self, kind: Kind) -> dict[str, Run]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from time_ray.core.keys import key_of
 from time_ray.results import CellResult
-from time_ray.tracking.pictures import log_figures, of_summary
+from time_ray.tracking.pictures import FIGURES_TAG, log_figures, of_summary
 from time_ray.tracking.places import places, shown_key
 from time_ray.tracking.points import over_seeds, points_version
 from time_ray.tracking.runs import PARENT_TAG, SWEEP_TAG, Run
@@ -45,6 +45,7 @@ class Summaries:
 
     def _summarise(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult], found: Verdict) -> None:
         run = self._logged(place, each, done)
+        self._runs.distrust(run, {"": [FIGURES_TAG]})
         log_figures(self._runs, run, of_summary(done), shown_key(done))
         self._runs.state(run, {**found.of_cells(done), "seeds": float(len(done))}, found.tags_of(done))
         children = [self._runs.cells[result.cell.key] for result in each if result.cell.key in self._runs.cells]

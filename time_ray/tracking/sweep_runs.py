@@ -1,6 +1,7 @@
 """The run of a sweep: from the start what was asked for, and in the end what was found."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 
 from time_ray.core.experiment import AXES
@@ -10,7 +11,7 @@ from time_ray.tracking import params
 from time_ray.tracking.description import description
 from time_ray.tracking.history import Started, sweep_key
 from time_ray.tracking.names import TAG, within
-from time_ray.tracking.pictures import log_figures, of_sweep
+from time_ray.tracking.pictures import FIGURES_TAG, log_figures, of_sweep
 from time_ray.tracking.places import shown_key
 from time_ray.tracking.runs import TOLD_TAG, Ending, Run
 from time_ray.tracking.tracked_study import TrackedStudy
@@ -46,9 +47,10 @@ class SweepRuns:
             versions = {f"version.{name}": value for name, value in sweep.versions.items()}
             tags = {NOTE_TAG: sweep.about, OUR_NOTE_TAG: _digest(within(sweep.about, TAG)), **versions}
             run = self._runs.make("sweep", sweep.key, params.sweep_name(sweep), tags)
+        self._runs.distrust(run, {"figures/": [FIGURES_TAG], "": [TOLD_TAG]})
         if TOLD_TAG not in run.tags:
-            self._runs.client.log_text(run.id, sweep.written, "experiment.yaml")
-            self._runs.client.log_dict(run.id, sweep.versions, "versions.json")
+            versions_file = json.dumps(sweep.versions, indent=2).encode()
+            self._runs.put(run, {"experiment.yaml": sweep.written.encode(), "versions.json": versions_file})
             self._runs.tag(run, {TOLD_TAG: "true"})
         if run.tags.get(ASKED_TAG) != _ASKED:
             seeds = [cell.setting.seed for cell in self._tracked.study.everything if cell.key in sweep.cells]

@@ -6,15 +6,26 @@ from time_ray.store.files import Files
 from time_ray.store.store import Store
 from time_ray.study import Study
 from time_ray.tracking.client import tracking_uri
+from time_ray.tracking.database import finished_cells
 from time_ray.tracking.history import sweep_key
 from time_ray.tracking.points import points_version
+from time_ray.tracking.runs import CELL_TAG
+from time_ray.tracking.uris import database_file
 
 RUNS_VERSION = 2  # bump when runs have more than their points, parameters and views, and older ones shall get it
 
 
 def is_tracked(study: Study, files: Files) -> bool:
-    """Whether everything of this study, with every metric, was copied to where it is tracked."""
-    return Store(files).entry("tracked", _key(study, files)) is not None
+    """Whether everything of this study, with every metric, was copied to where it is tracked.
+
+    An SQLite file must still hold every cell; of a server the note counts, until `sync` asks it.
+    """
+    if Store(files).entry("tracked", _key(study, files)) is None:
+        return False
+    file = database_file(tracking_uri(files))
+    return file is None or finished_cells(file, study.experiment.name, CELL_TAG).issuperset(
+        cell.key for cell in study.everything
+    )
 
 
 def note_tracked(study: Study, files: Files) -> None:

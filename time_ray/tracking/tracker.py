@@ -14,6 +14,7 @@ from typing import Any
 
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
+from time_ray.core.grid import Cell
 from time_ray.results import CellResult
 from time_ray.store.files import Files
 from time_ray.store.store import Store
@@ -22,7 +23,8 @@ from time_ray.tracking.cell_runs import CellRuns
 from time_ray.tracking.client import answering, is_database, open_client, tracking_uri
 from time_ray.tracking.host import Host
 from time_ray.tracking.models import Models
-from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage
+from time_ray.tracking.moved_storage import ARTIFACTS, follow_storage, lies_in
+from time_ray.tracking.patient import PatientClient
 from time_ray.tracking.runs import Ending, Runs
 from time_ray.tracking.summaries import Summaries
 from time_ray.tracking.sweep_runs import SweepRuns
@@ -52,18 +54,26 @@ UNDISTURBED = Ended()
 
 
 class Tracker:
-    """Copies results of one study into MLflow."""
+    """Copies results of one study into MLflow.
 
-    def __init__(self, study: Study, files: Files) -> None:
+    Args:
+        study: what is copied.
+        files: the storage that it is copied from.
+        verified: ids of runs and models whose files have been compared with their digests. Those of others are, before
+            anything else, and what is damaged or lost is copied again; None: files are taken for what they were.
+
+    """
+
+    def __init__(self, study: Study, files: Files, verified: set[str] | None = None) -> None:
         self.study = study
         self.store = Store(files)
         self.uri = tracking_uri(files)
-        self.client = open_client(self.uri)
+        self.client = PatientClient(open_client(self.uri, replace_damaged=lies_in(files, self.uri)))
         follow_storage(self.uri, files)
         is_beside = is_database(self.uri) and files.is_local  # MLflow's own choice is ./mlruns, wherever we are
         artifacts = folder_uri(files.path(ARTIFACTS, study.experiment.name)) if is_beside else None
         self._experiment = _experiment(self.client, study.experiment.name, artifacts)
-        self.runs = Runs(self.client, str(self._experiment.experiment_id))
+        self.runs = Runs(self.client, str(self._experiment.experiment_id), verified)
         self._tracked = TrackedStudy(study, self.store, self.runs)
         self.models = Models(self.runs, self.store, study.datasets)
         self._sweeps = SweepRuns(self._tracked)
@@ -95,6 +105,11 @@ class Tracker:
         self._sweeps.conclude(results, found)
         self.models.lead(found.ranked.winner if found.ranked else None)
         self._show_views()
+
+    def lacking(self, results: Sequence[CellResult]) -> list[Cell]:
+        """Cells that are done, and not so in MLflow, which is asked anew."""
+        self.runs.look()
+        return [result.cell for result in results if result.done and not self._cells.has(result)]
 
     def close(self, ended: Ended) -> None:
         """No run of the study is open; nothing else is copied."""
@@ -163,7 +178,7 @@ def _not_there(study: Study) -> UserError:
     return UserError(f"MLflow: sweep '{study.experiment.name}' is not there yet; copy it there with: time-ray sync")
 
 
-def _experiment(client: Any, name: str, artifacts: str | None) -> Any:
+def _experiment(client: PatientClient, name: str, artifacts: str | None) -> Any:
     from mlflow.exceptions import MlflowException
 
     found = client.get_experiment_by_name(name)
@@ -172,9 +187,13 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> Any:
         raise UserError(msg)
     if found is not None:
         return found
+
+    def find() -> Any:
+        return client.get_experiment_by_name(name)
+
     try:
-        client.create_experiment(name, artifact_location=artifacts)
+        client.made(lambda asked: asked.create_experiment(name, artifact_location=artifacts), find)
     except MlflowException:
-        if client.get_experiment_by_name(name) is None:  # unless another process was faster
+        if find() is None:  # unless another process was faster
             raise
-    return client.get_experiment_by_name(name)
+    return find()
