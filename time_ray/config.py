@@ -87,6 +87,15 @@ _Loader.add_implicit_resolver(
 )
 
 
+def plain_values(text: str, name: str) -> dict[str, Any]:
+    """What YAML of that name says. Raises UserError for what is none, says no keys, or is beyond the limits."""
+    found = _parse(text, document := Document(name))
+    UserError.unless_none(document.faults)
+    if not isinstance(found, dict):
+        raise UserError(f"{name}: no keys and values")
+    return found
+
+
 def load(path: str | Path, overrides: Sequence[str] = ()) -> tuple[Experiment, Document]:
     """The experiment in a file, with `key=value` overrides on top. Raises UserError with every fault."""
     experiment, document = draft(path, overrides)

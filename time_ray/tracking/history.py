@@ -3,12 +3,17 @@
 So all of MLflow can be made again from the store alone, at any time, with the same names, tags and parents.
 """
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from time_ray.config import plain_values
+from time_ray.core.errors import UserError
+from time_ray.core.experiment import AXES
 from time_ray.core.keys import key_of
 from time_ray.core.secrets import hidden
 from time_ray.store.store import Store
@@ -16,6 +21,8 @@ from time_ray.study import Study
 from time_ray.version import provenance
 
 _KIND = "sweeps"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Started:
     experiment: str
     about: str
     written: str  # the experiment, as YAML
+    values: Mapping[str, Any]  # the same, read
     cells: frozenset[str]
     varying: frozenset[str]  # the axes on which its cells differ
     versions: dict[str, str]
@@ -49,7 +57,8 @@ def owners(study: Study, store: Store) -> dict[str, Started]:
 def started(experiment: str, store: Store) -> list[Started]:
     """Every sweep of an experiment, by its name, that was ever started on the storage; the first one first."""
     entries = ((key, store.entry(_KIND, key)) for key in store.keys(_KIND))
-    sweeps = [_started(key, entry) for key, entry in entries if entry is not None and entry["experiment"] == experiment]
+    read = (_started(key, entry) for key, entry in entries if entry is not None)
+    sweeps = [sweep for sweep in read if sweep is not None and sweep.experiment == experiment]
     return sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key))
 
 
@@ -75,6 +84,14 @@ def _record(study: Study) -> dict[str, Any]:
     }
 
 
-def _started(key: str, entry: dict[str, Any]) -> Started:
-    sets = {name: frozenset(entry[name]) for name in ("cells", "varying")}
-    return Started(**{**entry, **sets, "key": key})
+def _started(key: str, entry: dict[str, Any]) -> Started | None:
+    """None, with a warning, for an entry that no version of time_ray has written."""
+    name = f"{_KIND}/{key}"
+    try:
+        values = plain_values(entry["written"], name)
+        UserError.unless_none(f"{name}: no {axis}" for axis in AXES if not isinstance(values.get(axis), list))
+    except UserError as error:
+        log.warning("%s is no record of a sweep (%s); it is passed over", name, error)
+        return None
+    sets = {what: frozenset(entry[what]) for what in ("cells", "varying")}
+    return Started(**{**entry, **sets, "key": key, "values": values})

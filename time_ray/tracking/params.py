@@ -3,8 +3,6 @@
 import time
 from collections.abc import Iterable, Mapping
 
-import yaml
-
 from time_ray.clip.preprocessing import resolve
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.core.grid import Cell
@@ -56,9 +54,8 @@ def special_settings(experiment: Experiment, training: Training, differ: Differi
 
 def of_sweep(sweep: Started, seeds: Iterable[int]) -> dict[str, str]:
     """Parameters of a sweep's run: the values of its axes, every setting that is not usual, and how much there is."""
-    written = yaml.safe_load(sweep.written)
-    axes = {name: shown(written[name]) for name in AXES}
-    return {**axes, **set_otherwise(written), "cells": str(len(sweep.cells)), "seeds": str(len(set(seeds)))}
+    axes = {name: shown(sweep.values[name]) for name in AXES}
+    return {**axes, **set_otherwise(sweep.values), "cells": str(len(sweep.cells)), "seeds": str(len(set(seeds)))}
 
 
 def cell_name(cell: Cell, special: Mapping[str, str], differ: Differing) -> str:

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-import yaml
-
 from time_ray.core.experiment import AXES, Experiment
 from time_ray.tracking.history import Started
 
@@ -39,7 +37,7 @@ def of_cells(found: Mapping[str, str]) -> dict[str, str]:
 
 def differing(sweeps: Sequence[Started]) -> Differing:
     """What the sweeps of an experiment do not have in common."""
-    written = [yaml.safe_load(sweep.written) for sweep in sweeps]
+    written = [sweep.values for sweep in sweeps]
     values = {axis: {shown(value) for one in written for value in one[axis]} for axis in AXES}
     pairs = {pair for one in written for pair in of_cells(settings(one)).items()}
     names = [name for name, _ in pairs]
