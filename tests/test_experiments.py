@@ -53,7 +53,7 @@ def _fomo(root: Path, info: str | None) -> None:
 def _card(folder: Path, kind: Kind, classes: Sequence[str], sizes: Mapping[str, int]) -> None:
     folder.mkdir(parents=True)
     splits = {name: SplitInfo(shards=(), rows=rows) for name, rows in sizes.items()}
-    card = Card(name=folder.name, kind=kind, classes=tuple(classes), templates=("{}",), splits=splits, digest="none")
+    card = Card(name=folder.name, kind=kind, classes=tuple(classes), templates=("{}",), splits=splits, digest="0" * 64)
     write_card(str(folder), LocalFileSystem(), card)
 
 

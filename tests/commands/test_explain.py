@@ -42,7 +42,7 @@ MISTAKES = [
     (["plan", "e.yaml", f"data.adaptation={LONG}"], 2, TOO_LONG),
     (["plan", "e.yaml", f"model={{name: mini-tiny, weights: {LONG}}}"], 2, TOO_LONG),
     (["plan", "."], 2, ".: is a folder; give an experiment file, such as "),
-    (["plan", "deep.yaml"], 1, "the input is nested too deeply; make it flat"),
+    (["plan", "deep.yaml"], 2, "deep.yaml:1: not YAML: nested more than 32 deep; write it flat"),
     (["plan", "e.yaml", "stream.file=cut.json"], 2, "make it anew by time-ray stream"),
     (["sweep", "e.yaml", "storage=e.yaml"], 2, "is not writable ("),
     (["stream", "e.yaml", "--order", "random", "-o", "."], 2, "is a folder; give the path of a file"),

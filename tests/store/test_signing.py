@@ -180,7 +180,7 @@ def test_a_sweep_without_the_key_adds_nothing(signed: Store, files: Files, monke
 def test_a_worker_without_the_key_writes_nothing(
     signed: Store, files: Files, key: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(plugins=(), installed={}, study=b"", storage=files.uri, mark=signed.mark, coordinator="")
+    job = Job(plugins=(), installed={}, study=b"", storage=files.uri, mark=signed.mark, coordinator="", umask=0o22)
     assert job.open_store().get(ONE) is not None
     monkeypatch.delenv(KEY)
     with pytest.raises(UserError, match="this worker has not the one of the sweep"):

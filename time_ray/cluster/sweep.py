@@ -96,11 +96,7 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
     try:
         files.check_writable()
     except UserError as error:
-        store = Store(files)
-        if unfinished(study.everything, store):
-            raise
-        lag = None if is_tracked(study, files) else "; ".join(error.faults)
-        return Outcome(read_results(study.everything, store), tracking_error=lag)
+        return _finished_before(study, files, error)
     start_signing(files)
     profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
     running = _Sweep(study, files, watch, profiles)
@@ -110,6 +106,19 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
     if profiles is not None:
         outcome.traces = tuple(f"{profiles}/{file.base_name}" for file in files.list(profiles))
     return outcome
+
+
+def _finished_before(study: Study, files: Files, unwritable: UserError) -> Outcome:
+    """The outcome of a sweep on a storage that takes nothing any more. Raises the error if there is anything to do."""
+    store = Store(files)
+    try:
+        left = unfinished(study.everything, store)
+    except StoreError:
+        raise unwritable from None  # it cannot be read either
+    if left:
+        raise unwritable
+    lag = None if is_tracked(study, files) else "; ".join(unwritable.faults)
+    return Outcome(read_results(study.everything, store), tracking_error=lag)
 
 
 class _Sweep:

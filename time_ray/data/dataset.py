@@ -366,7 +366,7 @@ def _read_card(folder: str, filesystem: pa.fs.FileSystem) -> Card:
         places = ((".".join(map(str, fault["loc"])), fault["msg"]) for fault in error.errors())
         faults = (": ".join(filter(None, (path, *place))) for place in places)
         raise UserError(*(f"{fault}; import the dataset again" for fault in faults)) from error
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: cannot be read ({error}); import the dataset again") from error
     if card.seal and card.seal != _seal(fields):
         msg = f"{path}: is not as it was written; import the dataset again"
