@@ -59,7 +59,7 @@ class Machine:
             return torch.cuda.memory_allocated(self.device)
         storages = {}
         for one in gc.get_objects():
-            if type(one) in {Tensor, torch.nn.Parameter}:
+            if type(one) in {Tensor, torch.nn.Parameter} and one.layout == torch.strided and one.device.type == "cpu":
                 storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
         return sum(storages.values())
 
