@@ -16,6 +16,7 @@ from small import Untracked, open_small
 from time_ray import api
 from time_ray.api import Opened
 from time_ray.core.errors import UserError
+from time_ray.results import unfinished
 from time_ray.store.store import Store
 
 KINDS = {
@@ -104,7 +105,9 @@ def swept(whole: Whole, folder: Path) -> Opened:
         try:
             opened = whole.open(folder)
             if api.sweep(opened).exit_code == 0:
-                return opened
+                table(opened)  # damaged outcomes are noticed, and set aside, by whoever looks at what follows from them
+                if not unfinished(opened.study.everything, opened.store):
+                    return opened
         except UserError as error:
             logging.warning("%s", error)
     raise AssertionError("it does not heal")

@@ -29,7 +29,7 @@ def table(opened: Opened) -> list[object]:
             r.cell.key,
             r.done,
             r.weights and r.weights["digest"],
-            [(row.task, row.scores, row.accuracy) for row in r.rows],
+            [(row.task, dict(row.scores), row.accuracy) for row in r.rows],
         ]
         for r in api.status(opened)
     ]
