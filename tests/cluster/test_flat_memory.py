@@ -32,9 +32,10 @@ FAILING = {"init": "ft", "deploy": "ft", "technique": "average", "budget": "3 st
 
 
 def held() -> tuple[int, int]:
-    """Tensors that are alive, and the bytes of their storages."""
+    """Tensors that are alive and have a storage of their own here, and the bytes of these."""
     gc.collect()
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), Tensor)]
+    plain = (each for each in gc.get_objects() if type(each) in {Tensor, torch.nn.Parameter})
+    tensors = [each for each in plain if each.layout == torch.strided and each.device.type == "cpu"]
     return len(tensors), sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
