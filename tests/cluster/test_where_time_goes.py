@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from time_ray.cluster.clock import Clock
-from time_ray.cluster.device import named_peak, peak_tflops
+from time_ray.cluster.device_capacity import named_peak, peak_tflops
 from time_ray.cluster.performance import TrainingPerformance
 from time_ray.core.training import Training
 

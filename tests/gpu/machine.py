@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from time_ray.clip.models import Clip, base_weights, create
-from time_ray.cluster.device import peak_tflops
+from time_ray.cluster.device_capacity import peak_tflops
 from time_ray.core.model import ModelSpec
 from time_ray.data.batch import Batch
 

@@ -25,9 +25,8 @@ from time_ray.clip.train import train
 from time_ray.cluster.checkpoints import StepCheckpoints
 from time_ray.cluster.clock import Clock, Part
 from time_ray.cluster.coordinator import Coordinator, Leases
-from time_ray.cluster.device import free_bytes, merging_bytes, peak_from_now_on
+from time_ray.cluster.device_capacity import free_bytes, is_gpu, merging_bytes, peak_from_now_on, usable_bytes
 from time_ray.cluster.out_of_memory import (
-    gpu_bytes,
     telling,
     told,
     too_little_to_evaluate,
@@ -93,7 +92,7 @@ class SweepBackend:
         self.store = store
         self.coordinator = coordinator
         self.device = device
-        self._on_gpu = device.startswith("cuda")
+        self._on_gpu = is_gpu(device)
         self._cpus_a_gpu = cpus_a_gpu
         self.ranks = Ranks()
         self.study = study
@@ -301,7 +300,7 @@ class SweepBackend:
         """Memory was short for a training: what would have to be set for it to fit."""
         spec = self._models[_base_of(expert).key]
         needs = self._needs[spec.label]
-        return told(error, "in training", smaller(self.study.experiment, spec, needs, gpu_bytes(self.device)))
+        return told(error, "in training", smaller(self.study.experiment, spec, needs, usable_bytes(self.device)))
 
     def _traced(self, stage: str, spec: ModelSpec) -> AbstractContextManager[Callable[[], None]]:
         """Gives what is to be called before every batch."""

@@ -8,7 +8,6 @@ import torch
 
 from time_ray.cluster.ranks import Ranks
 from time_ray.core.errors import CellError
-from time_ray.model_needs import USABLE
 
 T = TypeVar("T")
 
@@ -47,13 +46,6 @@ def telling(make: Callable[[], T], short: Callable[[Exception], CellError]) -> T
         if is_out_of_memory(error):
             raise short(error) from error
         raise
-
-
-def gpu_bytes(device: str) -> float | None:
-    """Memory of the device that tensors may take; None of a CPU."""
-    if not device.startswith("cuda"):
-        return None
-    return USABLE * torch.cuda.get_device_properties(device).total_memory
 
 
 def tried_again(

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from time_ray.cluster.clock import Clock
-from time_ray.cluster.device import peak_bytes, peak_from_now_on, peak_tflops
+from time_ray.cluster.device_capacity import peak_bytes, peak_from_now_on, peak_tflops
 from time_ray.core.training import Training
 from time_ray.data.batch import Batch
 from time_ray.data.prefetch import closed

@@ -5,6 +5,7 @@ import re
 import torch
 
 from time_ray.merging.engine import DEVICE_CHUNK
+from time_ray.model_needs import USABLE
 from time_ray.weight_cache import Weights, num_bytes
 
 # TFLOP/s of dense matrices: fp32, TF32, 16 bits; by a word of the device's name, the more special name first
@@ -26,7 +27,7 @@ _COLUMN = {"fp32": 0, "tf32": 1, "bf16": 2, "fp16": 2}
 
 def peak_tflops(device: str, precision: str) -> float | None:
     """TFLOP/s that a GPU is made for in this precision; None of a CPU, and of what is not known here."""
-    if not _is_gpu(device) or precision not in _COLUMN:
+    if not is_gpu(device) or precision not in _COLUMN:
         return None
     return named_peak(torch.cuda.get_device_name(device), precision)
 
@@ -39,9 +40,14 @@ def named_peak(name: str, precision: str) -> float | None:
     return None
 
 
+def usable_bytes(device: str) -> float | None:
+    """Memory of a GPU that tensors may take in all; None of a CPU."""
+    return USABLE * torch.cuda.get_device_properties(device).total_memory if is_gpu(device) else None
+
+
 def free_bytes(device: str) -> int | None:
     """Memory of a GPU that new tensors may take, of what torch holds in reserve, too; None of a CPU."""
-    if not _is_gpu(device):
+    if not is_gpu(device):
         return None
     free, _ = torch.cuda.mem_get_info(device)
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -58,14 +64,15 @@ def merging_bytes(weights: Weights) -> int:
 
 def peak_from_now_on(device: str) -> None:
     """What `peak_bytes` says is of the time after this."""
-    if _is_gpu(device):
+    if is_gpu(device):
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: str) -> int | None:
     """The most memory of a GPU that tensors took; None of a CPU."""
-    return torch.cuda.max_memory_allocated(device) if _is_gpu(device) else None
+    return torch.cuda.max_memory_allocated(device) if is_gpu(device) else None
 
 
-def _is_gpu(device: str) -> bool:
+def is_gpu(device: str) -> bool:
+    """Whether a device, by torch's name, is a GPU."""
     return torch.device(device).type == "cuda"
