@@ -168,8 +168,8 @@ def test_compiled_blocks_train_the_same_expert_up_to_rounding(
     assert clip.compiled_block is None
 
 
-def test_where_nothing_can_be_compiled_it_is_said_and_training_goes_on(
-    clip: Clip, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+def test_where_nothing_can_be_compiled_it_is_said_once_and_training_goes_on(
+    spec: ModelSpec, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> Callable[..., torch.Tensor]:
         def fail(*_: object, **__: object) -> torch.Tensor:
@@ -179,7 +179,8 @@ def test_where_nothing_can_be_compiled_it_is_said_and_training_goes_on(
         return fail
 
     monkeypatch.setattr(torch, "compile", broken)
-    config, notes = Training(lr=1e-2, batch_size=8), list[str]()
+    clip, config, notes = create(spec), Training(lr=1e-2, batch_size=8), list[str]()
+    train(clip, weights, given(2), config, steps=2, compile_blocks=True, on_note=notes.append)
     compiled = train(clip, weights, given(2), config, steps=2, compile_blocks=True, on_note=notes.append)
     assert notes == ["torch.compile failed, blocks run as they are: RuntimeError: no compiler"]
     plain = train(clip, weights, given(2), config, steps=2)

@@ -47,10 +47,13 @@ def text_features(clip: Clip, tokens: Tensor) -> Tensor:
 
 @contextmanager
 def compiling(clip: Clip, *, pairs: int, forward: Callable[[], Any], say: Callable[[str], None]) -> Iterator[None]:
-    """Within, features of so many pairs come from blocks as torch.compile makes them; else it is said why not.
+    """Within, features of so many pairs come from blocks as torch.compile makes them; else it is said why not, once.
 
     Both towers compile one function, whatever their number of blocks. `forward` gives what forward passes run within.
     """
+    if not clip.compiles:
+        yield
+        return
     module: Any = clip.module
     towers = []
     if _has_plain_image_tower(module):
@@ -63,6 +66,7 @@ def compiling(clip: Clip, *, pairs: int, forward: Callable[[], Any], say: Callab
     if not towers:
         why_not = f"run.compile: {clip.name} is not built of plain transformer blocks; it runs as it is"
     if why_not:
+        clip.compiles = False
         say(why_not)
     clip.compiled_block = None if why_not else block
     try:

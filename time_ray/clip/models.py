@@ -37,6 +37,7 @@ class Clip:
         self.module = module
         self.preprocessing = preprocessing
         self.compiled_block: Callable[..., Tensor] | None = None  # while features run it (see features.compiling)
+        self.compiles = True  # until that was tried in vain
         self._tokenizer = tokenizer
         self._row = lru_cache(maxsize=KEPT_TEXTS)(self._tokens)
 
