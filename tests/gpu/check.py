@@ -91,6 +91,12 @@ def _words(found: dict[str, Any]) -> str:
     )
 
 
+def device(name: str) -> torch.device:
+    """With its number, as Ray names the GPU of a worker: some of torch's functions take no other."""
+    named = torch.device(name)
+    return torch.device("cuda", torch.cuda.current_device()) if named.type == "cuda" and named.index is None else named
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Checks and measures time_ray on a GPU.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file that the results go to, as JSON")
@@ -101,7 +107,7 @@ def main() -> None:
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("torch sees no GPU here; --device cpu runs the same checks on the CPU")
     with tempfile.TemporaryDirectory() as folder:
-        machine = Machine(torch.device(given.device), Path(folder))
+        machine = Machine(device(given.device), Path(folder))
         report = Report(given.output, machine)
         failed = check(machine, report, given.only)
         failed += 0 if given.checks else measure(machine, report, given.only)

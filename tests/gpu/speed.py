@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +42,58 @@ TRACE = "trace.json"
 def training(machine: Machine) -> Iterator[Row_]:
     """Milliseconds of a step, those until the device was told all of it, MFU, peak memory; open_clip's loop beside."""
     models = ("ViT-B-32", "ViT-B-16", "ViT-L-14") if machine.is_gpu else ("mini-tiny",)
-    sizes = (64, 256, 512) if machine.is_gpu else (8,)
     for model in models:
-        clip = create(ModelSpec(name=model))
-        weights = {name: tensor.clone() for name, tensor in clip.module.state_dict().items()}
-        for precision, count in product(machine.precisions, sizes):
-            row = {"model": model, "precision": precision, "pairs": count}
-            ways: dict[str, Callable[[], Row_]] = {
-                "ours": partial(our_step, clip, weights, precision, count, machine, compile_blocks=False),
-                "open_clip": partial(their_step, clip, weights, precision, count, machine),
-            }
-            if machine.is_gpu:
-                ways["compiled"] = partial(our_step, clip, weights, precision, count, machine, compile_blocks=True)
-            for way, run in ways.items():
-                try:
-                    found = run()
-                except torch.OutOfMemoryError:
-                    found = {"out of memory": True}
-                    torch.cuda.empty_cache()
-                row |= {f"{way} {what}": value for what, value in found.items()}
-            yield row
+        clip, weights = fresh(model)
+        for precision in machine.precisions:
+            for count in sizes(machine, precision):
+                row: Row_ = {"model": model, "precision": precision, "pairs": count}
+                for way, step in {"ours": our_step, "open_clip": their_step}.items():
+                    row |= if_it_fits(way, partial(step, clip, weights, precision, count, machine))
+                yield row
         clip.module.to("cpu")
 
 
+def compiled(machine: Machine) -> Iterator[Row_]:
+    """Steps whose blocks are compiled, seconds of compiling, and the same steps without."""
+    if not machine.is_gpu:
+        yield {"skipped": "a compiler of the CPU takes minutes"}
+        return
+    for model in ("ViT-B-32", "ViT-B-16"):
+        clip, weights = fresh(model)
+        for count in (64, 512):
+            row: Row_ = {"model": model, "precision": "bf16", "pairs": count}
+            row |= if_it_fits("plain", partial(our_step, clip, weights, "bf16", count, machine))
+            began = time.perf_counter()
+            row |= if_it_fits("compiled", partial(our_step, clip, weights, "bf16", count, machine, compile_blocks=True))
+            yield row | {"s to compile and run": round(time.perf_counter() - began, 1)}
+        clip.module.to("cpu")
+
+
+def fresh(model: str) -> tuple[Clip, Weights]:
+    """An architecture and weights as they are before any training."""
+    clip = create(ModelSpec(name=model))
+    return clip, {name: tensor.clone() for name, tensor in clip.module.state_dict().items()}
+
+
+def sizes(machine: Machine, precision: str) -> tuple[int, ...]:
+    """Pairs of a step; float32 on a GPU takes seconds at the larger ones, and says nothing more there."""
+    if not machine.is_gpu:
+        return (8,)
+    return (64,) if precision == "fp32" else (64, 256, 512)
+
+
+def if_it_fits(way: str, run: Callable[[], Row_]) -> Row_:
+    """What was found, each name with the way that it is of."""
+    try:
+        found = run()
+    except torch.OutOfMemoryError:
+        found = {"out of memory": True}
+        torch.cuda.empty_cache()
+    return {f"{way} {what}": value for what, value in found.items()}
+
+
 def our_step(
-    clip: Clip, weights: Weights, precision: str, count: int, machine: Machine, *, compile_blocks: bool
+    clip: Clip, weights: Weights, precision: str, count: int, machine: Machine, *, compile_blocks: bool = False
 ) -> Row_:
     config = Training(lr=1e-6, precision=precision, batch_size=count)  # type: ignore[arg-type]
     module = clip.load(weights, machine.device).train()
@@ -162,7 +188,7 @@ def photographs(folder: Path, count: int) -> Dataset:
 
 
 def loaders(machine: Machine) -> Iterator[Row_]:
-    """Images a second that threads make of JPEGs, for training."""
+    """Images a second that threads make of JPEGs, for training: torch has one thread in each, as in a trial."""
     clip = create(ModelSpec(name="ViT-B-32"))
     dataset = photographs(machine.folder, 512 if machine.is_gpu else 32)
     task = Task(1, tuple(Concept("photographs", name) for name in dataset.card.classes))
@@ -189,8 +215,7 @@ def loaders(machine: Machine) -> Iterator[Row_]:
 def evaluation(machine: Machine) -> Iterator[Row_]:
     """Images a second through one model: of JPEGs, and decoded before."""
     model, count = ("ViT-B-32", 2048) if machine.is_gpu else ("mini-tiny", 32)
-    clip = create(ModelSpec(name=model))
-    weights = {name: tensor.clone() for name, tensor in clip.module.state_dict().items()}
+    clip, weights = fresh(model)
     with tempfile.TemporaryDirectory(dir=machine.folder) as folder:
         dataset = photographs(Path(folder), count)
         for precision in machine.precisions:
@@ -211,8 +236,7 @@ def evaluation(machine: Machine) -> Iterator[Row_]:
 
 def merges(machine: Machine) -> Iterator[Row_]:
     """Seconds of a merge of four experts that rest on the CPU, computed there and on the device."""
-    clip = create(ModelSpec(name="ViT-B-16" if machine.is_gpu else "mini-tiny"))
-    base = {name: tensor.clone() for name, tensor in clip.module.state_dict().items()}
+    _, base = fresh("ViT-B-16" if machine.is_gpu else "mini-tiny")
     noise = torch.Generator().manual_seed(0)
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
@@ -225,16 +249,14 @@ def merges(machine: Machine) -> Iterator[Row_]:
     for name in names:
         row: Row_ = {"technique": name}
         for device in dict.fromkeys(["cpu", str(machine.device)]):
-            began = time.perf_counter()
-            merging.merge(base, experts, name, device=device)
-            row[f"{device} s"] = round(time.perf_counter() - began, 3)
+            run = partial(merging.merge, base, experts, name, device=device)
+            row[f"{device} s"] = round(machine.seconds(run, times=1), 3)
         yield row
 
 
 def store_writes(machine: Machine) -> Iterator[Row_]:
     """Bytes a second of weights that are written with their digest."""
-    clip = create(ModelSpec(name="ViT-B-32" if machine.is_gpu else "mini-tiny"))
-    weights = {name: tensor.clone() for name, tensor in clip.module.state_dict().items()}
+    _, weights = fresh("ViT-B-32" if machine.is_gpu else "mini-tiny")
     size = sum(tensor.nbytes for tensor in weights.values())
     store = Store(Files(str(machine.folder / "writes")))
     began = time.perf_counter()
@@ -266,6 +288,7 @@ def trace(machine: Machine) -> Iterator[Row_]:
 
 MEASURES: Mapping[str, Callable[[Machine], Iterator[Row_]]] = {
     "training": training,
+    "compiled": compiled,
     "loaders": loaders,
     "evaluation": evaluation,
     "merges": merges,
