@@ -3,35 +3,30 @@
 The table is there without torch: a row imports its rule when it builds it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from time_ray.merging.declaration import Technique, TechniqueLike, Use
 from time_ray.merging.errors import MergeError
-from time_ray.merging.lines import has_own_alpha, layer_factors
+from time_ray.merging.matrix_techniques import MATRIX_ROWS
 from time_ray.merging.parameters import (
     Parameter,
-    are_pairs,
     by_layer,
     choice,
     flag,
     fraction,
-    lines,
     nearest,
     number,
-    of_layer,
     weights,
     whole,
 )
+from time_ray.merging.scaling import SCALING, SCALING_SUM, fixed_alpha, moved, own_alpha, replaced
 
 if TYPE_CHECKING:
     from time_ray.merging.rule import Rule, VectorRule
     from time_ray.merging.sparsify import Sparsifier
 
 Params = Mapping[str, Any]
-Build = Callable[[Params, Sequence[str]], "VectorRule"]
-SCALING = {"scaling": by_layer(number(1.0)), "lines": lines()}
-SCALING_SUM = {"scaling": by_layer(number(None, null="1 / number of experts")), "lines": lines()}
 AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
 WEIGHT = {"weight": fraction(None, null="equal shares; 0.5 for two")}
 DROP = {"drop": fraction(0.7), "seed": whole(0, 0)}
@@ -45,34 +40,6 @@ KEEP: dict[str, Parameter] = {
     "scope": choice("tower", "tower", "model", "tensor"),
     "exact_k": flag(default=False),
 }
-
-
-def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float | None] | None]:
-    """The scaling of merged task vectors, and the factors that replace it."""
-    if p["lines"]:
-        return None, layer_factors(names, p["lines"])
-    if are_pairs(p["scaling"]):
-        return None, {name: of_layer(p["scaling"], name) for name in names}
-    return p["scaling"], None
-
-
-def fixed_alpha(p: Params) -> bool:
-    """Nothing is asked of the whole model, so tensors may be cut."""
-    return not has_own_alpha(p)
-
-
-def own_alpha(build: Build) -> Callable[[Params, Sequence[str]], "Rule"]:
-    """The same, with the α of LiNeS from the norms where none is given."""
-
-    def built(p: Params, names: Sequence[str]) -> "Rule":
-        rule = build(p, names)
-        if fixed_alpha(p):
-            return rule
-        from time_ray.merging.lines_alpha import OwnAlpha
-
-        return OwnAlpha(rule)
-
-    return built
 
 
 def largest(p: Params) -> "Sparsifier":
@@ -153,28 +120,9 @@ def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
     return Consensus(*moved(p, names), p["min_agree"], p["mask_scale"])
 
 
-def opcm(p: Params, _: Sequence[str]) -> "Rule":
-    """OPCM."""
-    from time_ray.merging.opcm import Opcm
-
-    return Opcm(p["alpha"])
-
-
-def iso_c(p: Params, names: Sequence[str]) -> "VectorRule":
-    """Iso-C."""
-    from time_ray.merging.iso_c import IsoC
-
-    return IsoC(*moved(p, names), p["matrices"])
-
-
 def not_by_row(p: Params) -> bool:
     """Rows are trimmed whole."""
     return bool(p["scope"] != "row") and fixed_alpha(p)
-
-
-def replaced(p: Params) -> tuple[str, ...]:
-    """LiNeS replaces the scaling."""
-    return ("scaling",) if p["lines"] else ("lines",)
 
 
 def idle_keep(p: Params) -> tuple[str, ...]:
@@ -332,27 +280,7 @@ ROWS = (
         examples=({"min_agree": 1, "mask_scale": 0.2},),
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
-    Technique(
-        name="opcm",
-        rule="add each τ_i without its part in the main directions merged so far; keep the experts' mean norm",
-        paper="https://arxiv.org/abs/2501.09522",
-        parameters={"alpha": fraction(0.5)},
-        build=opcm,
-        state="1",
-        symmetric=False,
-        version=2,
-    ),
-    Technique(
-        name="iso_c",
-        rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
-        paper="https://arxiv.org/abs/2502.04959",
-        parameters={"matrices": choice("all", "all", "linear"), **SCALING},
-        build=own_alpha(iso_c),
-        state="1",
-        examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
-        version=2,
-        idle=replaced,
-    ),
+    *MATRIX_ROWS,
 )
 TECHNIQUES: dict[str, Technique] = {row.name: row for row in ROWS}
 

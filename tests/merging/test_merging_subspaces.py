@@ -1,0 +1,94 @@
+"""Techniques that give each expert a subspace of its own, against their rules and what their authors ran."""
+
+import pytest
+import torch
+from merging_toys import toy_clip, vector
+
+from time_ray.merging import fold, merge, pair
+
+
+def is_decomposed(name, value):
+    """The authors decompose every 2-D tensor but the text projection."""
+    return value.dim() == 2 and "text_projection" not in name
+
+
+def experts_of(base, vectors):
+    return [{name: base[name] + one[name] for name in base} for one in vectors]
+
+
+def matrices(*shape, count, seed=1):
+    return [vector(shape[0] * shape[1], seed + i).view(shape) for i in range(count)]
+
+
+def merged(vectors, technique, **params):
+    """The merged task vector of one linear layer."""
+    base = {"l.weight": torch.zeros_like(vectors[0])}
+    return merge(base, [{"l.weight": one} for one in vectors], technique, **params)["l.weight"]
+
+
+def polar(matrix):
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    return u @ vh
+
+
+def tsv_m_of_its_authors(vectors):
+    """They keep int(r · 1 / N) singular vectors of each task, side by side in matrices of full rank."""
+    kept = {}
+    for key, first in vectors[0].items():
+        kept[key] = sum(one[key] for one in vectors) / len(vectors)
+        if is_decomposed(key, first):
+            share = int(min(first.shape) * (1 / len(vectors)))
+            u, s, vh = torch.linalg.svd(torch.zeros_like(first), full_matrices=False)
+            u, s, vh = torch.zeros_like(u), torch.zeros_like(s), torch.zeros_like(vh)
+            for i, one in enumerate(vectors):
+                own, place = torch.linalg.svd(one[key], full_matrices=False), slice(i * share, (i + 1) * share)
+                u[:, place], s[place], vh[place] = own.U[:, :share], own.S[:share], own.Vh[:share]
+            kept[key] = torch.linalg.multi_dot((polar(u), torch.diag(s), polar(vh)))
+    return kept
+
+
+@pytest.mark.parametrize("scaling", [1.0, 0.7])
+def test_tsv_m_is_what_its_authors_ran(scaling):
+    base, vectors = toy_clip(0), [toy_clip(seed) for seed in (1, 2)]
+    found = merge(base, experts_of(base, vectors), "tsv_m", scaling=scaling)
+    for name, wanted in tsv_m_of_its_authors(vectors).items():
+        assert torch.allclose(found[name], base[name] + scaling * wanted, rtol=0, atol=1e-5), name
+
+
+def test_tsv_m_adds_experts_that_do_not_meet():
+    """Rank-one vectors in orthogonal directions are merged into their sum, whatever their number."""
+    left, right = torch.linalg.qr(vector(36, 1).view(6, 6)).Q, torch.linalg.qr(vector(25, 2).view(5, 5)).Q
+    vectors = [(i + 1) * torch.outer(left[:, i], right[:, i]) for i in range(4)]
+    assert torch.allclose(merged(vectors, "tsv_m"), sum(vectors), atol=1e-5)
+    assert torch.allclose(merged(vectors[:1], "tsv_m"), vectors[0], atol=1e-6)
+
+
+def test_tsv_m_of_copies_is_their_main_part():
+    one = vector(40, 1).view(8, 5)
+    u, s, vh = torch.linalg.svd(one, full_matrices=False)
+    assert torch.allclose(merged([one, one], "tsv_m"), (u[:, :2] * s[:2]) @ vh[:2], atol=1e-5)
+
+
+def test_tsv_m_gives_no_rank_to_experts_that_did_not_move():
+    first, second = matrices(8, 6, count=2)
+    still = torch.zeros(8, 6)
+    assert torch.equal(merged([still, first, still, second], "tsv_m"), merged([first, second], "tsv_m"))
+    base = {"l.weight": still}
+    step = pair(base, base, {"l.weight": first}, "tsv_m", ids=(None, "newer"))
+    assert torch.allclose(step["l.weight"], first, atol=1e-5)
+
+
+def test_tsv_m_gives_each_expert_a_direction_where_experts_outnumber_them():
+    vectors = matrices(4, 3, count=5)
+    leading = [torch.linalg.svd(one, full_matrices=False) for one in vectors]
+    u, v = torch.stack([one.U[:, 0] for one in leading], 1), torch.stack([one.Vh[0] for one in leading])
+    wanted = (polar(u) * torch.stack([one.S[0] for one in leading])) @ polar(v)
+    assert torch.allclose(merged(vectors, "tsv_m"), wanted, atol=1e-5)
+
+
+def test_tsv_m_remembers_about_two_models_however_many_experts():
+    base = {"l.weight": torch.zeros(40, 40)}
+    running = fold("tsv_m", base)
+    for one in matrices(40, 40, count=9):
+        running.add({"l.weight": one})
+        assert running.num_bytes <= 2.1 * base["l.weight"].nbytes

@@ -1,0 +1,69 @@
+"""The rows of techniques that see matrices in tensors: their singular values, their subspaces, their covariances."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from time_ray.merging.declaration import Technique
+from time_ray.merging.parameters import choice, fraction
+from time_ray.merging.scaling import SCALING, Params, moved, own_alpha, replaced
+
+if TYPE_CHECKING:
+    from time_ray.merging.rule import Rule, VectorRule
+
+MATRICES = {"matrices": choice("all", "all", "linear")}
+
+
+def opcm(p: Params, _: Sequence[str]) -> "Rule":
+    """OPCM."""
+    from time_ray.merging.opcm import Opcm
+
+    return Opcm(p["alpha"])
+
+
+def iso_c(p: Params, names: Sequence[str]) -> "VectorRule":
+    """Iso-C."""
+    from time_ray.merging.iso_c import IsoC
+
+    return IsoC(*moved(p, names), p["matrices"])
+
+
+def tsv_m(p: Params, names: Sequence[str]) -> "VectorRule":
+    """TSV-M."""
+    from time_ray.merging.tsv_m import TsvM
+
+    return TsvM(*moved(p, names), p["matrices"])
+
+
+MATRIX_ROWS = (
+    Technique(
+        name="opcm",
+        rule="add each τ_i without its part in the main directions merged so far; keep the experts' mean norm",
+        paper="https://arxiv.org/abs/2501.09522",
+        parameters={"alpha": fraction(0.5)},
+        build=opcm,
+        state="1",
+        symmetric=False,
+        version=2,
+    ),
+    Technique(
+        name="iso_c",
+        rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
+        paper="https://arxiv.org/abs/2502.04959",
+        parameters={**MATRICES, **SCALING},
+        build=own_alpha(iso_c),
+        state="1",
+        examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
+        version=2,
+        idle=replaced,
+    ),
+    Technique(
+        name="tsv_m",
+        rule="the main singular vectors of each τ_i, made orthogonal to the others'; other tensors: mean τ_i",
+        paper="https://arxiv.org/abs/2412.00081",
+        parameters={**MATRICES, **SCALING},
+        build=own_alpha(tsv_m),
+        state="2",
+        examples=({"matrices": "linear"}, {"lines": {}}),
+        idle=replaced,
+    ),
+)
