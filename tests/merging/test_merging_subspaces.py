@@ -5,6 +5,7 @@ import torch
 from merging_toys import toy_clip, vector
 
 from time_ray.merging import fold, merge, pair
+from time_ray.merging.iso_cts import shares
 
 
 def is_decomposed(name, value):
@@ -92,3 +93,59 @@ def test_tsv_m_remembers_about_two_models_however_many_experts():
     for one in matrices(40, 40, count=9):
         running.add({"l.weight": one})
         assert running.num_bytes <= 2.1 * base["l.weight"].nbytes
+
+
+def iso_cts_of_its_authors(vectors, common):
+    """Theirs: task directions first, then the common ones; the order does not matter."""
+    merged, count = {}, len(vectors)
+    for key, first in vectors[0].items():
+        merged[key] = sum(one[key] for one in vectors) / count
+        if not is_decomposed(key, first):
+            continue
+        rank = min(first.shape)
+        own = round((rank - int(rank * common)) / count) * count
+        shared = rank - own
+        u, s, vh = torch.linalg.svd(merged[key] * count, full_matrices=False)
+        u, s, vh = u[:, :shared], s[:shared], vh[:shared]
+        sides = [u], [s], [vh]
+        for one in vectors:
+            rest = torch.linalg.svd(one[key] - u @ u.T @ one[key], full_matrices=False)
+            main = slice(own // count)
+            for side, part in zip(sides, (rest.U[:, main], rest.S[main], rest.Vh[main]), strict=True):
+                side.append(part)
+        length = torch.cat(sides[1]).mean()
+        merged[key] = polar(torch.cat(sides[0], 1)) * length @ polar(torch.cat(sides[2]))
+    return merged
+
+
+@pytest.mark.parametrize("common", [0.8, 0.4, 1.0])
+def test_iso_cts_is_what_its_authors_ran(common):
+    base, vectors = toy_clip(0), [toy_clip(seed) for seed in (1, 2)]
+    found = merge(base, experts_of(base, vectors), "iso_cts", common=common, scaling=1.3)
+    for name, wanted in iso_cts_of_its_authors(vectors, common).items():
+        assert torch.allclose(found[name], base[name] + 1.3 * wanted, rtol=0, atol=3e-5), name
+
+
+def test_iso_cts_without_directions_of_experts_is_iso_c():
+    vectors = matrices(9, 6, count=3)
+    assert torch.allclose(merged(vectors, "iso_cts", common=1.0), merged(vectors, "iso_c"), atol=1e-5)
+
+
+def test_iso_cts_keeps_what_one_expert_alone_knows():
+    """In Iso-C the expert with the shortest vector has as much as the others, in iso_cts as many directions."""
+    axes = torch.eye(6)
+    strong = [(5.0 - i) * torch.outer(axes[i], axes[i]) for i in range(4)]
+    vectors = [sum(strong[:2]), sum(strong[2:]) + 1e-3 * torch.outer(axes[4], axes[4])]
+    found = merged(vectors, "iso_cts", common=0.67)
+    assert found[4, 4] == pytest.approx(found[0, 0])
+    assert found[0, 0] == pytest.approx((5 + 4 + 3 + 2 + 1e-3) / 6)
+
+
+@pytest.mark.parametrize(
+    ("rank", "experts", "common", "expected"),
+    [(768, 20, 0.8, (608, 8)), (768, 8, 0.8, (616, 19)), (8, 3, 0.0, (2, 2)), (2, 5, 0.8, (2, 0)), (5, 2, 1.0, (5, 0))],
+)
+def test_shares_of_iso_cts_use_every_direction(rank, experts, common, expected):
+    found = shares(rank, experts, common)
+    assert found == expected
+    assert found[0] + experts * found[1] == rank

@@ -27,6 +27,13 @@ def iso_c(p: Params, names: Sequence[str]) -> "VectorRule":
     return IsoC(*moved(p, names), p["matrices"])
 
 
+def iso_cts(p: Params, names: Sequence[str]) -> "VectorRule":
+    """Iso-CTS."""
+    from time_ray.merging.iso_cts import IsoCts
+
+    return IsoCts(*moved(p, names), p["matrices"], p["common"])
+
+
 def tsv_m(p: Params, names: Sequence[str]) -> "VectorRule":
     """TSV-M."""
     from time_ray.merging.tsv_m import TsvM
@@ -54,6 +61,15 @@ MATRIX_ROWS = (
         state="1",
         examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
         version=2,
+        idle=replaced,
+    ),
+    Technique(
+        name="iso_cts",
+        rule="as iso_c, where the least common directions make room for main ones of each τ_i alone",
+        paper="https://arxiv.org/abs/2502.04959",
+        parameters={"common": fraction(0.8), **MATRICES, **SCALING},
+        build=own_alpha(iso_cts),
+        examples=({"common": 0.5, "matrices": "linear"}, {"lines": {}}),
         idle=replaced,
     ),
     Technique(

@@ -13,7 +13,7 @@ from torch import Tensor
 RESOLVED = 1e-6
 """A singular value above this share of the largest has vectors that are good to float32."""
 DIRECTION = 1e-5
-"""Columns that differ by a smaller share of their length are one direction."""
+"""A singular value below this share of the largest is what rounding left, and its vectors point nowhere."""
 
 
 class Svd(NamedTuple):
@@ -50,8 +50,7 @@ def leading_svd(matrices: Tensor, count: int) -> Svd:
     A value that is nothing but the rounding of the matrix is 0, and so are its vectors: it has no direction.
     """
     u, values, vh = eigen_svd(matrices)
-    rounding = max(matrices.shape[-2:]) * torch.finfo(torch.float32).eps
-    real = (values > rounding * values[..., :1]).double()[..., :count]
+    real = (values > DIRECTION * values[..., :1]).double()[..., :count]
     u, values, vh = (
         u[..., :count] * real[..., None, :],
         values[..., :count] * real,
