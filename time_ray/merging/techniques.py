@@ -30,6 +30,7 @@ Params = Mapping[str, Any]
 AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
 WEIGHT = {"weight": fraction(None, null="equal shares; 0.5 for two")}
 DROP = {"drop": fraction(0.7), "seed": whole(0, 0)}
+RANKED = {"epsilon": number(0.15, 0, 1), "scope": choice("row", "row", "tensor")}
 BAND = {
     "drop_low": fraction(0.7),
     "drop_high": fraction(0.01),
@@ -62,6 +63,13 @@ def dropped(p: Params) -> "Sparsifier":
     from time_ray.merging.sparsify import Drop
 
     return Drop(p["drop"], p["seed"])
+
+
+def dropped_by_rank(p: Params) -> "Sparsifier":
+    """The drop of DELLA."""
+    from time_ray.merging.della import RankedDrop
+
+    return RankedDrop(p["drop"], p["epsilon"], p["scope"], p["seed"])
 
 
 def average(p: Params, _: Sequence[str]) -> "Rule":
@@ -111,6 +119,20 @@ def model_stock(_: Params, __: Sequence[str]) -> "Rule":
     from time_ray.merging.model_stock import ModelStock
 
     return ModelStock()
+
+
+def karcher(_: Params, __: Sequence[str]) -> "Rule":
+    """The Karcher mean."""
+    from time_ray.merging.karcher import Karcher
+
+    return Karcher()
+
+
+def geometric_median(p: Params, _: Sequence[str]) -> "Rule":
+    """The geometric median."""
+    from time_ray.merging.geometric_median import GeometricMedian
+
+    return GeometricMedian(p["scope"])
 
 
 def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
@@ -226,6 +248,17 @@ ROWS = (
         idle=idle_drop,
     ),
     Technique(
+        name="della",
+        rule="drop a random share of each τ_i, small magnitudes first, rescale, elect each sign, aggregate what agrees",
+        paper="https://arxiv.org/abs/2406.11617",
+        parameters={**DROP, **RANKED, **AGGREGATE, **SCALING},
+        build=own_alpha(lambda p, names: sparse_election(p, names, dropped_by_rank(p))),
+        state="4 (mean, max), 2 (sum)",
+        random=True,
+        examples=({"drop": 0.4, "epsilon": 0.3, "scope": "tensor"}, {"drop": 0.1, "aggregate": "sum"}, {"lines": {}}),
+        idle=lambda p: (*replaced(p), *(("seed",) if p["drop"] in (0, 1) and not p["epsilon"] else ())),
+    ),
+    Technique(
         name="breadcrumbs",
         rule="drop each τ_i's smallest and very largest magnitudes, add up",
         paper="https://arxiv.org/abs/2312.06795",
@@ -268,6 +301,25 @@ ROWS = (
         state="2",
         faithful=True,
         alone=True,
+    ),
+    Technique(
+        name="karcher",
+        rule="per tensor the direction from which the arcs to all models cancel, at their mean length",
+        paper="https://doi.org/10.1002/cpa.3160300502",
+        parameters={},
+        build=karcher,
+        faithful=True,
+        alone=True,
+    ),
+    Technique(
+        name="geometric_median",
+        rule="the point with the least sum of distances to all models (not of their squares, as the average's)",
+        paper="https://arxiv.org/abs/1912.13445",
+        parameters={"scope": choice("model", "model", "tower", "tensor")},
+        build=geometric_median,
+        faithful=True,
+        alone=True,
+        examples=({"scope": "tower"}, {"scope": "tensor"}),
     ),
     Technique(
         name="consensus",
