@@ -149,3 +149,41 @@ def test_shares_of_iso_cts_use_every_direction(rank, experts, common, expected):
     found = shares(rank, experts, common)
     assert found == expected
     assert found[0] + experts * found[1] == rank
+
+
+def null_space_of_its_authors(vectors, rank):
+    """Their layers without adapters: W + τ (I − V Vᵀ), V of what was merged before; the first is added whole here."""
+    total = vectors[0].clone()
+    for one in vectors[1:]:
+        known = torch.linalg.svd(total, full_matrices=False).Vh.T[:, :rank]
+        total = total + one @ (torch.eye(one.shape[1]) - known @ known.T)
+    return total
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (8, 12)])
+@pytest.mark.parametrize(("rank", "count"), [(0.25, 2), (0.5, 4), (0.0, 0)])
+def test_null_space_is_what_its_authors_ran(shape, rank, count):
+    vectors = matrices(*shape, count=3)
+    wanted = null_space_of_its_authors(vectors, count)
+    assert torch.allclose(merged(vectors, "null_space", rank=rank), wanted, atol=1e-4)
+
+
+def test_null_space_leaves_the_answers_to_earlier_inputs_as_they_were():
+    first = torch.outer(vector(6, 1), vector(5, 2))
+    second = vector(30, 3).view(6, 5)
+    found, known = merged([first, second], "null_space", rank=0.2), vector(5, 2)
+    assert torch.allclose(found @ known, first @ known, atol=1e-4)
+    other = torch.linalg.qr(torch.stack((known, vector(5, 4)), 1)).Q[:, 1]
+    assert torch.allclose(found @ other, second @ other, atol=1e-4)
+
+
+def test_null_space_takes_query_key_and_value_apart_and_averages_what_is_no_linear_layer():
+    fused = "x.attn.in_proj_weight"
+    base = {fused: torch.zeros(9, 5), "ln.bias": torch.zeros(5), "visual.proj": torch.zeros(4, 4)}
+    experts = [{key: vector(value.numel(), s).view(value.shape) for key, value in base.items()} for s in (1, 2)]
+    found = merge(base, experts, "null_space", rank=0.5, scaling=0.5)
+    thirds = zip(*(one[fused].view(3, 3, 5) for one in experts), strict=True)
+    parts = torch.cat([null_space_of_its_authors(pair_of, 2) for pair_of in thirds])
+    assert torch.allclose(found[fused], 0.5 * parts, atol=1e-4)
+    for name in ("ln.bias", "visual.proj"):
+        assert torch.allclose(found[name], (experts[0][name] + experts[1][name]) / 4, atol=1e-6)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from time_ray.merging.declaration import Technique
-from time_ray.merging.parameters import choice, fraction
+from time_ray.merging.parameters import choice, fraction, number
 from time_ray.merging.scaling import SCALING, Params, moved, own_alpha, replaced
 
 if TYPE_CHECKING:
@@ -39,6 +39,27 @@ def tsv_m(p: Params, names: Sequence[str]) -> "VectorRule":
     from time_ray.merging.tsv_m import TsvM
 
     return TsvM(*moved(p, names), p["matrices"])
+
+
+def null_space(p: Params, names: Sequence[str]) -> "VectorRule":
+    """The projector of NUFILT."""
+    from time_ray.merging.null_space import NullSpace
+
+    return NullSpace(*moved(p, names), p["matrices"], p["rank"])
+
+
+def wudi(p: Params, names: Sequence[str]) -> "VectorRule":
+    """WUDI."""
+    from time_ray.merging.wudi import Wudi
+
+    return Wudi(*moved(p, names), p["matrices"], p["ridge"])
+
+
+def ace(p: Params, names: Sequence[str]) -> "VectorRule":
+    """ACE-Merging."""
+    from time_ray.merging.ace import Ace
+
+    return Ace(*moved(p, names), p["matrices"], p["ridge"])
 
 
 MATRIX_ROWS = (
@@ -80,6 +101,36 @@ MATRIX_ROWS = (
         build=own_alpha(tsv_m),
         state="2",
         examples=({"matrices": "linear"}, {"lines": {}}),
+        idle=replaced,
+    ),
+    Technique(
+        name="null_space",
+        rule="add each τ_i without its part on the inputs that the sum so far mainly answers; other tensors: mean τ_i",
+        paper="https://arxiv.org/abs/2509.21413",
+        parameters={"rank": fraction(1 / 6), "matrices": choice("linear", "all", "linear"), **SCALING},
+        build=own_alpha(null_space),
+        state="1",
+        symmetric=False,
+        examples=({"rank": 0.5, "matrices": "all"}, {"lines": {}}),
+        idle=replaced,
+    ),
+    Technique(
+        name="wudi",
+        rule="the matrix that is nearest to each τ_i on what τ_i stands for: argmin Σ ‖(τ − τ_i) τ_iᵀ‖² / ‖τ_i‖²",
+        paper="https://arxiv.org/abs/2503.08099",
+        parameters={"ridge": number(1e-8, 1e-12), **MATRICES, **SCALING},
+        build=own_alpha(wudi),
+        state="6 (5.6 for ViT-B-16)",
+        examples=({"ridge": 0.01, "matrices": "linear"}, {"lines": {}}),
+        idle=replaced,
+    ),
+    Technique(
+        name="ace",
+        rule="τ_i weighted by covariances C_i that are read from them: (Σ τ_i C_i) (Σ C_i)⁻¹, refined where uneven",
+        paper="https://arxiv.org/abs/2603.02945",
+        parameters={"ridge": number(0.01, 1e-12), **MATRICES, **SCALING},
+        build=own_alpha(ace),
+        examples=({"ridge": 1.0, "matrices": "linear"}, {"lines": {}}),
         idle=replaced,
     ),
 )
