@@ -90,7 +90,7 @@ MATRIX_ROWS = (
         paper="https://arxiv.org/abs/2502.04959",
         parameters={"common": fraction(0.8), **MATRICES, **SCALING},
         build=own_alpha(iso_cts),
-        examples=({"common": 0.5, "matrices": "linear"}, {"lines": {}}),
+        examples=({"common": 0.5, "matrices": "linear"},),
         idle=replaced,
     ),
     Technique(
@@ -107,11 +107,11 @@ MATRIX_ROWS = (
         name="null_space",
         rule="add each τ_i without its part on the inputs that the sum so far mainly answers; other tensors: mean τ_i",
         paper="https://arxiv.org/abs/2509.21413",
-        parameters={"rank": fraction(1 / 6), "matrices": choice("linear", "all", "linear"), **SCALING},
+        parameters={"rank": fraction(0.1667), "matrices": choice("linear", "all", "linear"), **SCALING},
         build=own_alpha(null_space),
         state="1",
         symmetric=False,
-        examples=({"rank": 0.5, "matrices": "all"}, {"lines": {}}),
+        examples=({"rank": 0.5, "matrices": "all"},),
         idle=replaced,
     ),
     Technique(
@@ -121,7 +121,7 @@ MATRIX_ROWS = (
         parameters={"ridge": number(1e-8, 1e-12), **MATRICES, **SCALING},
         build=own_alpha(wudi),
         state="6 (5.6 for ViT-B-16)",
-        examples=({"ridge": 0.01, "matrices": "linear"}, {"lines": {}}),
+        examples=({"ridge": 0.01, "matrices": "linear"},),
         idle=replaced,
     ),
     Technique(
@@ -130,7 +130,7 @@ MATRIX_ROWS = (
         paper="https://arxiv.org/abs/2603.02945",
         parameters={"ridge": number(0.01, 1e-12), **MATRICES, **SCALING},
         build=own_alpha(ace),
-        examples=({"ridge": 1.0, "matrices": "linear"}, {"lines": {}}),
+        examples=({"ridge": 1.0, "matrices": "linear"},),
         idle=replaced,
     ),
 )

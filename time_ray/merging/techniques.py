@@ -157,6 +157,11 @@ def idle_drop(p: Params) -> tuple[str, ...]:
     return (*replaced(p), *(("seed",) if p["drop"] in (0, 1) else ()))
 
 
+def idle_ranked_drop(p: Params) -> tuple[str, ...]:
+    """Where ranks do not matter, nor does the scope of ranks; then it is a drop like any other."""
+    return replaced(p) if p["epsilon"] else (*idle_drop(p), "scope")
+
+
 ROWS = (
     Technique(
         name="average",
@@ -255,8 +260,8 @@ ROWS = (
         build=own_alpha(lambda p, names: sparse_election(p, names, dropped_by_rank(p))),
         state="4 (mean, max), 2 (sum)",
         random=True,
-        examples=({"drop": 0.4, "epsilon": 0.3, "scope": "tensor"}, {"drop": 0.1, "aggregate": "sum"}, {"lines": {}}),
-        idle=lambda p: (*replaced(p), *(("seed",) if p["drop"] in (0, 1) and not p["epsilon"] else ())),
+        examples=({"drop": 0.4, "epsilon": 0.3, "scope": "tensor"}, {"drop": 0.1, "aggregate": "sum"}),
+        idle=idle_ranked_drop,
     ),
     Technique(
         name="breadcrumbs",
@@ -319,7 +324,7 @@ ROWS = (
         build=geometric_median,
         faithful=True,
         alone=True,
-        examples=({"scope": "tower"}, {"scope": "tensor"}),
+        examples=({"scope": "tensor"},),
     ),
     Technique(
         name="consensus",
