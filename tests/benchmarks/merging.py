@@ -33,9 +33,9 @@ from torch import Tensor
 from time_ray.merging import TECHNIQUES, fold, merge, merge_files
 
 Weights = dict[str, Tensor]
-SLOW = ("opcm", "iso_c")
-"""Techniques whose cost is singular value decompositions, not bytes."""
-FEW = {"opcm": 3}
+SLOW = ("opcm", "iso_c", "iso_cts", "tsv_m", "null_space", "wudi", "ace")
+"""Techniques whose cost is decompositions and products of matrices, not bytes (see `decompositions.py`)."""
+FEW = dict.fromkeys(SLOW, 3) | {"iso_c": 20}
 """Experts of a technique whose cost is the same for each after the first (one decomposition per matrix and expert)."""
 SUMS = ("average", "task_arithmetic")
 OVER_TIME = ("average", "task_arithmetic", "ties", "magmax", "model_stock")

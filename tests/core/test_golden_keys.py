@@ -69,7 +69,7 @@ def test_no_key_moves_without_a_version() -> None:
 def test_the_golden_file_is_up_to_date() -> None:
     assert json.loads(GOLDEN.read_text(encoding="utf-8")) == current(), (
         "keys or versions are not those of the golden file; if that is meant, write it anew: "
-        "PYTHONPATH=tests:tests/core python -m test_golden_keys"
+        "PYTHONPATH=tests/support:tests/core python -m test_golden_keys"
     )
 
 

@@ -1,11 +1,25 @@
 """What the tests of merging share: the toy models of the package, and vectors."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from time_ray.merging.toy_models import SHAPES, Weights, moved, near, same, toy, world
 
-__all__ = ["SHAPES", "Weights", "bits", "moved", "near", "same", "toy", "vector", "with_batch_norm", "world"]
+__all__ = [
+    "SHAPES",
+    "Weights",
+    "bits",
+    "moved",
+    "near",
+    "same",
+    "toy",
+    "toy_clip",
+    "vector",
+    "with_batch_norm",
+    "world",
+]
 
 
 def with_batch_norm(model: Weights, seed: int) -> Weights:
@@ -23,3 +37,25 @@ def vector(size: int, seed: int) -> Tensor:
 def bits(tensor: Tensor) -> bytes:
     """The bytes of a tensor."""
     return bytes(tensor.contiguous().view(-1).view(torch.uint8).tolist()) if tensor.numel() else b""
+
+
+def toy_clip(seed: int) -> Weights:
+    """The kinds of tensors of a CLIP model."""
+    shapes = {
+        "positional_embedding": (7, 4),
+        "text_projection": (4, 5),
+        "logit_scale": (),
+        "visual.class_embedding": (6,),
+        "visual.positional_embedding": (5, 6),
+        "visual.proj": (6, 5),
+        "visual.conv1.weight": (6, 3, 2, 2),
+        "visual.transformer.resblocks.0.attn.in_proj_weight": (18, 6),
+        "visual.transformer.resblocks.0.attn.out_proj.weight": (6, 6),
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": (24, 6),
+        "token_embedding.weight": (11, 4),
+        "transformer.resblocks.0.attn.in_proj_weight": (12, 4),
+        "ln_final.weight": (4,),
+    }
+    return {
+        name: vector(math.prod(shape), 100 * seed + i).view(shape) for i, (name, shape) in enumerate(shapes.items())
+    }

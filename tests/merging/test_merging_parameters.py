@@ -74,6 +74,8 @@ def test_what_cannot_change_a_result_is_left_out(technique, params, use, expecte
         ("ties", {"keep": 1.0}, {"exact_k": True}),
         ("dare", {"drop": 0.0}, {"seed": 9}),
         ("dare_ties", {"drop": 1.0}, {"seed": 9}),
+        ("della", {"drop": 0.4, "epsilon": 0.0}, {"scope": "tensor"}),
+        ("della", {"drop": 1.0, "epsilon": 0.0}, {"seed": 9, "scope": "tensor"}),
         ("consensus", {"min_agree": 0}, {"mask_scale": 3.0}),
         ("magmax", {"lines": {"alpha": 0.3, "beta": 0.0}}, {"lines": {"alpha": 0.3, "beta": 0.0, "curve": "sqrt"}}),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from merging_toys import vector
+from merging_toys import toy_clip, vector
 
 from time_ray.merging import TECHNIQUES, MergeError, merge, pair
 from time_ray.merging.masks import keep_mask
@@ -280,28 +280,6 @@ def iso_c_of_its_authors(vectors):
             u, s, v = torch.linalg.svd(merged[key] * len(vectors), full_matrices=False)
             merged[key] = torch.linalg.multi_dot((u, torch.diag(torch.ones_like(s) * s.mean()), v))
     return merged
-
-
-def toy_clip(seed):
-    """The kinds of tensors of a CLIP model."""
-    shapes = {
-        "positional_embedding": (7, 4),
-        "text_projection": (4, 5),
-        "logit_scale": (),
-        "visual.class_embedding": (6,),
-        "visual.positional_embedding": (5, 6),
-        "visual.proj": (6, 5),
-        "visual.conv1.weight": (6, 3, 2, 2),
-        "visual.transformer.resblocks.0.attn.in_proj_weight": (18, 6),
-        "visual.transformer.resblocks.0.attn.out_proj.weight": (6, 6),
-        "visual.transformer.resblocks.0.mlp.c_fc.weight": (24, 6),
-        "token_embedding.weight": (11, 4),
-        "transformer.resblocks.0.attn.in_proj_weight": (12, 4),
-        "ln_final.weight": (4,),
-    }
-    return {
-        name: vector(math.prod(shape), 100 * seed + i).view(shape) for i, (name, shape) in enumerate(shapes.items())
-    }
 
 
 @pytest.mark.parametrize("scaling", [1.0, 1.3])

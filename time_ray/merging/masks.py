@@ -56,3 +56,10 @@ def keep_mask(key: tuple[str, ...], start: int, stop: int, drop: float, like: Te
     threshold = round(drop * (1 << 31)) - (1 << 30)
     halved = draws(key, start, stop, str(like.device)).bitwise_right_shift_(1)
     return halved.sub_(threshold).bitwise_right_shift_(31).add_(1).to(like.dtype)
+
+
+def keep_mask_of(key: tuple[str, ...], start: int, drops: Tensor) -> Tensor:
+    """The same for the places from `start` on, each with a probability of its own."""
+    thresholds = drops.double().mul(1 << 31).round_().sub_(1 << 30).to(torch.int32)
+    halved = draws(key, start, start + drops.numel(), str(drops.device)).bitwise_right_shift_(1)
+    return halved.sub_(thresholds).bitwise_right_shift_(31).add_(1).to(drops.dtype)

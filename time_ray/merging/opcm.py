@@ -8,6 +8,7 @@ from time_ray.merging.matrices import linear_layers
 from time_ray.merging.pieces import State
 from time_ray.merging.reductions import square
 from time_ray.merging.rule import ExpertPiece, FinishContext
+from time_ray.merging.singular import thin_svd
 from time_ray.merging.sums import MeanNorm, mean_norm_ratio
 
 
@@ -20,7 +21,7 @@ def projected(vector: Tensor, merged: Tensor, alpha: float) -> Tensor:
     """
     if not merged.any():
         return vector
-    u, values, v = torch.linalg.svd(merged, full_matrices=False)
+    u, values, v = thin_svd(merged)
     shares = values.double().cumsum(0) / values.double().sum().clamp(min=torch.finfo(torch.float64).tiny)
     rank = int((shares <= alpha).sum())
     main = u[:, :rank].mT @ vector @ v[:rank].mT

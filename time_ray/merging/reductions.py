@@ -1,6 +1,7 @@
 """Sums over whole tensors in float64, a block at a time so that the doubles stay in the cache."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,3 +23,21 @@ def square(values: Tensor) -> float:
 def norm(values: Tensor) -> float:
     """‖values‖."""
     return math.sqrt(square(values))
+
+
+def gram(vectors: Sequence[Tensor]) -> Tensor:
+    """Σ left · right of all pairs of flat tensors, as float64 [N, N] in main memory."""
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=vectors[0].device)
+    for start in range(0, vectors[0].numel(), BLOCK):
+        block = torch.stack([one[start : start + BLOCK] for one in vectors]).double()
+        total.addmm_(block, block.mT)
+    return total.cpu()
+
+
+def combination(weights: Sequence[float], vectors: Sequence[Tensor]) -> Tensor:
+    """Σ weight · vector, a new tensor; those of weight 0 take no part, and weight 1 alone gives the vector's bits."""
+    total: Tensor | None = None
+    for weight, one in zip(weights, vectors, strict=True):
+        if weight:
+            total = one * weight if total is None else total.add_(one, alpha=weight)
+    return torch.zeros_like(vectors[0]) if total is None else total

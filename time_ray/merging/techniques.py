@@ -3,38 +3,34 @@
 The table is there without torch: a row imports its rule when it builds it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from time_ray.merging.declaration import Technique, TechniqueLike, Use
 from time_ray.merging.errors import MergeError
-from time_ray.merging.lines import has_own_alpha, layer_factors
+from time_ray.merging.matrix_techniques import MATRIX_ROWS
 from time_ray.merging.parameters import (
     Parameter,
-    are_pairs,
     by_layer,
     choice,
     flag,
     fraction,
-    lines,
     nearest,
     number,
-    of_layer,
     weights,
     whole,
 )
+from time_ray.merging.scaling import SCALING, SCALING_SUM, fixed_alpha, moved, own_alpha, replaced
 
 if TYPE_CHECKING:
     from time_ray.merging.rule import Rule, VectorRule
     from time_ray.merging.sparsify import Sparsifier
 
 Params = Mapping[str, Any]
-Build = Callable[[Params, Sequence[str]], "VectorRule"]
-SCALING = {"scaling": by_layer(number(1.0)), "lines": lines()}
-SCALING_SUM = {"scaling": by_layer(number(None, null="1 / number of experts")), "lines": lines()}
 AGGREGATE = {"aggregate": choice("mean", "mean", "sum", "max")}
 WEIGHT = {"weight": fraction(None, null="equal shares; 0.5 for two")}
 DROP = {"drop": fraction(0.7), "seed": whole(0, 0)}
+RANKED = {"epsilon": number(0.15, 0, 1), "scope": choice("row", "row", "tensor")}
 BAND = {
     "drop_low": fraction(0.7),
     "drop_high": fraction(0.01),
@@ -45,34 +41,6 @@ KEEP: dict[str, Parameter] = {
     "scope": choice("tower", "tower", "model", "tensor"),
     "exact_k": flag(default=False),
 }
-
-
-def moved(p: Params, names: Sequence[str]) -> tuple[float | None, Mapping[str, float | None] | None]:
-    """The scaling of merged task vectors, and the factors that replace it."""
-    if p["lines"]:
-        return None, layer_factors(names, p["lines"])
-    if are_pairs(p["scaling"]):
-        return None, {name: of_layer(p["scaling"], name) for name in names}
-    return p["scaling"], None
-
-
-def fixed_alpha(p: Params) -> bool:
-    """Nothing is asked of the whole model, so tensors may be cut."""
-    return not has_own_alpha(p)
-
-
-def own_alpha(build: Build) -> Callable[[Params, Sequence[str]], "Rule"]:
-    """The same, with the α of LiNeS from the norms where none is given."""
-
-    def built(p: Params, names: Sequence[str]) -> "Rule":
-        rule = build(p, names)
-        if fixed_alpha(p):
-            return rule
-        from time_ray.merging.lines_alpha import OwnAlpha
-
-        return OwnAlpha(rule)
-
-    return built
 
 
 def largest(p: Params) -> "Sparsifier":
@@ -95,6 +63,13 @@ def dropped(p: Params) -> "Sparsifier":
     from time_ray.merging.sparsify import Drop
 
     return Drop(p["drop"], p["seed"])
+
+
+def dropped_by_rank(p: Params) -> "Sparsifier":
+    """The drop of DELLA."""
+    from time_ray.merging.della import RankedDrop
+
+    return RankedDrop(p["drop"], p["epsilon"], p["scope"], p["seed"])
 
 
 def average(p: Params, _: Sequence[str]) -> "Rule":
@@ -146,6 +121,20 @@ def model_stock(_: Params, __: Sequence[str]) -> "Rule":
     return ModelStock()
 
 
+def karcher(_: Params, __: Sequence[str]) -> "Rule":
+    """The Karcher mean."""
+    from time_ray.merging.karcher import Karcher
+
+    return Karcher()
+
+
+def geometric_median(p: Params, _: Sequence[str]) -> "Rule":
+    """The geometric median."""
+    from time_ray.merging.geometric_median import GeometricMedian
+
+    return GeometricMedian(p["scope"])
+
+
 def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
     """Consensus merging."""
     from time_ray.merging.consensus import Consensus
@@ -153,28 +142,9 @@ def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
     return Consensus(*moved(p, names), p["min_agree"], p["mask_scale"])
 
 
-def opcm(p: Params, _: Sequence[str]) -> "Rule":
-    """OPCM."""
-    from time_ray.merging.opcm import Opcm
-
-    return Opcm(p["alpha"])
-
-
-def iso_c(p: Params, names: Sequence[str]) -> "VectorRule":
-    """Iso-C."""
-    from time_ray.merging.iso_c import IsoC
-
-    return IsoC(*moved(p, names), p["matrices"])
-
-
 def not_by_row(p: Params) -> bool:
     """Rows are trimmed whole."""
     return bool(p["scope"] != "row") and fixed_alpha(p)
-
-
-def replaced(p: Params) -> tuple[str, ...]:
-    """LiNeS replaces the scaling."""
-    return ("scaling",) if p["lines"] else ("lines",)
 
 
 def idle_keep(p: Params) -> tuple[str, ...]:
@@ -185,6 +155,11 @@ def idle_keep(p: Params) -> tuple[str, ...]:
 def idle_drop(p: Params) -> tuple[str, ...]:
     """Where nothing or everything is dropped, the seed does not matter."""
     return (*replaced(p), *(("seed",) if p["drop"] in (0, 1) else ()))
+
+
+def idle_ranked_drop(p: Params) -> tuple[str, ...]:
+    """Where ranks do not matter, nor does the scope of ranks; then it is a drop like any other."""
+    return replaced(p) if p["epsilon"] else (*idle_drop(p), "scope")
 
 
 ROWS = (
@@ -278,6 +253,17 @@ ROWS = (
         idle=idle_drop,
     ),
     Technique(
+        name="della",
+        rule="drop a random share of each τ_i, small magnitudes first, rescale, elect each sign, aggregate what agrees",
+        paper="https://arxiv.org/abs/2406.11617",
+        parameters={**DROP, **RANKED, **AGGREGATE, **SCALING},
+        build=own_alpha(lambda p, names: sparse_election(p, names, dropped_by_rank(p))),
+        state="4 (mean, max), 2 (sum)",
+        random=True,
+        examples=({"drop": 0.4, "epsilon": 0.3, "scope": "tensor"}, {"drop": 0.1, "aggregate": "sum"}),
+        idle=idle_ranked_drop,
+    ),
+    Technique(
         name="breadcrumbs",
         rule="drop each τ_i's smallest and very largest magnitudes, add up",
         paper="https://arxiv.org/abs/2312.06795",
@@ -322,6 +308,25 @@ ROWS = (
         alone=True,
     ),
     Technique(
+        name="karcher",
+        rule="per tensor the direction from which the arcs to all models cancel, at their mean length",
+        paper="https://doi.org/10.1002/cpa.3160300502",
+        parameters={},
+        build=karcher,
+        faithful=True,
+        alone=True,
+    ),
+    Technique(
+        name="geometric_median",
+        rule="the point with the least sum of distances to all models (not of their squares, as the average's)",
+        paper="https://arxiv.org/abs/1912.13445",
+        parameters={"scope": choice("model", "model", "tower", "tensor")},
+        build=geometric_median,
+        faithful=True,
+        alone=True,
+        examples=({"scope": "tensor"},),
+    ),
+    Technique(
         name="consensus",
         rule="Σ τ_i where at least min_agree experts have |τ_i| > mask_scale · |Σ τ − τ_i|",
         paper="https://arxiv.org/abs/2405.07813",
@@ -332,27 +337,7 @@ ROWS = (
         examples=({"min_agree": 1, "mask_scale": 0.2},),
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
-    Technique(
-        name="opcm",
-        rule="add each τ_i without its part in the main directions merged so far; keep the experts' mean norm",
-        paper="https://arxiv.org/abs/2501.09522",
-        parameters={"alpha": fraction(0.5)},
-        build=opcm,
-        state="1",
-        symmetric=False,
-        version=2,
-    ),
-    Technique(
-        name="iso_c",
-        rule="Σ τ_i with all singular values of a matrix made their mean; other tensors: mean τ_i",
-        paper="https://arxiv.org/abs/2502.04959",
-        parameters={"matrices": choice("all", "all", "linear"), **SCALING},
-        build=own_alpha(iso_c),
-        state="1",
-        examples=({"matrices": "linear"}, {"lines": {"alpha": 1.0, "beta": 0.0}}),
-        version=2,
-        idle=replaced,
-    ),
+    *MATRIX_ROWS,
 )
 TECHNIQUES: dict[str, Technique] = {row.name: row for row in ROWS}
 
