@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from time_ray.merging.function_rule import TensorContext
     from time_ray.merging.in_memory import ema, merge, pair
     from time_ray.merging.incremental import Fold, fold
+    from time_ray.merging.momentum import with_momentum
     from time_ray.merging.patching import distance, patch
     from time_ray.merging.streaming import merge_faults, merge_files
 
@@ -39,6 +40,7 @@ __all__ = [
     "patch",
     "register",
     "technique",
+    "with_momentum",
 ]
 
 _NEEDS_TORCH = {
@@ -52,6 +54,7 @@ _NEEDS_TORCH = {
     "merge_files": "streaming",
     "pair": "in_memory",
     "patch": "patching",
+    "with_momentum": "momentum",
 }
 """The files of the names that are imported at first use (PEP 562)."""
 
