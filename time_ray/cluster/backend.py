@@ -207,13 +207,13 @@ class SweepBackend:
         )
 
     def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
-        with_moments = 3 * num_bytes(start)
+        models = 3 if expert.training.config.average_within is None else 4  # weights, moments, and a mean of weights
         return StepCheckpoints(
             self.store,
             expert.key,
             self.ranks,
             share=self._share,
-            num_bytes=with_moments,
+            num_bytes=models * num_bytes(start),
             curve=curve,
             clock=self.clock,
         )
