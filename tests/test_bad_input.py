@@ -188,8 +188,12 @@ CONFIGURATION = [
         "deploy.0: start and weight can be set for ema only, not for window",
     ),
     ({"deploy": [{"size": 2}]}, "deploy", "deploy.0: 'name' is missing; add it"),
-    ({"init": [3]}, "init", "init.0: a section with keys name, patch, weight, start, size is needed, not 3"),
-    ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all, window"),
+    (
+        {"init": [3]},
+        "init",
+        "init.0: a section with keys name, patch, weight, start, size, weights, rate, momentum, ",
+    ),
+    ({"init": ["x"]}, "init", "init.0.name: no such value 'x'; known: zs, ft, ema, all, window, outer"),
     ({"init": [{"name": "ema", "wieght": 0.5}]}, "wieght", "init.0.wieght: unknown key; did you mean 'weight'?"),
     ({"technique": ["avrage"]}, "technique", "technique.0: technique: 'avrage' is unknown; did you mean 'average'?"),
     (

@@ -1,4 +1,4 @@
-"""The window strategy in a real sweep: what is served and what training starts from are merges of the last experts."""
+"""Windows and outer steps in a real sweep: what is served and what training starts from, made again from experts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ from time_ray.weight_cache import Weights
 
 WINDOWS = {
     "init": {"name": "window", "size": 2},
-    "deploy": [{"name": "window", "size": 2}, {"name": "window", "size": 3}, "all"],
+    "deploy": [{"name": "window", "size": 2}, {"name": "window", "size": 3}, "all", "outer"],
     "stream": {"tasks": 4},
 }
 SIZES = {"window(size=2)": 2, "window": 3, "all": 4}
@@ -55,6 +55,19 @@ def test_what_is_served_is_the_merge_of_the_last_experts(swept: api.Opened, depl
     assert same(served, merged(swept.store, base, steps[-SIZES[deploy] :], technique))
     for size in set(SIZES.values()) - {SIZES[deploy]}:
         assert not same(served, merged(swept.store, base, steps[-size:], technique))
+
+
+@pytest.mark.parametrize("technique", list(PARAMS))
+def test_what_outer_serves_is_a_running_merge_with_momentum(swept: api.Opened, technique: str) -> None:
+    (cell,) = [c for c in swept.study.cells if (c.deploy.label, c.technique.name) == ("outer", technique)]
+    steps = list(cell.walk())
+    slow = before = base = base_weights(cell.setting.model)
+    for step in steps:
+        expert = stored(swept.store, step.expert)
+        ids = (None, step.expert.key)
+        now = merging.pair(base, slow, expert, technique, weight=0.5, ids=ids, **PARAMS[technique])
+        slow, before = merging.with_momentum(now, now, before, 0.5), now
+    assert same(stored(swept.store, steps[-1].deployed), slow)
 
 
 def test_every_technique_trains_experts_of_its_own(swept: api.Opened) -> None:

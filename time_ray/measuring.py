@@ -26,7 +26,7 @@ from time_ray.clip.train import train
 from time_ray.core.grid import Setting
 from time_ray.core.plan import NOTHING
 from time_ray.core.precision import evaluation_precision
-from time_ray.core.recipe import Merged, Running
+from time_ray.core.recipe import MERGES, OuterStep
 from time_ray.core.training import Training
 from time_ray.data.batches import training_batches
 from time_ray.data.dataset import Data, Dataset
@@ -175,10 +175,11 @@ class _Timed:
     def _merge(self, base: Weights, expert: Weights) -> float:
         """Seconds of a merge for each model that is scored: some are experts as they are."""
         deployed = {step.deployed.key: step.deployed for cell in self.cells for step in cell.walk()}
-        merges = [recipe for recipe in deployed.values() if isinstance(recipe, (Merged, Running))]
+        merges = [recipe for recipe in deployed.values() if isinstance(recipe, MERGES)]
         if not merges:
             return 0.0
-        techniques = {merge.technique.key: merge.technique for merge in merges}
+        steps = [merge.merge if isinstance(merge, OuterStep) else merge for merge in merges]
+        techniques = {step.technique.key: step.technique for step in steps}
         seconds = []
         for technique in techniques.values():
             params: dict[str, Any] = dict(technique.params)

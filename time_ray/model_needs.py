@@ -31,7 +31,6 @@ ACCELERATOR_GB = {
     "B200": 180,
 }
 USABLE = 0.9  # of an accelerator's memory: the rest is CUDA's own, and gaps between blocks
-TRAINED = 4  # times the weights: these, their gradients, and the optimiser's two moments, all float32
 MOST_LOADERS = 6  # that are taken without being asked for
 LESS = 0.75  # of what was too much: what may fit where nobody knows how much is there
 MOST_WORKERS = 8  # that are taken without being asked for: GPUs of one machine
@@ -84,8 +83,8 @@ def model_needs(experiment: Experiment, spec: ModelSpec) -> Needs:
     """
     said = experiment.run.of(spec)
     there = capacity(said)
-    if there is not None and TRAINED * weight_bytes(spec) > there:
-        raise UserError(_too_large(spec, said, there))
+    if there is not None and trained_bytes(experiment, spec) > there:
+        raise UserError(_too_large(experiment, spec, said, there))
     if there is None or None not in (said.workers, said.accumulate):
         return _needs(said, 1, 1)
     for way in _ways(experiment, said, spec):
@@ -140,7 +139,13 @@ def training_bytes(experiment: Experiment, spec: ModelSpec, needs: Needs) -> int
     """Bytes that training takes of a worker's device: its share of a batch goes through the model in micro-batches."""
     pairs = math.ceil(experiment.training.batch_size / (max(1, needs.workers) * needs.accumulate))
     half = settled_training(experiment, spec).precision in {"bf16", "fp16"}
-    return TRAINED * weight_bytes(spec) + _activation_bytes(spec.name, pairs, half=half, recompute=needs.recompute)
+    return trained_bytes(experiment, spec) + _activation_bytes(spec.name, pairs, half=half, recompute=needs.recompute)
+
+
+def trained_bytes(experiment: Experiment, spec: ModelSpec) -> int:
+    """Bytes of weights, gradients and the optimiser's two moments, all float32, and of a mean where one is kept."""
+    models = 4 if experiment.training.average_within is None else 5
+    return models * weight_bytes(spec)
 
 
 def weight_bytes(spec: ModelSpec) -> int:
@@ -256,8 +261,8 @@ def capacity(said: WorkerRun | Needs) -> float | None:
     return None if memory is None else memory * 1e9 * USABLE * (1.0 if said.gpus is None else said.gpus)
 
 
-def _too_large(spec: ModelSpec, said: WorkerRun, there: float) -> str:
-    needed, given = map(size, (TRAINED * weight_bytes(spec), there))
+def _too_large(experiment: Experiment, spec: ModelSpec, said: WorkerRun, there: float) -> str:
+    needed, given = map(size, (trained_bytes(experiment, spec), there))
     return (
         f"run: {spec.label} needs {needed} for weights, gradients and optimiser, of a GPU of type {said.accelerator} "
         f"a worker has {given}; name a larger one: run.by_model.{spec.name}.accelerator=..."

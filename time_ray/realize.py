@@ -9,7 +9,9 @@ from time_ray import merging
 from time_ray.core.recipe import (
     Base,
     History,
+    Merge,
     Merged,
+    OuterStep,
     Patched,
     Recipe,
     Reestimated,
@@ -34,7 +36,7 @@ class WeightBackend(Protocol):
     def train(self, expert: Trained, start: Weights) -> Weights:
         """The expert: the start, trained on the recipe's task."""
 
-    def merge(self, merge: Merged | Running) -> Weights | None:
+    def merge(self, merge: Merge) -> Weights | None:
         """The merged weights; None while an expert of theirs is not in the store, or not whole there."""
 
     def patch(self, recipe: Patched, weights: Weights) -> Weights:
@@ -112,7 +114,7 @@ def obtain(expert: Trained, backend: WeightBackend) -> Waiting:
             yield
 
 
-def _found_or_merged(recipe: Trained | Merged | Running, backend: WeightBackend) -> Weights | None:
+def _found_or_merged(recipe: Trained | Merge, backend: WeightBackend) -> Weights | None:
     found = backend.get(recipe)
     return backend.merge(recipe) if found is None and not isinstance(recipe, Trained) else found
 
@@ -120,7 +122,7 @@ def _found_or_merged(recipe: Trained | Merged | Running, backend: WeightBackend)
 def _experts(recipe: Recipe) -> Sequence[Trained]:
     """The experts that the weights are made of, oldest first."""
     newer = []
-    while isinstance(recipe, Running):
+    while isinstance(recipe, (Running, OuterStep)):
         newer.append(recipe.newer)
         recipe = recipe.older
     oldest = list(recipe.experts) if isinstance(recipe, Merged) else [recipe] if isinstance(recipe, Trained) else []
@@ -150,12 +152,18 @@ class IncrementalMerges:
         self._cache = cache
         self._folds = folds
 
-    def __call__(self, merge: Merged | Running, device: str = "cpu") -> Weights | None:
+    def __call__(self, merge: Merge, device: str = "cpu") -> Weights | None:
         """The merged weights, on the CPU; None if an expert of theirs is not at hand. `device` does the arithmetic."""
         held = self._cache.get(merge.key)
         if held is not None:
             return held
-        return self._all(merge, device) if isinstance(merge, Merged) else self._running(merge, device)
+        match merge:
+            case Merged():
+                return self._all(merge, device)
+            case Running():
+                return self._running(merge, device)
+            case OuterStep():
+                return self._outer(merge, device)
 
     def _running(self, merge: Running, device: str) -> Weights | None:
         """Go back to the newest part that is at hand, and from there on merge step by step."""
@@ -171,11 +179,39 @@ class IncrementalMerges:
             self._cache.put(step.key, weights)
         return weights
 
+    def _outer(self, wanted: OuterStep, device: str) -> Weights | None:
+        """Go back to a step whose two models before it are at hand, and from there on make step by step."""
+        steps = [wanted]
+        while (held := self._before(steps[-1], device)) is None and isinstance(steps[-1].older, OuterStep):
+            steps.append(steps[-1].older)
+        for step in reversed(steps):
+            newer = self._read(step.newer)
+            if held is None or newer is None:
+                return None
+            older_weights, since = held
+            merged = self._pair(step.merge, older_weights, newer, device)
+            latest = merged if step.nesterov else older_weights
+            weights = merging.with_momentum(merged, latest, since, step.momentum)
+            if step.nesterov:
+                self._cache.put(step.merge.key, merged)
+            self._cache.put(step.key, weights)
+            held = weights, latest
+        return None if held is None else held[0]
+
+    def _before(self, step: OuterStep, device: str) -> tuple[Weights, Weights] | None:
+        """What an outer step goes on from, and what its way is measured from, if both are at hand."""
+        older = self._at_hand(step.older)
+        if older is None and isinstance(step.older, Running):
+            older = self._running(step.older, device)
+        since = None if older is None else self._at_hand(step.since)
+        return None if older is None or since is None else (older, since)
+
+    def _at_hand(self, recipe: Recipe) -> Weights | None:
+        return self._load(recipe) if isinstance(recipe, Base) else self._read(recipe)
+
     def _part(self, recipe: Recipe, device: str) -> Weights | None:
-        if isinstance(recipe, Base):
-            return self._load(recipe)
-        found = self._read(recipe)
-        return self._all(recipe, device) if found is None and isinstance(recipe, Merged) else found
+        found = self._at_hand(recipe)
+        return self(recipe, device) if found is None and isinstance(recipe, (Merged, OuterStep)) else found
 
     def _pair(self, step: Running, older: Weights, newer: Weights, device: str) -> Weights:
         expert = step.older.key if isinstance(step.older, Trained) else None  # None: a merge, never masked again

@@ -303,7 +303,9 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
     other = row.same_as(row.fill(spec.params))
     if other is not None:
         resolved = _technique(TechniqueSpec(name=other, params={}))
-        return replace(resolved, label=spec.label, weighted=False, share=0.5, written_as=spec.name)
+        return replace(
+            resolved, label=spec.label, weighted=False, weighs_experts=False, share=0.5, written_as=spec.name
+        )
     pair_params.pop("weight", None)  # the strategy's, and part of the recipe beside the technique
     return ResolvedTechnique(
         spec.name,
@@ -313,6 +315,7 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
         pair_params,
         weighted=row.takes_weight,
         identity_of_one=row.single_is_identity(params),
+        weighs_experts=row.takes_weight and "weights" in row.parameters,
     )
 
 

@@ -29,6 +29,7 @@ CONFIG = Training(lr=1e-2, eps=1e-3, batch_size=16)
 STEPS = 5
 SAVING_MEMORY = ({}, {"accumulate": 3}, {"accumulate": 2, "recompute": True})
 IN_BF16 = CONFIG.model_copy(update={"precision": "bf16"})
+AVERAGED = Training.model_validate({**CONFIG.model_dump(), "average_within": {"ema": 0.5}})
 HALF = Scoring(subset=0.5)
 
 
@@ -57,7 +58,8 @@ def work(rank: int, world_size: int, folder: Path) -> None:
         distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     start = torch.load(folder / "weights.pt")
     experts = [train(clip, start, stream, CONFIG, steps=STEPS, **knobs) for knobs in SAVING_MEMORY]  # type: ignore[arg-type]
-    experts.append(train(clip, start, stream, IN_BF16, steps=STEPS, accumulate=2))
+    experts += [train(clip, start, stream, IN_BF16, steps=STEPS, accumulate=2)]
+    experts += [train(clip, start, stream, AVERAGED, steps=STEPS)]
     (scores,) = evaluate(clip, [start], [pets, pairs], scoring=HALF, seed=1, shard=(rank, world_size))
     torch.save((experts, scores), folder / f"{world_size}-{rank}.pt")
     if world_size > 1:
@@ -76,15 +78,19 @@ def test_workers_agree_with_one(
     work(0, 1, tmp_path)
     spawn(work, (world_size, tmp_path), world_size)
 
-    (alone, *saving, rounded), scores = torch.load(tmp_path / "1-0.pt")
+    (alone, *saving, rounded, averaged), scores = torch.load(tmp_path / "1-0.pt")
     assert 0 < scores["pairs/r1"] < scores["pairs"] < 100
     moved = max(float((alone[name] - weights[name]).abs().max()) for name in weights)
     assert moved > 1e-3
     for rank in range(world_size):
-        (*together, rounded_together), shared_scores = torch.load(tmp_path / f"{world_size}-{rank}.pt")
+        (*together, rounded_together, averaged_together), shared_scores = torch.load(
+            tmp_path / f"{world_size}-{rank}.pt"
+        )
         assert shared_scores == scores
         apart = max(float((rounded_together[name] - tensor).abs().max()) for name, tensor in rounded.items())
         assert 0 < apart < moved / 10  # gradients are sums of 16 bits before they meet
         for expert in (*together, *saving):
             for name, tensor in alone.items():
                 torch.testing.assert_close(expert[name], tensor, atol=2e-6, rtol=0)
+        for name, tensor in averaged.items():
+            torch.testing.assert_close(averaged_together[name], tensor, atol=2e-6, rtol=0)

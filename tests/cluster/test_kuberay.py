@@ -88,7 +88,7 @@ def test_each_kind_of_worker_has_its_group(
 ) -> None:
     """Pods of a group have memory for every model whose workers Ray may place there, and a name for their GPUs."""
     sizes = {"mini-tiny": 5e6, "mini-base": 1e9, "mini-large": 2e9, "mini-tiny@w": 4e9}
-    monkeypatch.setattr("time_ray.cluster.kuberay.weight_bytes", lambda spec: sizes[spec.label])
+    monkeypatch.setattr("time_ray.model_needs.weight_bytes", lambda spec: sizes[spec.label])
     by_model = {
         "mini-large": {"gpus": 0.5, "loaders": 3},
         "mini-tiny@w": {"workers": 2, "threads": 1, "accelerator": "H100"},

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from toy_grid import setting, technique
 
 from time_ray.core import recipe
@@ -14,18 +15,25 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.plan import needs, plan
-from time_ray.core.recipe import Base, Experts, Merged, Patched, Recipe, ResolvedTechnique, Running, Trained
+from time_ray.core.recipe import Base, Experts, Merged, OuterStep, Patched, Recipe, ResolvedTechnique, Running, Trained
 from time_ray.core.strategies import STRATEGIES, Ema, Ft, Strategy, Window, read, register
 
 NUM_TASKS = 5
-BLENDS = (technique("blend"), technique("other blend"))  # one expert alone is itself
+BLENDS = (technique("blend"), technique("other blend", weighs_experts=True))  # one expert alone is itself
 SUMS = tuple(technique(name, weighted=False, alone=False) for name in ("sum", "other sum"))
 TECHNIQUES = (*BLENDS, *SUMS)
 
 
 def settings_of(kind: type[Strategy]) -> st.SearchStrategy[Strategy]:
     fields = {name: Annotated[field.annotation, "", *field.metadata] for name, field in kind.model_fields.items()}
-    return st.builds(kind, **{name: st.from_type(field) for name, field in fields.items()})
+
+    def built(parameters: dict[str, Any]) -> Strategy:
+        try:
+            return kind(**parameters)
+        except ValidationError:  # parameters that exclude each other
+            reject()
+
+    return st.fixed_dictionaries({name: st.from_type(field) for name, field in fields.items()}).map(built)
 
 
 def kinds(*, with_parameters: bool = False) -> st.SearchStrategy[type[Strategy]]:
@@ -96,9 +104,12 @@ def structure(of: Recipe, known: dict[object, int]) -> int:
         case Trained():
             said = ("trained", structure(of.start, known), of.training.task.number)
         case Merged():
-            said = ("merged", of.technique.name, *(structure(expert, known) for expert in of.experts))
+            merged = (of.technique.name, str(of.technique.params))
+            said = ("merged", *merged, *(structure(expert, known) for expert in of.experts))
         case Running():
             said = ("running", of.technique.name, *(structure(part, known) for part in (of.older, of.newer)), of.weight)
+        case OuterStep():
+            said = ("outer", structure(of.merge, known), structure(of.since, known), of.momentum, of.nesterov)
         case Patched():
             said = ("patched", structure(of.model, known), of.length)
     return known.setdefault(said, len(known))
@@ -112,6 +123,7 @@ def test_recipes_have_a_key_in_common_exactly_where_they_say_the_same(
     walked = (cell(one, other, of), cell(other, one, of_other))
     made = [part for found in walked for step in found.walk() for part in (step.start, step.expert, step.deployed)]
     made += [part.model for part in made if isinstance(part, Patched)]
+    made += [part.merge for part in made if isinstance(part, OuterStep)]
     assert len({(part.key, structure(part, known)) for part in made}) == len({part.key for part in made}) == len(known)
 
 

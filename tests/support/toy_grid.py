@@ -14,9 +14,17 @@ from time_ray.core.training import Training
 STRATEGIES = ("zs", "ft", "ema", "all")
 
 
-def technique(name: str = "blend", *, weighted: bool = True, alone: bool = True, **params: object) -> ResolvedTechnique:
+def technique(
+    name: str = "blend", *, weighted: bool = True, alone: bool = True, weighs_experts: bool = False, **params: object
+) -> ResolvedTechnique:
     """A technique without tensors: what it takes and what it leaves alone is said, not looked up."""
-    return ResolvedTechnique(name, name, 1, params, params, weighted=weighted, identity_of_one=alone)
+    more: dict[str, object] = {"weights": None} if weighs_experts else {}
+    return ResolvedTechnique(
+        *(name, name, 1, more | params, params),
+        weighted=weighted,
+        identity_of_one=alone,
+        weighs_experts=weighs_experts,
+    )
 
 
 def setting(

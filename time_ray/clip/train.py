@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from time_ray.clip.averaged import Averaged
 from time_ray.clip.batch_norm import synchronised
 from time_ray.clip.copied_ahead import copied_ahead
 from time_ray.clip.features import compiling, recomputing
@@ -52,7 +53,8 @@ def train(
     on_note: Callable[[str], None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> dict[str, Tensor]:
-    """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020).
+    """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020),
+    or their mean over some of the steps.
 
     Under torch.distributed every worker passes its own slice of each global batch, features are gathered with their
     gradients, and all workers return the same weights.
@@ -87,9 +89,11 @@ def train(
     device = torch.device(device)
     module = clip.load(weights, device).train()
     optimizer = Optimizer(module, config, steps=steps, device=device)
+    averaged = Averaged(module, config.average_within, steps=steps)
     first, state = (checkpoints and checkpoints.load()) or (0, None)
     if state is not None:
         optimizer.restore(state)
+        averaged.restore(state)
     contrastive_step = ContrastiveStep(
         clip, config, device=device, accumulate=accumulate, recompute=recompute, seed=seed
     )
@@ -108,11 +112,12 @@ def train(
         for step, batch in zip(range(first, steps), copied_ahead(stream, device), strict=False):
             losses.add(step + 1, contrastive_step.backward(step, batch.images, batch.texts, optimizer.scaled))
             optimizer.step(step)
+            averaged.add(step + 1)
             if checkpoints is not None and step + 1 < steps and checkpoints.due(step + 1):
                 losses.read()
-                checkpoints.save(step + 1, optimizer.state)
+                checkpoints.save(step + 1, lambda: {**optimizer.state(), **averaged.state()})
     losses.read()
-    return _result(module, weights, steps)
+    return _result(averaged.weights(), weights, steps)
 
 
 class _Losses:
@@ -156,9 +161,8 @@ def _reader(loss: Tensor) -> Callable[[], float]:
     return read
 
 
-def _result(module: nn.Module, weights: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
-    state = module.state_dict()
-    result = {name: state[name].detach().to("cpu", copy=True) for name in weights}
+def _result(found: Mapping[str, Tensor], weights: Mapping[str, Tensor], steps: int) -> dict[str, Tensor]:
+    result = {name: found[name].to("cpu", copy=True) for name in weights}
     broken = [name for name, tensor in result.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         msg = f"step {steps} of {steps}: {broken[0]} is not finite; lower training.lr"

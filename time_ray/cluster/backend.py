@@ -41,7 +41,7 @@ from time_ray.core.grid import Setting
 from time_ray.core.loss_curve import LossPoint, kept_steps, written
 from time_ray.core.model import ModelSpec
 from time_ray.core.outcomes import Evaluation, Outcomes, Question, labelled, packed
-from time_ray.core.recipe import Base, Merged, Patched, Recipe, Reestimated, Running, TaskTraining, Trained, describe
+from time_ray.core.recipe import MERGES, Base, Merge, Patched, Recipe, Reestimated, TaskTraining, Trained, describe
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
 from time_ray.data.dataset import Dataset
@@ -61,7 +61,7 @@ from time_ray.weight_cache import Cache, Memory, Weights, num_bytes
 
 MOST_IN_A_PASS = 16  # models: beyond that, decoding images costs next to nothing
 _EVALUATION = "evaluation"
-_MADE = (Merged, Running, Patched, Reestimated)  # from experts, whenever they are asked for
+_MADE = (*MERGES, Patched, Reestimated)  # from experts, whenever they are asked for
 
 
 class SweepBackend:
@@ -207,18 +207,18 @@ class SweepBackend:
         )
 
     def _checkpoints(self, expert: Trained, start: Weights, curve: list[LossPoint]) -> StepCheckpoints:
-        with_moments = 3 * num_bytes(start)
+        models = 3 if expert.training.config.average_within is None else 4  # weights, moments, and a mean of weights
         return StepCheckpoints(
             self.store,
             expert.key,
             self.ranks,
             share=self._share,
-            num_bytes=with_moments,
+            num_bytes=models * num_bytes(start),
             curve=curve,
             clock=self.clock,
         )
 
-    def merge(self, merge: Merged | Running) -> Weights | None:
+    def merge(self, merge: Merge) -> Weights | None:
         """See Backend."""
         started = time.perf_counter()
         with self.clock.at("merge"):
@@ -226,7 +226,7 @@ class SweepBackend:
         self._seconds[merge.key] = time.perf_counter() - started
         return weights
 
-    def _merged(self, merge: Merged | Running) -> Weights | None:
+    def _merged(self, merge: Merge) -> Weights | None:
         """On the GPU if it has room; on the CPU if it turns out that it has none."""
         try:
             return self._merges(merge, self._with_room(merge.base))

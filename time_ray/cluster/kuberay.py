@@ -17,7 +17,7 @@ from time_ray.cluster.shipped import Shipped
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
-from time_ray.model_needs import TRAINED, Needs, needs_by_model, training_bytes, weight_bytes
+from time_ray.model_needs import Needs, needs_by_model, trained_bytes, training_bytes
 
 MOUNT = "/etc/time-ray/"
 PROCESS_GB = 4.0  # libraries, images that are being decoded, and what else a worker holds
@@ -112,7 +112,7 @@ def _fits(need: Needs, gpus: int, threads: int, accelerator: str | None) -> bool
 
 def _memory_gb(experiment: Experiment, spec: ModelSpec, need: Needs) -> float:
     """Of a worker's pod: with a GPU, activations are not among it."""
-    trained = TRAINED * weight_bytes(spec) if need.gpus else training_bytes(experiment, spec, need)
+    trained = trained_bytes(experiment, spec) if need.gpus else training_bytes(experiment, spec, need)
     return PROCESS_GB + experiment.run.cache_gb + trained / 1e9
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from time_ray.core.grid import Cell
-from time_ray.core.recipe import Merged, Patched, Recipe, Reestimated, Running
+from time_ray.core.recipe import MERGES, Patched, Recipe, Reestimated
 
 
 class Stored(NamedTuple):
@@ -54,7 +54,7 @@ def _merge_in(weights: Recipe) -> str | None:
     """The key of the merge that these weights are, or are made from."""
     merge = weights.merge if isinstance(weights, Reestimated) else weights
     merge = merge.model if isinstance(merge, Patched) else merge
-    return merge.key if isinstance(merge, (Merged, Running)) else None
+    return merge.key if isinstance(merge, MERGES) else None
 
 
 class Work(NamedTuple):

@@ -5,7 +5,7 @@ Equal weights get equal keys wherever that is known without computing; compare r
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TypeAlias
 
@@ -33,6 +33,7 @@ class ResolvedTechnique:
     pair_params: Mapping[str, object]  # of a step of a running merge
     weighted: bool  # takes the newest expert's share in a running merge
     identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
+    weighs_experts: bool = False  # takes weights in a merge of many: a list, or the name of a schedule
     share: float | None = None  # the newest expert's in a running merge, where it is fixed and not the strategy's
     written_as: str = ""  # the technique of the experiment, where that is this one by another name
     key: str = field(init=False)
@@ -46,6 +47,10 @@ class ResolvedTechnique:
     def entry_key(self) -> str:
         """What the technique's axis is told apart by: two names of one technique are two entries, and one recipe."""
         return key_of("technique", self.written_as, self.key) if self.written_as else self.key
+
+    def with_weights(self, weights: str | list[float] | None) -> "ResolvedTechnique":
+        """The technique with these weights in merges of many; itself, if it takes none."""
+        return replace(self, params={**self.params, "weights": weights}) if self.weighs_experts else self
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +72,7 @@ class TaskTraining:
             self.task.number,
             self.task.named,
             [task.named for task in self.earlier],
-            self.config.model_dump(),
+            self.config.identity,
             self.mixture.model_dump(),
             self.steps,
             self.seed,
@@ -205,10 +210,46 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class OuterStep:
+    """One step of an outer optimiser: a step of a running merge, m, and `momentum` times how far it went lately.
+
+    With s what the steps so far have made: m_t + μ (s_{t-1} - s_{t-2}), or with Nesterov m_t + μ (m_t - m_{t-1}).
+    """
+
+    merge: Running
+    since: "Recipe"  # what the way is measured from: s_{t-2}, or with Nesterov m_{t-1}
+    momentum: float
+    nesterov: bool
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("outer", self.merge.key, self.since.key, self.momentum, self.nesterov))
+
+    @property
+    def base(self) -> Base:
+        """The pretrained weights that the merge goes back to."""
+        return self.merge.base
+
+    @property
+    def older(self) -> "Recipe":
+        """What the steps before this one have made."""
+        return self.merge.older
+
+    @property
+    def newer(self) -> Trained:
+        """The expert of the latest task."""
+        return self.merge.newer
+
+
+Merge: TypeAlias = Merged | Running | OuterStep
+MERGES = (Merged, Running, OuterStep)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Patched:
     """θ_0 + α (θ - θ_0): a model at another distance from the base; α is the length."""
 
-    model: "Trained | Merged | Running"
+    model: Trained | Merge
     base: Base
     length: float
     key: str = field(init=False)
@@ -224,7 +265,7 @@ class Reestimated:
     Which batches these are is said by that expert's recipe, which is part of the merge's.
     """
 
-    merge: Merged | Running | Patched
+    merge: Merge | Patched
     batches: int
     key: str = field(init=False)
 
@@ -242,17 +283,17 @@ class Reestimated:
         return _newest(self.merge.model if isinstance(self.merge, Patched) else self.merge)
 
 
-def _newest(model: Trained | Merged | Running) -> Trained:
+def _newest(model: Trained | Merge) -> Trained:
     match model:
         case Trained():
             return model
         case Merged():
             return model.experts.newest
-        case Running():
+        case Running() | OuterStep():
             return model.newer
 
 
-Recipe: TypeAlias = Base | Trained | Merged | Running | Patched | Reestimated
+Recipe: TypeAlias = Base | Trained | Merge | Patched | Reestimated
 
 
 def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merged | Trained:
@@ -278,7 +319,7 @@ def patched(recipe: Recipe, base: Base, length: float) -> Recipe:
 
 def reestimated(recipe: Recipe, batches: int | None) -> Recipe:
     """A merge with statistics of so many batches; itself for None, and where it is no merge: it has its own."""
-    merges = (Merged, Running, Patched)
+    merges = (*MERGES, Patched)
     return Reestimated(recipe, batches) if batches is not None and isinstance(recipe, merges) else recipe
 
 
@@ -296,7 +337,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "task": training.task.number,
                 "concepts": [list(concept) for concept in training.task.concepts],
                 "replays": [[task.number, key_of(task.concepts)] for task in training.earlier],
-                "training": training.config.model_dump(),
+                "training": training.config.identity,
                 "mixture": training.mixture.model_dump(),
                 "steps": training.steps,
                 "seed": training.seed,
@@ -310,14 +351,9 @@ def describe(recipe: Recipe) -> dict[str, object]:
                 "experts": [expert.key for expert in recipe.experts],
             }
         case Running():
-            chain = list(_chain(recipe))
-            parts = {
-                **_described(recipe.technique, recipe.technique.pair_params),
-                "base": describe(recipe.base),
-                "first": _part(chain[-1].older),
-                "experts": [step.newer.key for step in reversed(chain)],
-                "weight": recipe.weight,
-            }
+            parts = _described_steps(recipe)
+        case OuterStep():
+            parts = {**_described_steps(recipe.merge), "momentum": recipe.momentum, "nesterov": recipe.nesterov}
         case Patched():
             parts = {"model": _part(recipe.model), "base": describe(recipe.base), "length": recipe.length}
         case Reestimated():
@@ -329,14 +365,25 @@ def _described(technique: ResolvedTechnique, params: Mapping[str, object]) -> di
     return {"technique": technique.name, "params": dict(params), "version": technique.version}
 
 
+def _described_steps(newest: Running) -> dict[str, object]:
+    chain = list(_chain(newest))
+    return {
+        **_described(newest.technique, newest.technique.pair_params),
+        "base": describe(newest.base),
+        "first": _part(chain[-1].older),
+        "experts": [step.newer.key for step in reversed(chain)],
+        "weight": newest.weight,
+    }
+
+
 def _part(recipe: Recipe) -> dict[str, object]:
     """A part of another recipe; an expert has an entry of its own."""
     return {"kind": "trained", "key": recipe.key} if isinstance(recipe, Trained) else describe(recipe)
 
 
-def _chain(newest: Running) -> "Iterator[Running]":
-    """The steps of a running merge, newest first; technique and weight are the same in all."""
+def _chain(newest: Running) -> "Iterator[Running | OuterStep]":
+    """The steps of a running merge, newest first; technique, weight and momentum are the same in all."""
     step: Recipe = newest
-    while isinstance(step, Running):
+    while isinstance(step, (Running, OuterStep)):
         yield step
         step = step.older

@@ -6,14 +6,25 @@ With θ_0 the base, θ_t the expert of task t and m_t the model that a strategy 
 """
 
 import inspect
+import math
 from abc import abstractmethod
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from time_ray.core.errors import UserError, unknown
-from time_ray.core.recipe import Base, Experts, Merged, Recipe, ResolvedTechnique, Running, Trained, merge_of
+from time_ray.core.recipe import (
+    MERGES,
+    Base,
+    Experts,
+    OuterStep,
+    Recipe,
+    ResolvedTechnique,
+    Running,
+    Trained,
+    merge_of,
+)
 from time_ray.core.section import Section
 
 
@@ -128,18 +139,112 @@ class All(Strategy):
         return merge_of(technique, base, experts)
 
 
+Growing = Literal["linear", "sqrt", "quadratic", "cubic", "fifth", "tenth", "exp", "log"]
+Shrinking = Literal[
+    "reverse_linear",
+    "reverse_sqrt",
+    "reverse_quadratic",
+    "reverse_cubic",
+    "reverse_fifth",
+    "reverse_tenth",
+    "reverse_exp",
+    "reverse_log",
+]
+SCHEDULES = (*get_args(Growing), *get_args(Shrinking))
+"""Names of weights that grow or shrink from expert to expert: those that techniques have."""
+
+
+def _weights(value: object) -> object:
+    if isinstance(value, str) and value not in SCHEDULES:
+        raise ValueError(unknown("schedule", value, SCHEDULES))
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, (list, tuple)) or not all(_is_weight(one) for one in value):
+        raise ValueError(f"{value!r} are no weights; give a number of at least 0 for each expert, or a schedule's name")
+    return tuple(float(one) for one in value)
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
 class Window(Strategy):
-    """m_t = merge(θ_{t-size+1}, ..., θ_t): one merge of the newest experts; older ones count no more."""
+    """m_t = merge(θ_{t-size+1}, ..., θ_t): one merge of the newest experts; older ones count no more.
+
+    With `weights` the experts count as listed, oldest first, or by a schedule. A list that holds the differences of a
+    learning rate's decay has its effect, after the fact (WSM, https://arxiv.org/abs/2507.17634).
+    """
 
     name = "window"
     size: Annotated[int, Field(ge=1, description="how many of the newest experts are merged")] = 3
+    weights: Annotated[
+        Growing | Shrinking | tuple[float, ...] | None,
+        BeforeValidator(_weights),
+        Field(description="how the experts count: `size` numbers, oldest first, or a schedule; null: equally"),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_for_each(self) -> "Window":
+        if isinstance(self.weights, tuple) and len(self.weights) != self.size:
+            raise ValueError(f"{len(self.weights)} weights for a window of size {self.size}; give one for each expert")
+        if isinstance(self.weights, tuple) and not self.weights[-1]:
+            raise ValueError("the last of the weights is 0, so the newest expert counts nothing; give it some weight")
+        return self
 
     def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
-        """See Strategy."""
-        return merge_of(technique, base, experts.last(self.size))
+        """See Strategy. Of a history that is shorter than a list of weights, the newest experts have the last ones."""
+        if self.weights is None or not technique.weighs_experts:
+            return merge_of(technique, base, experts.last(self.size))
+        if isinstance(self.weights, str):
+            newest = experts.last(self.size)
+            return merge_of(technique.with_weights(None if newest.length == 1 else self.weights), base, newest)
+        weights = list(self.weights[-experts.length :])
+        while not weights[0]:  # the oldest counts nothing
+            del weights[0]
+        equal = len(set(weights)) == 1
+        return merge_of(technique.with_weights(None if equal else weights), base, experts.last(len(weights)))
 
 
-STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Zs, Ft, Ema, All, Window)}
+class Outer(Strategy):
+    """m_t = merge(m_{t-1}, θ_t) + momentum: a running merge that also goes on the way it went before.
+
+    Each task is a step of an outer optimiser: SNOO (https://arxiv.org/abs/2510.15830) where the technique is `average`,
+    with m_0 = θ_0 and the pseudo-gradient m_{t-1} - θ_t. Without momentum it is `ema` with `rate` as its weight.
+    """
+
+    name = "outer"
+    rate: Annotated[float, Field(ge=0, le=1, description="the newest expert's share before momentum is added")] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1, description="how much of the last step is made again")] = 0.5
+    nesterov: Annotated[bool, Field(description="momentum counts the present step, too")] = True
+
+    def recipe(self, base: Base, experts: Experts, technique: ResolvedTechnique, /) -> Recipe:
+        """See Strategy. Kept with the history, so that each task goes on from the one before it."""
+        weight = self.rate if technique.weighted else technique.share
+        if self.momentum == 0 or weight == 0:
+            return Ema(weight=self.rate).recipe(base, experts, technique)
+        name = (technique.pair_key, weight, self.momentum, self.nesterov)
+        if name not in experts.running:
+            experts.running[name] = self._step(base, experts, technique, weight)
+        return experts.running[name]
+
+    def _step(self, base: Base, experts: Experts, technique: ResolvedTechnique, weight: float | None) -> Recipe:
+        before = experts.previous
+        older = self._after(base, before, technique)
+        merge = Running(technique, base, older, experts.newest, weight)
+        if self.nesterov:
+            return OuterStep(
+                merge, older.merge if isinstance(older, OuterStep) else older, self.momentum, nesterov=True
+            )
+        if before is None:  # it has not gone anywhere yet
+            return merge
+        since = self._after(base, before.previous, technique)
+        return OuterStep(merge, since, self.momentum, nesterov=False)
+
+    def _after(self, base: Base, experts: Experts | None, technique: ResolvedTechnique) -> Recipe:
+        return base if experts is None else self.recipe(base, experts, technique)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {kind.name: kind for kind in (Zs, Ft, Ema, All, Window, Outer)}
 
 Kind = TypeVar("Kind", bound=type[Strategy])
 
@@ -173,7 +278,7 @@ def made_by(strategy: Strategy, base: Base, experts: Experts, technique: Resolve
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{where}: {text}; correct the strategy") from error
-    if not isinstance(found, (Base, Trained, Merged, Running)):
+    if not isinstance(found, (Base, Trained, *MERGES)):
         raise UserError(f"{where}: gave {type(found).__name__}; return a recipe, as merge_of or experts.newest is")
     return found
 

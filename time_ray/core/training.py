@@ -1,13 +1,19 @@
 """How an expert is trained on a task: the settings that are part of its identity."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from time_ray.core.section import Section
+from time_ray.core.within_average import WithinAverage
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _snapshots(value: object) -> object:
+    """A number is short for so many of the last snapshots."""
+    return {"last": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Training(Section):
@@ -38,3 +44,13 @@ class Training(Section):
     augment: Annotated[
         Literal["none", "crop"], Field(description="crop: random resized crop of 90 to 100 % of the area")
     ] = "crop"
+    average_within: Annotated[
+        WithinAverage | None,
+        BeforeValidator(_snapshots),
+        Field(description="the expert is a mean over its own training, as 5 or {ema: 0.99}; null: its end"),
+    ] = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings as keys are made of them: what came later stands there only where it is set."""
+        return self.model_dump(exclude={"average_within"} if self.average_within is None else None)

@@ -18,7 +18,7 @@ from time_ray.figures.series import over_tasks
 from time_ray.figures.style import DASHES, FAINT, INK, MARKERS, PALETTE, key, legend, panel, short
 
 FILLS = ("full", "none", "left", "top", "right", "bottom")
-STRATEGIES = {name: place for place, name in enumerate(("zs", "ft", "ema", "all", "window"))}
+STRATEGIES = {name: place for place, name in enumerate(("zs", "ft", "ema", "all", "window", "outer"))}
 MARGIN = 0.12  # of the range of the points, on each side
 MOST_NAMED = 200  # beyond so many cells, those of a look are one object, without a name each
 MOST_CROSSED = 60  # beyond so many, only the leader has a cross

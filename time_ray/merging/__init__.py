@@ -14,9 +14,11 @@ from time_ray.merging.parameters import Parameter
 from time_ray.merging.techniques import TECHNIQUES, normalise, register
 
 if TYPE_CHECKING:
+    from time_ray.merging.fisher import fisher_merge, second_moments
     from time_ray.merging.function_rule import TensorContext
     from time_ray.merging.in_memory import ema, merge, pair
     from time_ray.merging.incremental import Fold, fold
+    from time_ray.merging.momentum import with_momentum
     from time_ray.merging.patching import distance, patch
     from time_ray.merging.streaming import merge_faults, merge_files
 
@@ -30,6 +32,7 @@ __all__ = [
     "TensorContext",
     "distance",
     "ema",
+    "fisher_merge",
     "fold",
     "merge",
     "merge_faults",
@@ -38,7 +41,9 @@ __all__ = [
     "pair",
     "patch",
     "register",
+    "second_moments",
     "technique",
+    "with_momentum",
 ]
 
 _NEEDS_TORCH = {
@@ -46,12 +51,15 @@ _NEEDS_TORCH = {
     "TensorContext": "function_rule",
     "distance": "patching",
     "ema": "in_memory",
+    "fisher_merge": "fisher",
     "fold": "incremental",
     "merge": "in_memory",
     "merge_faults": "streaming",
     "merge_files": "streaming",
     "pair": "in_memory",
     "patch": "patching",
+    "second_moments": "fisher",
+    "with_momentum": "momentum",
 }
 """The files of the names that are imported at first use (PEP 562)."""
 

@@ -15,7 +15,7 @@ def place_key(cell: Cell, study: Study) -> str:
     setting, experiment = cell.setting, study.experiment
     axes = [cell.axes[axis] for axis in AXES if axis != "seed"]
     training: TaskTraining = setting.trainings[0]
-    learned = (training.config.model_dump(), training.mixture.model_dump(), training.steps, len(setting.trainings))
+    learned = (training.config.identity, training.mixture.model_dump(), training.steps, len(setting.trainings))
     scored = (setting.adaptation, setting.evaluation, setting.evaluation_data_key)
     scoring: tuple[object, ...] = (setting.scoring.subset, setting.scoring.templates, setting.batches)
     scoring += () if setting.scoring.precision == "fp32" else (setting.scoring.precision,)

@@ -1,0 +1,128 @@
+"""Fisher merging: experts count by how sure each is of its weights, as AdamW's second moments tell.
+
+Fisher-weighted averaging (https://arxiv.org/abs/2111.09832), and one rate a step as in BECAME
+(https://arxiv.org/abs/2504.02666). Moments are no part of a model file, so this is a function beside the techniques.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from time_ray.merging.errors import MergeError
+from time_ray.merging.pieces import STATISTICS
+
+Tensors = Mapping[str, Tensor]
+
+
+def fisher_merge(
+    experts: Sequence[Tensors], moments: Sequence[Tensors], *, rate: Literal["model", "element"] = "model"
+) -> dict[str, Tensor]:
+    """The merge of experts, oldest first, by the diagonal F of each one's Fisher information.
+
+    By element it is θ = Σ F_i θ_i / Σ F_i, for which Σ (θ - θ_i)ᵀ F_i (θ - θ_i) is least; where no F_i tells anything,
+    the mean. By model it is m_t = m_{t-1} + λ_t d from m_1 = θ_1 on, with d = θ_t - m_{t-1} and BECAME's rate
+    λ_t = dᵀ F_t d / dᵀ (F_1 + ... + F_t) d. On the line between the two models this is where the loss on all tasks so
+    far is least, as its Laplace approximation has it: F_1 + ... + F_{t-1} around m_{t-1}, F_t around θ_t.
+
+    Sums are in float64, other arithmetic in float32. BatchNorm's running statistics are averaged; what is no
+    floating-point tensor is the newest expert's.
+
+    Args:
+        experts: tensors by name, of the same names and shapes, on the same device.
+        moments: of each expert, F of every floating-point tensor but running statistics: see `second_moments`.
+        rate: one for each step, or one for each element.
+
+    Returns:
+        New tensors in the dtypes of the newest expert.
+
+    Raises:
+        MergeError: What is given does not fit together; every fault is a line.
+
+    """
+    MergeError.unless_none(_faults(experts, moments))
+    weighed = [name for name, tensor in experts[-1].items() if tensor.is_floating_point() and not _is_statistic(name)]
+    found = _by_element(experts, moments, weighed) if rate == "element" else _by_model(experts, moments, weighed)
+    return {name: _result(name, tensor, experts, found) for name, tensor in experts[-1].items()}
+
+
+def second_moments(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What AdamW has found of the squares of gradients, by the names of parameters: the diagonal of Fisher information.
+
+    They are corrected for having begun at 0, so that trainings of any length compare; on the CPU. Parameters that were
+    not trained have 0. Gradients that are clipped, or means over larger batches, have smaller squares.
+    """
+    betas = {parameter: group["betas"] for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: _corrected(parameter, optimizer, betas) for name, parameter in module.named_parameters()}
+
+
+def _corrected(parameter: Tensor, optimizer: torch.optim.Optimizer, betas: Mapping[Tensor, Sequence[float]]) -> Tensor:
+    state = optimizer.state.get(parameter)
+    if not state:
+        return torch.zeros_like(parameter, device="cpu", requires_grad=False)
+    squares: Tensor = state["exp_avg_sq"]
+    return squares.cpu() / (1 - math.pow(betas[parameter][1], state["step"]))
+
+
+def _by_element(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Sequence[str]) -> dict[str, Tensor]:
+    found = {}
+    for name in names:
+        weights = [expert[name].double() for expert in experts]
+        shares = [moment[name].double() for moment in moments]
+        total = torch.stack(shares).sum(0)
+        weighted = torch.stack([share * tensor for share, tensor in zip(shares, weights, strict=True)]).sum(0)
+        found[name] = torch.where(total > 0, weighted / total, torch.stack(weights).mean(0))
+    return found
+
+
+def _by_model(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Sequence[str]) -> dict[str, Tensor]:
+    merged = {name: experts[0][name].float() for name in names}
+    known = {name: moments[0][name].float() for name in names}
+    for number, (expert, moment) in enumerate(zip(experts[1:], moments[1:], strict=True), 2):
+        way = {name: expert[name].float() - merged[name] for name in names}
+        known = {name: known[name] + moment[name].float() for name in names}
+        of_all = _square(way, known)
+        rate = _square(way, moment) / of_all if of_all else 1 / number
+        merged = {name: torch.add(merged[name], way[name], alpha=rate) for name in names}
+    return merged
+
+
+def _square(way: Tensors, moments: Tensors) -> float:
+    """dᵀ F d."""
+    return sum(float((tensor.double().square() * moments[name].double()).sum()) for name, tensor in way.items())
+
+
+def _result(name: str, newest: Tensor, experts: Sequence[Tensors], found: Tensors) -> Tensor:
+    if name in found:
+        return found[name].to(newest.dtype)
+    if newest.is_floating_point():
+        return torch.stack([expert[name].double() for expert in experts]).mean(0).to(newest.dtype)
+    return newest.clone()
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in STATISTICS
+
+
+def _faults(experts: Sequence[Tensors], moments: Sequence[Tensors]) -> Iterator[str]:
+    if not experts:
+        yield "experts: none is given; give at least one"
+    if len(moments) != len(experts):
+        yield f"moments: {len(moments)} for {len(experts)} experts; give one for each, oldest first"
+        return
+    for number, (expert, moment) in enumerate(zip(experts, moments, strict=True), 1):
+        for name, wanted in experts[0].items():
+            found = expert.get(name)
+            if found is None or found.shape != wanted.shape:
+                yield f"expert {number}: {name} is not as in expert 1; give models of one architecture"
+            elif found.is_floating_point() and not _is_statistic(name):
+                yield from _unfit(f"moments {number}: {name}", moment.get(name), found)
+
+
+def _unfit(where: str, moment: Tensor | None, weights: Tensor) -> Iterator[str]:
+    if moment is None or moment.shape != weights.shape:
+        yield f"{where} is not there in the shape of the weights; give zeros for what was not trained"
+    elif not bool((moment >= 0).all()) or not bool(moment.isfinite().all()):
+        yield f"{where} has values that no square has; give finite ones of at least 0"
