@@ -227,8 +227,9 @@ def main() -> None:
         folder=given.output,
         device=given.device,
     )
+    words = ["FOLDER" if word == str(given.output) else word for word in sys.argv[1:]]
     facts = {
-        "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *words]),
         "seed": given.seed,
         "steps": stop,
         "samples": stop * config.batch_size,
