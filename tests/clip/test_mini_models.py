@@ -12,7 +12,7 @@ from scores import evaluate
 
 from time_ray.clip.mini import CONTEXT, MERGES_FILE, MODELS
 from time_ray.clip.models import base_weights, create
-from time_ray.clip.weights import open_clip_with_ours
+from time_ray.clip.weights import open_clip_with_ours, weights_digest
 from time_ray.core.model import ModelSpec
 from time_ray.data import mini
 from time_ray.data.dataset import Dataset
@@ -69,6 +69,15 @@ def test_card_is_of_the_shipped_file(name: str) -> None:
     assert card["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert card["world_version"] == mini.VERSION
     assert card["parameters"] == sum(tensor.numel() for tensor in load_file(path).values())
+
+
+def test_bases_of_version_1_are_those_that_results_are_named_by() -> None:
+    digests = {name: weights_digest(ModelSpec(name=name)) for name in WORLDS["mini"]}
+    assert digests == {
+        "mini-tiny": "9df1da90446f1dc3f9b595fa0672c382dfba788a42b153efc691265034817db3",
+        "mini-base": "7adac9f58c040a71c437a174ab34e243064874fb5b9256e0dfd261a020194b36",
+        "mini-large": "65c440ba6ff3a4208561e395055e899d23f26e8de7c0b2a565b08b1f2a791b92",
+    }
 
 
 @pytest.mark.parametrize("world", WORLDS)

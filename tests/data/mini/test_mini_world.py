@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from time_ray.core.experiment import Experiment
 from time_ray.data import mini
 from time_ray.data.dataset import Dataset
 from time_ray.data.mini import pool2
@@ -18,6 +19,8 @@ from time_ray.data.mini.pool import pool_sample
 from time_ray.data.mini.pool2 import pool2_sample
 from time_ray.data.mini.sample import Sample
 from time_ray.data.mini.world import ADAPTATION, EVALUATION, captions_of, samples, splits
+from time_ray.store.files import Files
+from time_ray.study import find_datasets
 
 LEARNED_ELSEWHERE = ("digits_real", "clocks")  # number words are in the pool too
 
@@ -119,6 +122,22 @@ def test_pools_are_pictures_with_three_captions(draw: Callable[[int], Sample]) -
     assert {(sample.pixels.shape, sample.pixels.dtype, sample.label) for sample in pool} == {
         ((32, 32, 3), np.dtype(np.uint8), -1)
     }
+
+
+def test_version_2_is_version_1_with_another_pool(tmp_path: Path) -> None:
+    """So what is stored of version 1 keeps its names, and pictures of the stream are drawn once for both."""
+    first, second = (_datasets(world, tmp_path) for world in ("mini", "mini2"))
+    assert first == {
+        **{name: f"mini:1:{name}" for name in (*ADAPTATION, *EVALUATION)},
+        "pool": "mini:1:pool",
+    }
+    assert second == {name: key for name, key in first.items() if name != "pool"} | {"pool2": "mini:1:pool2"}
+
+
+def _datasets(world: str, root: Path) -> dict[str, str]:
+    spec = {"init": "zs", "deploy": "ft", "technique": "average", "model": "mini-tiny", "budget": "1 steps"}
+    experiment = Experiment(name="x", data=world, mixture={"update": 0.5, "pretraining": 0.5}, **spec)
+    return {source.name: source.key for source in find_datasets(experiment, Files(str(root))).all}
 
 
 def test_writing_again_makes_only_what_is_missing(tmp_path: Path) -> None:
