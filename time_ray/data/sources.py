@@ -1,7 +1,7 @@
 """Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
 
-`mini` is the embedded world, `mini:letters` one of its datasets (`mini:pool2` the pool of version 2). A path is a dataset folder (with `card.json`),
-a folder of such folders, or whatever an importer recognises: then it is imported once.
+`mini` is the embedded world, `mini:letters` one of its datasets, `mini:pool2` the pool of its version 2. A path is a
+dataset folder (with `card.json`), a folder of such folders, or whatever an importer recognises: it is imported once.
 """
 
 import hashlib

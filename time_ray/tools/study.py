@@ -142,14 +142,18 @@ def _best(ranked: api.Ranking) -> Iterator[tuple[object, ...]]:
 
 
 def _plans(planned: Sequence[Opened]) -> list[str]:
-    def rows() -> Iterator[tuple[object, ...]]:
-        for one in planned:
-            for name, variant in api.findings_need(one).items():
-                plan = api.plan(variant)
-                yield f"`{_title(one)}`", name, plan.cells, plan.trainings.distinct, plan.evaluations.distinct
+    head = ("experiment", "variant", "cells", "trainings", "evaluations", "GPU hours to train and to evaluate")
+    rows = [(f"`{_title(one)}`", *row) for one in planned for row in _planned(one)]
+    said = "No result is claimed of these. Every variant is counted by itself; they share experts."
+    return ["## Planned only", "", said, "", *_table(head, rows)]
 
-    head = ("experiment", "variant", "cells", "trainings", "evaluations")
-    return ["## Planned only", "", "No result is claimed of these.", "", *_table(head, rows())]
+
+def _planned(opened: Opened) -> Iterator[tuple[object, ...]]:
+    for name, variant in api.findings_need(opened).items():
+        plan = api.plan(variant)
+        hours = plan.gpu_hours
+        shown = f"{hours.training:.1f}, {hours.evaluation:.1f} at {hours.tflops:g} TFLOP/s" if hours else "–"
+        yield name, plan.cells, plan.trainings.distinct, plan.evaluations.distinct, shown
 
 
 def opened_all(words: Sequence[str]) -> list[Opened]:
