@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--stop", type=int, help="end after so many steps of the schedule; the average needs no more")
     parser.add_argument("--lr", type=float, default=CONFIG.lr)
+    parser.add_argument("--batch-size", type=int, default=CONFIG.batch_size)
     parser.add_argument("--pictures", type=int, default=200_000, help="how many are rendered, and seen again and again")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="what trains it: cpu or cuda")
@@ -216,7 +217,7 @@ def main() -> None:
     torch.set_num_threads(1)
     wall, cpu = time.monotonic(), time.process_time()
     stop = given.stop or given.steps
-    config = CONFIG.model_copy(update={"lr": given.lr})
+    config = CONFIG.model_copy(update={"lr": given.lr, "batch_size": given.batch_size})
     full = pretrain(
         given.model,
         render(MODELS[given.model].pool, given.pictures, given.workers),
