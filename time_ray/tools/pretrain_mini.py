@@ -1,4 +1,4 @@
-"""Makes a base model: `python -m time_ray.tools.pretrain_mini --model mini-tiny -o FOLDER`.
+"""Makes a base model: `python -m time_ray.tools.pretrain_mini --model mini2-tiny -o FOLDER`.
 
 Learns from fresh pictures of the kinds of the model's pool. What is kept is the moving average of the weights over the
 last tenth of the steps, which lies in a flatter place than the last weights do. A usable base is in FOLDER early.
