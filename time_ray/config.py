@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from time_ray.core import strategies
 from time_ray.core.errors import UserError, closest, nearest, some_of, unknown
-from time_ray.core.experiment import AXES, Experiment
+from time_ray.core.experiment import AXES, WORLDS, Experiment
 from time_ray.core.home import at_home
 from time_ray.key_hints import hint_for
 from time_ray.limits import YAML_BYTES, YAML_DEPTH, YAML_NUMBER_LETTERS, YAML_VALUES, TooMuchError, read_at_most
@@ -288,9 +288,9 @@ def _spelled_out(part: str, value: str | None) -> Any:
     """`data: mini` as the section it stands for, so that one part of it can be overridden."""
     if value is None:
         return {}
-    return (
-        {"adaptation": value, "evaluation": value, "pretraining": value} if (part, value) == ("data", "mini") else value
-    )
+    if part == "data" and value in WORLDS:
+        return {"adaptation": "mini", "evaluation": "mini", "pretraining": WORLDS[value]}
+    return value
 
 
 def _faults(errors: Sequence[ErrorDetails], document: Document) -> Iterator[Fault]:

@@ -22,7 +22,12 @@ Overrides = tuple[str, ...]
 
 RECENCY = TechniqueSpec(name="average", params={"weights": "linear"})
 _AVERAGE = TechniqueSpec(name="average", params={})
-_NEXT_SIZE = {"mini-tiny": "mini-base", "mini-base": "mini-large"}
+_NEXT_SIZE = {
+    "mini-tiny": "mini-base",
+    "mini-base": "mini-large",
+    "mini2-tiny": "mini2-base",
+    "mini2-base": "mini2-large",
+}
 
 
 class LackingError(Exception):

@@ -1,4 +1,4 @@
-"""The three mini models: open_clip architectures with a base that is shipped in the package."""
+"""The mini models: three open_clip architectures, each with a base for each version of the mini world."""
 
 import gzip
 from math import prod
@@ -15,11 +15,13 @@ MERGES_FILE = WEIGHTS / "merges.txt.gz"
 class MiniModel(NamedTuple):
     """An architecture as open_clip's configuration, its shipped base, its learning rate on a task, and its memory.
 
-    `pair_bytes` are the activations of a pair in float32 (see cost.activations), known without torch.
+    `pool` is what the base was pretrained on. `pair_bytes` are the activations of a pair in float32 (see
+    cost.activations), known without torch.
     """
 
     config: dict[str, Any]
     weights: Path
+    pool: str
     finetune_lr: float
     pair_bytes: int
 
@@ -36,27 +38,52 @@ def vocab_size() -> int:
     return 256 + 256 + (len(header_and_merges) - 1) + 2
 
 
-def _model(
-    name: str, *, image: tuple[int, int], text: tuple[int, int], finetune_lr: float, pair_bytes: int
-) -> MiniModel:
-    """A model whose towers have these widths and numbers of layers."""
+class _Size(NamedTuple):
+    """Widths and numbers of layers of both towers, and the memory that a pair takes."""
+
+    image: tuple[int, int]
+    text: tuple[int, int]
+    pair_bytes: int
+
+
+_SIZES = {
+    "tiny": _Size(image=(64, 3), text=(64, 2), pair_bytes=340_000),
+    "base": _Size(image=(96, 4), text=(64, 2), pair_bytes=556_000),
+    "large": _Size(image=(160, 5), text=(64, 3), pair_bytes=1_072_000),
+}
+
+
+def _model(name: str, size: _Size, pool: str, finetune_lr: float) -> MiniModel:
+    """A model of this size, whose base knows this pool."""
     config = {
         "embed_dim": 64,
-        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": image[0], "layers": image[1], "head_width": 32},
+        "vision_cfg": {
+            "image_size": 32,
+            "patch_size": 8,
+            "width": size.image[0],
+            "layers": size.image[1],
+            "head_width": 32,
+        },
         "text_cfg": {
             "context_length": CONTEXT,
             "vocab_size": vocab_size(),
-            "width": text[0],
-            "heads": text[0] // 32,
-            "layers": text[1],
+            "width": size.text[0],
+            "heads": size.text[0] // 32,
+            "layers": size.text[1],
             "tokenizer_kwargs": {"bpe_path": str(MERGES_FILE)},
         },
     }
-    return MiniModel(config, WEIGHTS / f"{name}.safetensors", finetune_lr, pair_bytes)
+    return MiniModel(config, WEIGHTS / f"{name}.safetensors", pool, finetune_lr, size.pair_bytes)
 
+
+_RATES = {  # chosen by tools.choose_lr
+    "mini": {"tiny": 6e-4, "base": 6e-4, "large": 3e-4},
+    "mini2": {"tiny": 6e-4, "base": 6e-4, "large": 3e-4},
+}
+_POOLS = {"mini": "pool", "mini2": "pool2"}
 
 MODELS: dict[str, MiniModel] = {
-    "mini-tiny": _model("mini-tiny", image=(64, 3), text=(64, 2), finetune_lr=6e-4, pair_bytes=340_000),
-    "mini-base": _model("mini-base", image=(96, 4), text=(64, 2), finetune_lr=6e-4, pair_bytes=556_000),
-    "mini-large": _model("mini-large", image=(160, 5), text=(64, 3), finetune_lr=3e-4, pair_bytes=1_072_000),
+    f"{world}-{size}": _model(f"{world}-{size}", _SIZES[size], _POOLS[world], rate)
+    for world, rates in _RATES.items()
+    for size, rate in rates.items()
 }

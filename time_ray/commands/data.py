@@ -104,7 +104,7 @@ def _folder(reference: str) -> Iterator[Path]:
     if start != "mini" or not name:
         yield Path(reference)
         return
-    known = (*WORLD, mini.POOL)
+    known = (*WORLD, *mini.POOLS)
     if name not in known:
         raise UserError(
             f"'{reference}' is no dataset of the mini world; known: {', '.join(f'mini:{n}' for n in known)}"

@@ -1,7 +1,7 @@
 """Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
 
-`mini` is the embedded world, `mini:letters` one of its datasets. A path is a dataset folder (with `card.json`),
-a folder of such folders, or whatever an importer recognises: then it is imported once.
+`mini` is the embedded world, `mini:letters` one of its datasets, `mini:pool2` the pool of its version 2. A path is a
+dataset folder (with `card.json`), a folder of such folders, or whatever an importer recognises: it is imported once.
 """
 
 import hashlib
@@ -114,11 +114,11 @@ def _is_whole(folder: str, filesystem: fs.FileSystem) -> bool:
 
 
 def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
-    names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": (mini.POOL,)}
+    names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": ("pool",)}
     wanted = names[role]
     if reference != MINI:
         wanted = (reference.partition(":")[2],)
-    known = {*names["adaptation"], *names["evaluation"], mini.POOL}
+    known = {*names["adaptation"], *names["evaluation"], *mini.POOLS}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")

@@ -1,4 +1,4 @@
-"""Chooses a model's learning rate on a task: `python -m time_ray.tools.choose_lr --model mini-tiny`.
+"""Chooses a model's learning rate on a task: `python -m time_ray.tools.choose_lr --model mini2-tiny`.
 
 The rule: of a short list, the rate with the best geometric mean of KA and ZS after plain sequential fine-tuning (init
 ft, deploy ft) of five tasks, on a stream seed that nothing else uses; on average over image_lr_scale 1 and 0.3, as one

@@ -1,16 +1,18 @@
-"""Makes a base model: `python -m time_ray.tools.pretrain_mini --model mini-tiny -o FOLDER`.
+"""Makes a base model: `python -m time_ray.tools.pretrain_mini --model mini2-tiny -o FOLDER`.
 
-Learns from fresh pictures of the pool's kinds. What is kept is the moving average of the weights over the last tenth
-of the steps, which lies in a flatter place than the last weights do. A usable base is in FOLDER from early on.
+Learns from fresh pictures of the kinds of the model's pool. What is kept is the moving average of the weights over the
+last tenth of the steps, which lies in a flatter place than the last weights do. A usable base is in FOLDER early.
 """
 
 import argparse
 import json
+import multiprocessing
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from time_ray.clip.device_names import device_names
 from time_ray.clip.evaluate import outcomes
 from time_ray.clip.mini import MODELS
 from time_ray.clip.models import Clip, create
@@ -31,7 +34,7 @@ from time_ray.core.training import Training
 from time_ray.data import mini
 from time_ray.data.batch import Batch
 from time_ray.data.dataset import Dataset
-from time_ray.data.mini.pool import ROWS, pool_sample
+from time_ray.data.mini.pool import ROWS
 from time_ray.whole_files import file_digest, replacing
 
 CONFIG = Training(
@@ -45,7 +48,8 @@ CONFIG = Training(
     augment="none",
 )
 _SHIFT = 2  # pictures move by up to this many pixels in either direction
-_SAVE_EVERY = 1000
+_SAVE_SECONDS = 30
+_PART = 1000  # pictures that a process renders at a time
 
 
 class Pictures(NamedTuple):
@@ -55,11 +59,25 @@ class Pictures(NamedTuple):
     captions: list[tuple[str, ...]]
 
 
-def render(number: int) -> Pictures:
-    """The `number` pictures that follow those of the pool, so that replayed pictures are new to the base."""
-    samples = [pool_sample(index) for index in range(ROWS, ROWS + number)]
-    pixels = np.stack([sample.pixels.transpose(2, 0, 1) for sample in samples])
-    return Pictures(pixels, [sample.captions for sample in samples])
+def render(pool: str, number: int, workers: int = 1) -> Pictures:
+    """The `number` pictures that follow those of the pool, so that replayed pictures are new to the base.
+
+    They are the same whatever the number of processes that render them.
+    """
+    parts = [range(first, min(first + _PART, ROWS + number)) for first in range(ROWS, ROWS + number, _PART)]
+    if workers == 1:
+        done = [_rendered(pool, part) for part in parts]
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers) as processes:
+            done = processes.map(partial(_rendered, pool), parts, chunksize=1)
+    return Pictures(
+        np.concatenate([part.pixels for part in done]), [captions for part in done for captions in part.captions]
+    )
+
+
+def _rendered(pool: str, indices: range) -> Pictures:
+    samples = [mini.POOLS[pool](index) for index in indices]
+    return Pictures(np.stack([sample.pixels.transpose(2, 0, 1) for sample in samples]), [s.captions for s in samples])
 
 
 def batches(pictures: Pictures, batch_size: int, seed: int) -> Iterator[Batch]:
@@ -97,32 +115,34 @@ class Average:
 
 
 def pretrain(
-    name: str, config: Training, *, steps: int, stop: int, num_pictures: int, seed: int, folder: Path
+    name: str, pictures: Pictures, config: Training, *, steps: int, stop: int, seed: int, folder: Path, device: str
 ) -> dict[str, Tensor]:
-    """The averaged weights after the first `stop` of `steps` steps from scratch.
+    """The averaged weights after the first `stop` of `steps` steps from scratch, on the CPU.
 
-    They are in the folder, in half precision, every 1000 steps.
+    They are in the folder, in half precision, every half minute.
     """
     torch.manual_seed(seed)
     clip = create(ModelSpec(name=name))
     start = {key: tensor.clone() for key, tensor in clip.module.state_dict().items()}
-    average = Average(clip.module)
+    average = Average(clip.load(start, device))
     path = folder / f"{name}.safetensors"
-    pictures = render(num_pictures)
     progress = _progress(name, steps)
+    saved = time.monotonic()
 
     def on_step(step: int, loss: float) -> None:
+        nonlocal saved
         average.update()
         progress(step, loss)
-        if step % _SAVE_EVERY == 0:
+        if time.monotonic() - saved > _SAVE_SECONDS:
             save_half(average.weights, path)
+            saved = time.monotonic()
 
     def data(first: int) -> Iterator[Batch]:
         return islice(batches(pictures, config.batch_size, seed), first, stop)
 
-    train(clip, start, data, config, steps=steps, on_step=on_step)
+    train(clip, start, data, config, steps=steps, device=device, on_step=on_step)
     save_half(average.weights, path)
-    return average.weights
+    return {key: tensor.cpu() for key, tensor in average.weights.items()}
 
 
 def _progress(name: str, steps: int) -> Callable[[int, float], None]:
@@ -144,16 +164,16 @@ def _progress(name: str, steps: int) -> Callable[[int, float], None]:
 def save_half(weights: Mapping[str, Tensor], path: Path) -> None:
     """The weights are in the file, as float16. A reader never sees half a file."""
     with replacing(path) as draft:
-        save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, draft)
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in weights.items()}, draft)
 
 
-def scores(clip: Clip, weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Zero-shot accuracy (%) on every dataset of the mini world."""
+def scores(clip: Clip, *weights: Mapping[str, Tensor]) -> list[dict[str, float]]:
+    """Zero-shot accuracy (%) of each model on every dataset of the mini world."""
     with tempfile.TemporaryDirectory() as folder:
         names = (*mini.NAMES_EVALUATION, *mini.NAMES_ADAPTATION)
         mini.write(folder, names)
-        (right,) = outcomes(clip, [weights], [Dataset.open(Path(folder) / name) for name in names])
-        return accuracies(right)
+        found = outcomes(clip, weights, [Dataset.open(Path(folder) / name) for name in names])
+        return [accuracies(right) for right in found]
 
 
 def _mean(found: Mapping[str, float], names: tuple[str, ...]) -> float:
@@ -162,18 +182,19 @@ def _mean(found: Mapping[str, float], names: tuple[str, ...]) -> float:
 
 def card(name: str, full: Mapping[str, Tensor], path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """What is known of a base: how it was made, and how well it does (in half precision, as shipped)."""
-    clip = create(ModelSpec(name=name))
-    found = scores(clip, {key: tensor.float() for key, tensor in load_file(path).items()})
+    shipped = {key: tensor.float() for key, tensor in load_file(path).items()}
+    found, in_full = scores(create(ModelSpec(name=name)), shipped, full)
     mean = _mean(found, mini.NAMES_EVALUATION)
     return {
         "model": name,
         "parameters": sum(tensor.numel() for tensor in full.values()),
         "world_version": mini.VERSION,
+        "pool": MODELS[name].pool,
         **facts,
         "sha256": file_digest(path),
         "zero_shot": {key: round(value, 2) for key, value in found.items()},
         "zero_shot_mean_evaluation": mean,
-        "change_by_half_precision": round(mean - _mean(scores(clip, full), mini.NAMES_EVALUATION), 2),
+        "change_by_half_precision": round(mean - _mean(in_full, mini.NAMES_EVALUATION), 2),
         "zero_shot_mean_adaptation": _mean(found, mini.NAMES_ADAPTATION),
     }
 
@@ -185,31 +206,37 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--stop", type=int, help="end after so many steps of the schedule; the average needs no more")
     parser.add_argument("--lr", type=float, default=CONFIG.lr)
+    parser.add_argument("--batch-size", type=int, default=CONFIG.batch_size)
     parser.add_argument("--pictures", type=int, default=200_000, help="how many are rendered, and seen again and again")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="what trains it: cpu or cuda")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render; the pictures are the same")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     wall, cpu = time.monotonic(), time.process_time()
     stop = given.stop or given.steps
-    config = CONFIG.model_copy(update={"lr": given.lr})
+    config = CONFIG.model_copy(update={"lr": given.lr, "batch_size": given.batch_size})
     full = pretrain(
         given.model,
+        render(MODELS[given.model].pool, given.pictures, given.workers),
         config,
         steps=given.steps,
         stop=stop,
-        num_pictures=given.pictures,
         seed=given.seed,
         folder=given.output,
+        device=given.device,
     )
+    words = ["FOLDER" if word == str(given.output) else word for word in sys.argv[1:]]
     facts = {
-        "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "time_ray.tools.pretrain_mini", *words]),
         "seed": given.seed,
         "steps": stop,
         "samples": stop * config.batch_size,
         "pictures": given.pictures,
         "training": config.model_dump(),
+        "device": device_names(given.device),
         "wall_seconds": round(time.monotonic() - wall),
         "cpu_seconds": round(time.process_time() - cpu),
     }

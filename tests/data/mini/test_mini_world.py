@@ -2,17 +2,25 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 
+from time_ray.core.experiment import Experiment
 from time_ray.data import mini
 from time_ray.data.dataset import Dataset
+from time_ray.data.mini import pool2
 from time_ray.data.mini.digits import digit_images
 from time_ray.data.mini.draw.shapes import HELD_OUT
 from time_ray.data.mini.pool import pool_sample
-from time_ray.data.mini.world import ADAPTATION, EVALUATION, samples, splits
+from time_ray.data.mini.pool2 import pool2_sample
+from time_ray.data.mini.sample import Sample
+from time_ray.data.mini.world import ADAPTATION, EVALUATION, captions_of, samples, splits
+from time_ray.store.files import Files
+from time_ray.study import find_datasets
 
 LEARNED_ELSEWHERE = ("digits_real", "clocks")  # number words are in the pool too
 
@@ -88,17 +96,48 @@ def test_pool_knows_nothing_of_what_is_learned_later() -> None:
     assert not words & later
 
 
-def test_pool_never_shows_the_held_out_pairs() -> None:
-    said = {caption for index in range(3000) for caption in pool_sample(index).captions}
+def test_pool_2_names_every_third_class_and_no_other() -> None:
+    said = {caption for seed in range(1500) for caption in pool2.of_the_stream(Random(seed))[1]}
+    prompts = {(name, c): captions_of(entry, c) for name, entry in ADAPTATION.items() for c in entry.classes}
+    named = {place for place, texts in prompts.items() if not said.isdisjoint(texts)}
+    assert named == pool2.NAMED
+    assert 0.3 < len(named) / len(prompts) < 0.36
+
+
+def test_a_fifth_of_pool_2_is_of_the_stream() -> None:
+    of_the_stream = {text for seed in range(1500) for text in pool2.of_the_stream(Random(seed))[1]}
+    assert 0.17 < sum(set(pool2_sample(index).captions) <= of_the_stream for index in range(1000)) / 1000 < 0.23
+
+
+@pytest.mark.parametrize("draw", mini.POOLS.values(), ids=mini.POOLS)
+def test_pools_never_show_the_held_out_pairs(draw: Callable[[int], Sample]) -> None:
+    said = {caption for index in range(3000) for caption in draw(index).captions}
     assert not [caption for caption in said for pair in HELD_OUT if pair in caption]
 
 
-def test_pool_samples_are_pictures_with_three_captions() -> None:
-    pool = [pool_sample(index) for index in range(200)]
+@pytest.mark.parametrize("draw", mini.POOLS.values(), ids=mini.POOLS)
+def test_pools_are_pictures_with_three_captions(draw: Callable[[int], Sample]) -> None:
+    pool = [draw(index) for index in range(200)]
     assert {len(set(sample.captions)) for sample in pool} == {3}
     assert {(sample.pixels.shape, sample.pixels.dtype, sample.label) for sample in pool} == {
         ((32, 32, 3), np.dtype(np.uint8), -1)
     }
+
+
+def test_version_2_is_version_1_with_another_pool(tmp_path: Path) -> None:
+    """So what is stored of version 1 keeps its names, and pictures of the stream are drawn once for both."""
+    first, second = (_datasets(world, tmp_path) for world in ("mini", "mini2"))
+    assert first == {
+        **{name: f"mini:1:{name}" for name in (*ADAPTATION, *EVALUATION)},
+        "pool": "mini:1:pool",
+    }
+    assert second == {name: key for name, key in first.items() if name != "pool"} | {"pool2": "mini:1:pool2"}
+
+
+def _datasets(world: str, root: Path) -> dict[str, str]:
+    spec = {"init": "zs", "deploy": "ft", "technique": "average", "model": "mini-tiny", "budget": "1 steps"}
+    experiment = Experiment(name="x", data=world, mixture={"update": 0.5, "pretraining": 0.5}, **spec)
+    return {source.name: source.key for source in find_datasets(experiment, Files(str(root))).all}
 
 
 def test_writing_again_makes_only_what_is_missing(tmp_path: Path) -> None:

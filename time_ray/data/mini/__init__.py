@@ -2,9 +2,9 @@
 
 from time_ray.data.mini.sample import VERSION
 from time_ray.data.mini.world import ADAPTATION, EVALUATION, num_test
-from time_ray.data.mini.write import POOL, write
+from time_ray.data.mini.write import POOLS, write
 
 NAMES_ADAPTATION: tuple[str, ...] = tuple(ADAPTATION)
 NAMES_EVALUATION: tuple[str, ...] = tuple(EVALUATION)
 
-__all__ = ["NAMES_ADAPTATION", "NAMES_EVALUATION", "POOL", "VERSION", "num_test", "write"]
+__all__ = ["NAMES_ADAPTATION", "NAMES_EVALUATION", "POOLS", "VERSION", "num_test", "write"]

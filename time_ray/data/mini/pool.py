@@ -139,9 +139,18 @@ _FAMILIES: dict[Callable[[Random], Captioned], float] = {
 }
 
 
+def everyday(rng: Random) -> Captioned:
+    """A picture of one of the families, with all that may be said of it."""
+    (family,) = rng.choices(tuple(_FAMILIES), tuple(_FAMILIES.values()))
+    return family(rng)
+
+
 def pool_sample(index: int) -> Sample:
     """The picture of this index, with three of its family's captions. Any index of at least 0; the pool has `ROWS`."""
-    rng = generator("pool", "train", index)
-    (family,) = rng.choices(tuple(_FAMILIES), tuple(_FAMILIES.values()))
+    return captioned(generator("pool", "train", index), everyday)
+
+
+def captioned(rng: Random, family: Callable[[Random], Captioned]) -> Sample:
+    """A picture of the family, finished, with three of the captions that may be said of it."""
     drawing, captions = family(rng)
     return Sample(finish(rng, drawing), tuple(rng.sample(captions, _CAPTIONS)), -1)

@@ -1,16 +1,17 @@
 """The mini world as files, in the format of all datasets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from time_ray.data.dataset import CARD, write_dataset
 from time_ray.data.mini.draw.canvas import encode
 from time_ray.data.mini.pool import ROWS, pool_sample
+from time_ray.data.mini.pool2 import pool2_sample
 from time_ray.data.mini.sample import Sample
 from time_ray.data.mini.world import WORLD, samples, splits
 from time_ray.data.shards import Row
 
-POOL = "pool"
+POOLS: Mapping[str, Callable[[int], Sample]] = {"pool": pool_sample, "pool2": pool2_sample}
 
 
 def write(folder: str | Path, names: Iterable[str]) -> None:
@@ -22,8 +23,8 @@ def write(folder: str | Path, names: Iterable[str]) -> None:
 
 
 def _write_one(target: Path, name: str) -> None:
-    if name == POOL:
-        rows = _rows(name, "train", map(pool_sample, range(ROWS)))
+    if name in POOLS:
+        rows = _rows(name, "train", map(POOLS[name], range(ROWS)))
         write_dataset(target, name=name, kind="captions", classes=(), templates=(), splits={"train": rows})
     else:
         entry = WORLD[name]
