@@ -9,22 +9,34 @@ from typing import Any
 import pytest
 from PIL import Image
 from pyarrow.fs import LocalFileSystem
+from safetensors.torch import save_file
 
 from time_ray import api
+from time_ray.clip.models import base_weights
 from time_ray.core.grid import Cell
+from time_ray.core.model import ModelSpec
+from time_ray.core.plan import plan
 from time_ray.data.dataset import Card, Kind, SplitInfo, write_card
 from time_ray.data.fomo_table import DATASETS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
+CONTINUAL = (  # datasets of the continual-merging protocol, in the order in which the presets add them
+    *("sun397", "cars196", "resisc45", "eurosat", "svhn", "gtsrb", "mnist", "dtd"),
+    *("flowers102", "pcam", "fer2013", "oxford_pets", "stl10", "cifar100"),
+    *("cifar10", "food101", "fashionmnist", "emnist", "kmnist", "rendered_sst2"),
+    *("caltech101", "imagenet_v2"),
+)
 COST = re.compile(r"Cost: (?P<cells>[\d,]+) cells, (?P<trainings>[\d,]+) trainings")
 
 
 @pytest.fixture(autouse=True)
 def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A current directory that holds what own_images.yaml and fomo_in_flux.yaml ask for, but for the weights."""
+    """A current directory that holds the data of all experiments that ask for some, but not the weights."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIME_RAY_STORAGE", str(tmp_path / "runs"))
+    for name in CONTINUAL:
+        _card(tmp_path / "continual" / name, "classification", ["one", "two"], {"train": 8, "test": 4})
     _fomo(tmp_path / "fomo", os.environ.get("TIME_RAY_FOMO_INFO"))
     for root in ("my_images", "my_held_out"):
         for split in ("train", "test"):
@@ -67,11 +79,11 @@ def opened(path: Path) -> api.Opened:
 def test_every_experiment_loads_and_its_header_says_what_it_costs(path: Path) -> None:
     header = path.read_text()
     experiment = opened(path)
-    plan = api.plan(experiment)
+    counts = plan(experiment.study.everything)
     cost = COST.search(header)
     assert cost is not None
-    assert plan.cells == int(cost["cells"].replace(",", ""))
-    assert plan.trainings.distinct == int(cost["trainings"].replace(",", ""))
+    assert counts.cells == int(cost["cells"].replace(",", ""))
+    assert counts.trainings_distinct == int(cost["trainings"].replace(",", ""))
     assert f"experiments/{path.name}" in header
     assert experiment.study.experiment.name == path.stem
     assert experiment.study.experiment.about.endswith("?")
@@ -102,11 +114,11 @@ FOMO = FOLDER / "fomo_in_flux.yaml"
 
 
 def test_the_whole_benchmark_is_planned_from_cards_alone(time_ray: Callable[..., Any]) -> None:
-    plan = json.loads(time_ray("plan", FOMO, "-f", "json").out)
-    assert plan["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 1420}}
-    assert plan["stream"]["tasks"] == 20
-    assert plan["stream"]["datasets_never_learned"] == 0
-    hours = plan["gpu_hours"]
+    planned = json.loads(time_ray("plan", FOMO, "-f", "json").out)
+    assert planned["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 1420}}
+    assert planned["stream"]["tasks"] == 20
+    assert planned["stream"]["datasets_never_learned"] == 0
+    hours = planned["gpu_hours"]
     assert hours["training"] == pytest.approx(76 * 1420 * 63_394.7585 / 400 / 3.6e6, rel=1e-3)
     assert 0 < hours["evaluation"] < 2 * hours["training"]  # it is in float32, at a tenth of the speed
     assert "at 400 TFLOP/s sustained" in time_ray("plan", FOMO).out
@@ -115,9 +127,9 @@ def test_the_whole_benchmark_is_planned_from_cards_alone(time_ray: Callable[...,
 def test_the_benchmarks_own_stream_is_planned(time_ray: Callable[..., Any]) -> None:
     if "TIME_RAY_FOMO_INFO" not in os.environ:
         pytest.skip("TIME_RAY_FOMO_INFO does not name the benchmark's metadata")
-    plan = json.loads(time_ray("plan", FOMO, "stream.tasks=200", "-f", "json").out)
-    assert plan["stream"] == {"tasks": 200, "classes": 18_381, "datasets_never_learned": 0}
-    assert plan["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 142}}
+    planned = json.loads(time_ray("plan", FOMO, "stream.tasks=200", "-f", "json").out)
+    assert planned["stream"] == {"tasks": 200, "classes": 18_381, "datasets_never_learned": 0}
+    assert planned["steps"] == {"ViT-B-16@laion2b_s34b_b88k": {"1x": 142}}
 
 
 def test_without_the_benchmarks_images_one_line_says_what_to_do(
@@ -135,3 +147,26 @@ def test_the_benchmark_is_written_out_whole() -> None:
     data = opened(FOMO).study.experiment.data
     for role, names in (("adaptation", data.adaptation), ("evaluation", data.evaluation)):
         assert list(names) == [entry.handle for entry in DATASETS.values() if entry.role == role]
+
+
+@pytest.mark.nightly  # the memory of three large models is counted
+def test_the_continual_protocol_is_planned_from_cards_alone(time_ray: Callable[..., Any]) -> None:
+    planned = json.loads(time_ray("plan", FOLDER / "continual_20.yaml", "-f", "json").out)
+    assert planned["stream"] == {"tasks": 20, "classes": 40, "datasets_never_learned": 0}
+    assert [list(steps.values()) for steps in planned["steps"].values()] == [[4000]] * 3
+
+
+@pytest.mark.parametrize("count", [8, 14, 20])
+def test_the_continual_protocol_takes_given_experts_in_ten_orders(count: int) -> None:
+    """One folder of experts serves all three, and each order shares them."""
+    base = base_weights(ModelSpec(name="mini-tiny"))
+    for name in CONTINUAL[:20]:
+        file = Path("experts", "mini-tiny", f"{name}.safetensors")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({**base, "logit_scale": base["logit_scale"] + len(name)}, file)
+    overrides = ["model=mini-tiny", "training.precision=fp32", "experts=experts"]
+    experiment = api.open_experiment(FOLDER / f"continual_{count}.yaml", overrides)
+    assert api.plan(experiment).trainings.distinct == len({len(name) for name in CONTINUAL[:count]})
+    orders = {tuple(t.task.concepts[0].dataset for t in setting.trainings) for setting in experiment.study.settings}
+    assert len(orders) == 10
+    assert all(sorted(order) == sorted(CONTINUAL[:count]) for order in orders)

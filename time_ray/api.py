@@ -150,7 +150,7 @@ def budget(path: str | Path, overrides: Sequence[str] = ()) -> list[BudgetReport
     Neither data nor weights are needed, but for streams of one task a dataset: these say how many tasks there are.
     """
     experiment, document = config.load(path, overrides)
-    said = None if experiment.stream.arrangement == "dataset_incremental" else experiment.stream.tasks
+    said = None if experiment.stream.by_dataset else experiment.stream.tasks
     num_tasks = said or open_experiment(path, overrides).num_tasks
     try:
         return budget_reports(experiment, allot(experiment, num_tasks), num_tasks)

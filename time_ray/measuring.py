@@ -84,7 +84,8 @@ class _Timed:
 
     def rate(self) -> Rate:
         start = {name: tensor.clone() for name, tensor in self.clip.module.state_dict().items()}
-        step, expert = self._training(start)
+        given = self.setting.trainings[0].given is not None
+        step, expert = (0.0, start) if given else self._training(start)
         return Rate(step, self._evaluation(start) / max(1, self.need.workers) + self._merge(start, expert))
 
     def _training(self, start: Weights) -> tuple[float, Weights]:

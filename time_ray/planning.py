@@ -26,7 +26,7 @@ from time_ray.opened import Opened
 from time_ray.rates import known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
-from time_ray.study import Study
+from time_ray.study import Study, check_experts
 from time_ray.trials import of_a_trial
 
 CELLS_LOOKED_AT = 2000  # beyond so many, a plan does not read what each has done before it packs them
@@ -165,10 +165,11 @@ def plan_report(
         slots: How many trials run at once on the cluster; None: on as many CPUs as this machine has.
 
     Raises:
-        UserError: the fleet cannot hold a trial.
+        UserError: the fleet cannot hold a trial; given experts do not fit their models.
 
     """
     study, store = opened.study, opened.store
+    check_experts(study)
     experiment = study.experiment
     have = stored(store)
     counts, speed = plan(study.everything, have), Speed.of(study, tflops)
@@ -196,6 +197,7 @@ def plan_report(
         if fleet is None
         else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed, read_start_up(store)),
         notes=(
+            *_given(experiment),
             *_same_techniques(study),
             *_assumed(preprocessing),
             *_without_batch_norm(study),
@@ -235,6 +237,11 @@ def _stream(study: Study) -> StreamSize:
     concepts = [concept for training in trainings for concept in training.task.concepts]
     unseen = {source.name for source in study.datasets.adaptation} - {concept.dataset for concept in concepts}
     return StreamSize(len(trainings), len(concepts), len(unseen))
+
+
+def _given(experiment: Experiment) -> Iterator[str]:
+    if experiment.experts is not None:
+        yield f"experts are read from {experiment.experts}: nothing is trained, and no budget is spent"
 
 
 def _same_techniques(study: Study) -> Iterator[str]:

@@ -35,7 +35,7 @@ def measured(results: Sequence[CellResult]) -> dict[str, Rate]:
         steps = [training.steps for training in result.cell.setting.trainings]
         for row in result.rows[1:]:
             train, evaluation = row.seconds.get("train", 0.0), row.seconds.get("eval", 0.0)
-            pair = (train / steps[row.task - 1], evaluation + row.seconds.get("deploy", 0.0))
+            pair = (train / max(1, steps[row.task - 1]), evaluation + row.seconds.get("deploy", 0.0))
             sums.setdefault(result.cell.setting.model.label, []).append(pair)
     return {
         model: Rate(*(sum(column) / len(pairs) for column in zip(*pairs, strict=True))) for model, pairs in sums.items()
@@ -150,6 +150,7 @@ def _name(model: str, setting: Setting) -> str:
     config, scoring = setting.trainings[0].config, setting.scoring
     prompts: tuple[object, ...] = () if scoring.templates is None else (scoring.templates,)
     prompts += () if scoring.precision == "fp32" else (scoring.precision,)
+    prompts += () if setting.trainings[0].given is None else ("given",)  # whose steps nobody has seen
     return key_of(
         "rate", model, config.batch_size, config.precision, setting.evaluation_data_key, scoring.subset, *prompts
     )

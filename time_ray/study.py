@@ -4,10 +4,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from time_ray import merging
 from time_ray.clip import mini
+from time_ray.clip.expert_files import GivenExperts, find_experts
 from time_ray.clip.preprocessing import resolve as resolve_preprocessing
 from time_ray.clip.weights import known_name, weights_digest
 from time_ray.core.budget import Budget, Cost
@@ -34,12 +36,13 @@ DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name t
 
 
 class Datasets(NamedTuple):
-    """The datasets of an experiment by role, and the stream's file as it lists their classes."""
+    """The datasets of an experiment by role, the stream's file as it lists their classes, and given experts."""
 
     adaptation: tuple[DatasetRef, ...]
     evaluation: tuple[DatasetRef, ...]
     pretraining: DatasetRef | None
     listed: tuple[Concept, ...] | None = None
+    experts: GivenExperts | None = None  # None: they are trained
 
     @property
     def all(self) -> tuple[DatasetRef, ...]:
@@ -107,7 +110,7 @@ class Faults:
 
 
 def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | None = None) -> Datasets:
-    """The datasets that an experiment names; what must be imported first is imported.
+    """The datasets that an experiment names, and the experts; what must be imported first is imported.
 
     Args:
         experiment: as written.
@@ -115,8 +118,8 @@ def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | Non
         with_pool: whether the pretraining pool is looked for; None: if the mixture takes from it.
 
     Raises:
-        StudyError: with every fault of the data and the stream's file; with those of techniques and models if there
-            is one.
+        StudyError: with every fault of the data, the stream's file and given experts; with those of techniques and
+            models if there is one.
 
     """
     faults = Faults()
@@ -125,11 +128,16 @@ def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | Non
         datasets = _datasets(experiment, files, with_pool=takes)
     with faults.at("stream", "file"):
         listed = None if experiment.stream.file is None else read_stream(experiment.stream.file)
+    if not faults.found:
+        datasets = datasets._replace(listed=listed)
+        with faults.at("experts"):
+            datasets = datasets._replace(experts=_experts(experiment, datasets, files))
+    faults.add(_not_with_experts(experiment))
     if faults.found:
         with faults.at():
             _axes(experiment)  # whoever mends the data wants to hear of these in one go
     faults.unless_none()
-    return datasets._replace(listed=listed)
+    return datasets
 
 
 def resolve(experiment: Experiment, datasets: Datasets) -> Study:
@@ -148,6 +156,7 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
     faults.add((("stream", "file"), fault) for fault in unfit)
     faults.add(_untaught(experiment, datasets, {concept.dataset for concept in concepts}))
     faults.add(_uncut(experiment, len(concepts)))
+    faults.add(_same_experts(experiment, concepts))
     with faults.at():
         normed = _with_batch_norm(experiment)
         faults.add(_accumulated(experiment, normed))
@@ -207,8 +216,9 @@ def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budge
 def check_weights(study: Study) -> None:
     """Every model's base weights can be read and fit its architecture. UserError names each tensor that does not.
 
-    Shipped ones do: their digest is known.
+    Shipped ones do: their digest is known. Those of given experts are compared by names and shapes.
     """
+    check_experts(study)
     given = [spec for spec in study.experiment.model if spec.weights is not None]
     if not given:
         return
@@ -221,6 +231,54 @@ def check_weights(study: Study) -> None:
         except UserError as error:
             faults += error.faults
     UserError.unless_none(faults)
+
+
+def check_experts(study: Study) -> None:
+    """Given experts have the tensors of their models. UserError names each that does not fit; no value is read."""
+    given = study.datasets.experts
+    if given is None:
+        return
+    from time_ray.clip.models import unfit
+
+    files = [(spec, Path(file.path)) for spec in study.experiment.model for file in given[spec.name].values()]
+    UserError.unless_none(fault for spec, path in dict.fromkeys(files) for fault in unfit(spec, path))
+
+
+def _experts(experiment: Experiment, datasets: Datasets, files: Files) -> GivenExperts | None:
+    """Raises UserError with every fault of their files."""
+    if experiment.experts is None:
+        return None
+    taught = dict.fromkeys(concept.dataset for concept in _concepts(experiment, datasets)[0])
+    return find_experts(experiment.experts, [spec.name for spec in experiment.model], list(taught), files)
+
+
+def _not_with_experts(experiment: Experiment) -> Iterator[Fault]:
+    """What makes no sense where experts are given, and nothing is trained."""
+    if experiment.experts is None:
+        return
+    for index, strategy in enumerate(experiment.init):
+        if not isinstance(strategy, Zs):
+            text = "given experts start from the base, whatever came before; leave zs alone, or remove experts"
+            yield ("init", index), f"'{strategy.label}': {text}"
+    if not experiment.stream.by_dataset:
+        text = "an expert is given for each dataset; write random_datasets or dataset_incremental"
+        yield ("stream", "order"), f"{experiment.stream.arrangement}: {text}"
+    if len(experiment.budget) > 1:
+        yield ("budget", 1), "experts are given, so that no budget is spent; keep one"
+    if experiment.multitask:
+        yield ("multitask",), "trains, but experts are given; remove one of the two"
+    if experiment.batch_norm.num_batches is not None:
+        yield (
+            ("batch_norm", "statistics"),
+            "reestimate wants a training, but experts are given; write average",
+        )
+
+
+def _same_experts(experiment: Experiment, concepts: tuple[Concept, ...]) -> Iterator[Fault]:
+    """Seeds that differ in nothing: given experts depend on none, and may come in the same order."""
+    if experiment.experts is not None and experiment.evaluation.subset is None:
+        orders = {seed: [t.named for t in tasks] for seed, tasks in _tasks(experiment, concepts).items()}
+        yield from _same("seed", [(f"seed {seed}", key_of("order", order)) for seed, order in orders.items()])
 
 
 def _with_batch_norm(experiment: Experiment) -> tuple[ModelSpec, ...]:
@@ -366,7 +424,7 @@ def _unscored(role: Role, sources: Sequence[DatasetRef], scoring: Scoring) -> It
 
 def _untaught(experiment: Experiment, datasets: Datasets, learned: Collection[str]) -> Iterator[Fault]:
     """Datasets that are to be learned from, but have nothing for it."""
-    if experiment.mixture.update > 0:
+    if experiment.mixture.update > 0 and datasets.experts is None:
         for source in datasets.adaptation:
             if source.name in learned and not source.teaches:
                 text = "no training images, so it cannot be learned; use it for evaluation"
@@ -387,7 +445,7 @@ def _concepts(experiment: Experiment, datasets: Datasets) -> tuple[tuple[Concept
 def _uncut(experiment: Experiment, num_concepts: int) -> Iterator[Fault]:
     """Why the stream cannot be cut into the tasks that are asked for."""
     stream = experiment.stream
-    if stream.arrangement == "dataset_incremental":
+    if stream.by_dataset:
         return
     if stream.tasks is None:
         yield ("stream", "tasks"), f"a {stream.arrangement} stream needs a number of tasks"
@@ -433,7 +491,9 @@ def _setting(
         earlier = tasks[:number] if mixture.buffer > 0 else ()
         used = sorted({concept.dataset for t in (task, *earlier) for concept in t.concepts})
         data_key = key_of("data", [(name, keys[name]) for name in used], pool)
-        trainings.append(TaskTraining(task, earlier, training, mixture, steps, seed, data_key))
+        given = datasets.experts and datasets.experts[spec.name][task.concepts[0].dataset]
+        spent = 0 if given else steps
+        trainings.append(TaskTraining(task, earlier, training, mixture, spent, seed, data_key, given or None))
     scored = [(source.name, source.key) for source in (*datasets.adaptation, *datasets.evaluation)]
     return Setting(
         model=spec,

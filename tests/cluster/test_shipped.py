@@ -82,9 +82,10 @@ def test_all_that_stays_here_is_told_at_once(
     data = {"adaptation": ["mini:chess", "pictures"], "evaluation": ["/shared/cars"]}
     models = [{"name": "ViT-B-33"}, {"name": "ViT-B-32", "weights": "w.safetensors"}]
     with pytest.raises(UserError) as refused:
-        shipped(new_experiment(tmp_path, data=data, model=models, storage=None))
-    unknown, data_line, weights, storage = refused.value.faults
+        shipped(new_experiment(tmp_path, data=data, model=models, experts="tuned", storage=None))
+    unknown, data_line, experts, weights, storage = refused.value.faults
     assert "did you mean 'ViT-B-32'?" in unknown
     assert "data.adaptation: 'pictures' is a path from this folder, and stays on this machine" in data_line
+    assert "experts: 'tuned' is a path from this folder" in experts
     assert "model.1.weights: 'w.safetensors' is a path from this folder" in weights
     assert storage.startswith("storage: 'runs'")

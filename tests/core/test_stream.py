@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from time_ray.core.stream import Concept, chunk, cut, one_task_per_dataset, random_order
+from time_ray.core.stream import Concept, chunk, cut, one_task_per_dataset, random_datasets, random_order
 
 CONCEPTS = [Concept("a", str(i)) for i in range(18_381)]
 
@@ -55,6 +55,18 @@ def test_a_random_order_is_the_same_in_every_process() -> None:
 def test_one_task_a_dataset() -> None:
     concepts = [Concept("b", "1"), Concept("a", "1"), Concept("b", "2")]
     assert [t.concepts for t in one_task_per_dataset(concepts)] == [(concepts[0], concepts[2]), (concepts[1],)]
+
+
+def test_whole_datasets_are_mixed_by_the_seed() -> None:
+    concepts = [Concept(name, classname) for name in "abcdefgh" for classname in ("2", "1")]
+    streams = [cut(concepts, "random_datasets", 1, seed=seed) for seed in range(10)]
+    orders = {tuple(task.concepts[0].dataset for task in tasks) for tasks in streams}
+    assert len(orders) == 10
+    assert all(sorted(order) == list("abcdefgh") for order in orders)
+    mixed = random_datasets(concepts, 3)
+    assert mixed == random_datasets([*concepts[8:], *concepts[:8]], 3)
+    assert [concept.classname for concept in mixed] == ["2", "1"] * 8
+    assert all(len(task.concepts) == 2 for task in streams[3])
 
 
 def test_cutting_arranges_first() -> None:

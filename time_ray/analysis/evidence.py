@@ -135,7 +135,7 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
     if len(experiment.budget) == 1:
         double = Budget(amount=2 * budget.amount, unit=budget.unit)
         found["more compute"] = (same[0], f"budget={double.label}", same[2], one_technique)
-    if tasks is not None and experiment.stream.arrangement != "dataset_incremental" and 2 * tasks <= num_classes:
+    if tasks is not None and not experiment.stream.by_dataset and 2 * tasks <= num_classes:
         found["longer stream"] = (*same, one_technique, f"stream.tasks={2 * tasks}")
     return found
 

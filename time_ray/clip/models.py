@@ -15,11 +15,13 @@ from open_clip.convert import convert_state_dict
 from torch import Tensor, nn
 
 from time_ray.clip.preprocessing import resolve
-from time_ray.clip.weight_files import read_weights
+from time_ray.clip.weight_files import read_outline, read_weights
 from time_ray.clip.weights import known_name, open_clip_with_ours, weights_file
 from time_ray.core.errors import UserError
 from time_ray.core.model import ModelSpec
 from time_ray.core.preprocessing import Preprocessing
+from time_ray.core.recipe import GivenExpert
+from time_ray.whole_files import file_digest
 
 KEPT_TEXTS = 65536
 ANCHOR = "logit_scale"  # a tensor that every CLIP model has
@@ -137,8 +139,30 @@ def base_weights(spec: ModelSpec) -> dict[str, Tensor]:
     Raises UserError for a file that cannot be read without running code from it, that is missing, or that does not
     fit: then every tensor that differs is listed. Nor may a value be NaN or Inf.
     """
+    return _weights_in(weights_file(spec), spec)
+
+
+def expert_weights(spec: ModelSpec, given: GivenExpert) -> dict[str, Tensor]:
+    """An expert of the model, from its file. Raises UserError as `base_weights` does, and if the file was changed."""
+    path = Path(given.path)
+    if not path.is_file() or file_digest(path) != given.digest:
+        msg = f"{path}: gone, or changed since the sweep began; start the sweep again"
+        raise UserError(msg)
+    return _weights_in(path, spec)
+
+
+def unfit(spec: ModelSpec, path: Path) -> list[str]:
+    """What of the names and shapes in a file is not as the model has them; no value is read."""
+    module = outline(spec.name)
+    try:
+        found = _converted(module, read_outline(path), path)
+    except UserError as error:
+        return list(error.faults)
+    return _inside(spec.name, path, found) or list(_mismatches(spec.name, path, found, module.state_dict()))
+
+
+def _weights_in(path: Path, spec: ModelSpec) -> dict[str, Tensor]:
     module = create(spec).module
-    path = weights_file(spec)
     found = _converted(module, read_weights(path), path)
     wanted = module.state_dict()
     UserError.unless_none(_inside(spec.name, path, found) or _mismatches(spec.name, path, found, wanted))

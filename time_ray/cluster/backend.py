@@ -36,12 +36,23 @@ from time_ray.cluster.out_of_memory import (
 from time_ray.cluster.performance import TrainingPerformance, peak_memory
 from time_ray.cluster.profiling import Profiler
 from time_ray.cluster.ranks import Ranks
-from time_ray.core.errors import CellError
+from time_ray.core.errors import CellError, UserError
 from time_ray.core.grid import Setting
 from time_ray.core.loss_curve import LossPoint, kept_steps, written
 from time_ray.core.model import ModelSpec
 from time_ray.core.outcomes import Evaluation, Outcomes, Question, labelled, packed
-from time_ray.core.recipe import MERGES, Base, Merge, Patched, Recipe, Reestimated, TaskTraining, Trained, describe
+from time_ray.core.recipe import (
+    MERGES,
+    Base,
+    GivenExpert,
+    Merge,
+    Patched,
+    Recipe,
+    Reestimated,
+    TaskTraining,
+    Trained,
+    describe,
+)
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
 from time_ray.data.dataset import Dataset
@@ -153,6 +164,8 @@ class SweepBackend:
         """See Backend."""
         if expert.key in self._failed:
             raise CellError(self._failed[expert.key])
+        if expert.training.given is not None:
+            return self._given(expert, expert.training.given)
         make = partial(self._trained, expert, start)
         short = partial(self._too_little_to_train, expert)
         try:
@@ -160,6 +173,18 @@ class SweepBackend:
         except CellError as error:
             self._failed[expert.key] = str(error)  # not the error itself, whose frames hold the optimiser
             raise
+
+    def _given(self, expert: Trained, given: GivenExpert) -> Weights:
+        """Every worker reads the file, as it does that of the base."""
+        spec = self._models[_base_of(expert).key]
+        started = time.perf_counter()
+        try:
+            with self.clock.at("data"):
+                weights = models.expert_weights(spec, given)
+        except UserError as error:
+            raise CellError("; ".join(error.faults)) from error
+        self._seconds[expert.key] = time.perf_counter() - started
+        return weights
 
     def _trained(self, expert: Trained, start: Weights) -> Weights:
         training = expert.training

@@ -101,6 +101,8 @@ def _left_here(experiment: Experiment) -> Iterator[tuple[tuple[str | int, ...], 
     for place, reference in _references(experiment.data):
         if not _OTHER_FOLDER.match(reference) and reference.partition(":")[0] != MINI:
             yield place, f"'{reference}' {what}"
+    if experiment.experts is not None and not _OTHER_FOLDER.match(experiment.experts):
+        yield ("experts",), f"'{experiment.experts}' {what}"
     for index, model in enumerate(experiment.model):
         if model.weights is not None and Path(model.weights).is_file() and not _OTHER_FOLDER.match(model.weights):
             yield ("model", index, "weights"), f"'{model.weights}' {what}"

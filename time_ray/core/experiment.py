@@ -12,7 +12,7 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
-from time_ray.core.stream import Arrangement
+from time_ray.core.stream import BY_DATASET, Arrangement
 from time_ray.core.training import Training
 
 AXES = ("init", "deploy", "technique", "model", "budget", "seed")
@@ -53,7 +53,8 @@ class Stream(Section):
         Arrangement | None,
         Field(
             description="listed: as the file, else the data, names them; random: mixed by seed; dataset_incremental: "
-            "a task a dataset; null: listed where there is a file, else random"
+            "a task a dataset; random_datasets: a task a dataset, mixed by seed; null: listed where there is a file, "
+            "else random"
         ),
     ] = None
     file: Annotated[str | None, Field(description="JSON list of DATASET+++class; null: all classes of the data")] = None
@@ -63,6 +64,11 @@ class Stream(Section):
     def arrangement(self) -> Arrangement:
         """The order, with its default filled in."""
         return self.order or ("random" if self.file is None else "listed")
+
+    @property
+    def by_dataset(self) -> bool:
+        """Whether every dataset is a task, however many there are."""
+        return self.arrangement in BY_DATASET
 
 
 class WorkerRun(Section):
@@ -220,6 +226,13 @@ class Experiment(Section):
     seed: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_Axis] = (0,)
     data: Annotated[DataSection, BeforeValidator(_sources)]
     stream: Stream = Stream()
+    experts: Annotated[
+        str | None,
+        Field(
+            description="folder of fine-tuned weights, [MODEL/]DATASET.safetensors or .pt: the experts of their tasks; "
+            "null: experts are trained"
+        ),
+    ] = None
     mixture: Mixture = Mixture()
     training: Training = Training()
     batch_norm: BatchNorm = BatchNorm()

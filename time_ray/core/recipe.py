@@ -7,7 +7,7 @@ Equal weights get equal keys wherever that is known without computing; compare r
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from time_ray.core.keys import key_of
 from time_ray.core.mixture import Mixture
@@ -53,9 +53,19 @@ class ResolvedTechnique:
         return replace(self, params={**self.params, "weights": weights}) if self.weighs_experts else self
 
 
+class GivenExpert(NamedTuple):
+    """A file of fine-tuned weights, which are an expert as they are."""
+
+    path: str
+    digest: str  # of its bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskTraining:
-    """All that one training depends on besides its start: the task, what may be replayed, and the settings."""
+    """All that one training depends on besides its start: the task, what may be replayed, and the settings.
+
+    A given expert depends on its file alone: it is the same one in whatever order the tasks come.
+    """
 
     task: Task
     earlier: tuple[Task, ...]  # tasks the buffer replays from; empty without replay
@@ -64,9 +74,13 @@ class TaskTraining:
     steps: int
     seed: int
     data_key: str  # the bytes of every dataset it reads
+    given: GivenExpert | None = None  # the expert, where nothing is trained
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.given is not None:
+            object.__setattr__(self, "key", key_of("given", self.given.digest))
+            return
         parts = (
             TRAINING_VERSION,
             self.task.number,
@@ -330,6 +344,9 @@ def describe(recipe: Recipe) -> dict[str, object]:
             parts: dict[str, object] = {"model": recipe.model, "weights_digest": recipe.weights_digest}
             if recipe.preprocessing:
                 parts["preprocessing"] = dict(recipe.preprocessing)
+        case Trained(training=TaskTraining(given=GivenExpert(path, digest))):
+            file = path.replace("\\", "/").rpartition("/")[2]
+            parts = {"start": _part(recipe.start), "given": file, "digest": digest}
         case Trained():
             training = recipe.training
             parts = {

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 from time_ray.core.keys import Named, named
 
-Arrangement = Literal["listed", "random", "dataset_incremental"]
+Arrangement = Literal["listed", "random", "dataset_incremental", "random_datasets"]
+BY_DATASET = ("dataset_incremental", "random_datasets")  # these have one task a dataset
 Order = Literal["random", "datasets", "similarity", "performance", "frequency"]  # what a stream can be built by
 
 
@@ -34,9 +35,15 @@ def cut(
     concepts: Sequence[Concept], arrangement: Arrangement, num_tasks: int, *, seed: int, reverse: bool = False
 ) -> tuple[Task, ...]:
     """The concepts put in order and cut into tasks; `num_tasks` does not count with one task a dataset."""
-    order = random_order(concepts, seed) if arrangement == "random" else tuple(concepts)
+    order = _mixed(concepts, arrangement, seed)
     order = order[::-1] if reverse else order
-    return one_task_per_dataset(order) if arrangement == "dataset_incremental" else chunk(order, num_tasks)
+    return one_task_per_dataset(order) if arrangement in BY_DATASET else chunk(order, num_tasks)
+
+
+def _mixed(concepts: Sequence[Concept], arrangement: Arrangement, seed: int) -> tuple[Concept, ...]:
+    if arrangement == "random":
+        return random_order(concepts, seed)
+    return random_datasets(concepts, seed) if arrangement == "random_datasets" else tuple(concepts)
 
 
 def random_order(concepts: Sequence[Concept], seed: int) -> tuple[Concept, ...]:
@@ -44,6 +51,14 @@ def random_order(concepts: Sequence[Concept], seed: int) -> tuple[Concept, ...]:
     ordered = sorted(concepts)
     random.Random(f"stream {seed}").shuffle(ordered)
     return tuple(ordered)
+
+
+def random_datasets(concepts: Sequence[Concept], seed: int) -> tuple[Concept, ...]:
+    """One dataset after the other, in an order that depends on the seed alone; the classes of each as they are."""
+    names = sorted({concept.dataset for concept in concepts})
+    random.Random(f"datasets {seed}").shuffle(names)
+    place = {name: number for number, name in enumerate(names)}
+    return tuple(sorted(concepts, key=lambda concept: place[concept.dataset]))
 
 
 def chunk(concepts: Sequence[Concept], num_tasks: int) -> tuple[Task, ...]:
