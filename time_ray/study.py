@@ -10,6 +10,7 @@ from time_ray import merging
 from time_ray.clip import mini
 from time_ray.clip.preprocessing import resolve as resolve_preprocessing
 from time_ray.clip.weights import known_name, weights_digest
+from time_ray.core import cell_rules
 from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
@@ -162,8 +163,23 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for budget in experiment.budget
         for seed in experiment.seed
     ]
-    cells = grid(experiment.init, experiment.deploy, techniques, settings)
-    return Study(experiment, datasets, cells, _bounds(settings, techniques[0]) if experiment.multitask else ())
+    cells = _thinned_out(experiment, grid(experiment.init, experiment.deploy, techniques, settings))
+    used = list({cell.setting.key: cell.setting for cell in cells}.values())
+    return Study(experiment, datasets, cells, _bounds(used, techniques[0]) if experiment.multitask else ())
+
+
+def _thinned_out(experiment: Experiment, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """What the rules of the experiment leave of the grid. Raises StudyError: some mean nothing, or nothing is left."""
+    faults = Faults()
+    for key, rules in (("exclude", experiment.exclude), ("only", experiment.only)):
+        faults.add(((key, number, axis), text) for number, axis, text in cell_rules.unmatched(cells, rules))
+    faults.unless_none()
+    left = cell_rules.kept(cells, experiment.exclude, experiment.only)
+    if not left:
+        key = "exclude" if experiment.exclude else "only"
+        faults.add([((key,), f"none of {len(cells)} cells is left; take a rule out")])
+    faults.unless_none()
+    return left
 
 
 def _bounds(settings: Sequence[Setting], technique: ResolvedTechnique) -> tuple[Cell, ...]:

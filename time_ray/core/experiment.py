@@ -1,12 +1,13 @@
 """The experiment as written: one short YAML, checked strictly, shown again fully resolved."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
 from time_ray.core.budget import Budget
+from time_ray.core.errors import unknown
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
@@ -179,6 +180,23 @@ def _sources(value: object) -> object:
     return value
 
 
+def _cell_rule(value: object) -> object:
+    """`{init: zs, deploy: [ft, ema], seed: 0}`: of some axes the values, as tables show them."""
+    if not isinstance(value, dict):
+        return value
+    if wrong := [str(axis) for axis in value if axis not in AXES]:
+        raise ValueError(unknown("axis", wrong[0], AXES))
+    if not value or [] in value.values():
+        msg = "a rule needs an axis and values of it, as in {init: zs, deploy: [ft, ema]}"
+        raise ValueError(msg)
+    return {axis: _labels(values) for axis, values in value.items()}
+
+
+def _labels(values: object) -> tuple[object, ...]:
+    listed = values if isinstance(values, list | tuple) else [values]
+    return tuple(str(value) if isinstance(value, int) else value for value in listed)  # a seed
+
+
 def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     seen: list[Any] = []
     for value in values:
@@ -191,6 +209,8 @@ def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _Axis = (BeforeValidator(_as_tuple), BeforeValidator(_listed), Field(min_length=1), AfterValidator(_no_twice))
+CellRule: TypeAlias = dict[str, tuple[str, ...]]
+_Rules = (BeforeValidator(_as_tuple), BeforeValidator(_listed))
 StrategyEntry = Annotated[Strategy, BeforeValidator(strategies.read), PlainSerializer(Strategy.written)]
 TechniqueEntry = Annotated[TechniqueSpec, BeforeValidator(_technique)]
 ModelEntry = Annotated[ModelSpec, BeforeValidator(_named)]
@@ -217,6 +237,16 @@ class Experiment(Section):
     model: Annotated[tuple[ModelEntry, ...], *_Axis]
     budget: Annotated[tuple[BudgetEntry, ...], *_Axis]
     seed: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_Axis] = (0,)
+    exclude: Annotated[
+        tuple[Annotated[CellRule, BeforeValidator(_cell_rule)], ...],
+        *_Rules,
+        Field(description="cells that are left out: those that match one of these rules"),
+    ] = ()
+    only: Annotated[
+        tuple[Annotated[CellRule, BeforeValidator(_cell_rule)], ...],
+        *_Rules,
+        Field(description="the cells that are run, where any rule is given: those that match one of these"),
+    ] = ()
     data: Annotated[DataSection, BeforeValidator(_sources)]
     stream: Stream = Stream()
     mixture: Mixture = Mixture()
