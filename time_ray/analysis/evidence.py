@@ -116,7 +116,7 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
     """The overrides of every variant that this experiment has."""
     model, budget, tasks = experiment.model[0], experiment.budget[0], experiment.stream.tasks
     same = (f"model={_flow(model.written())}", f"budget={budget.label}", "multitask=false")
-    reference = next((one for one in experiment.technique if one == _AVERAGE), experiment.technique[0])
+    reference = next((one for one in experiment.technique if one == _AVERAGE), experiment.technique[0]).fixed
     one_technique = f"technique={_flow(reference.written())}"
     replay = f"mixture={_flow(_with_replay(experiment.mixture))}"
     found: dict[Variant, Overrides] = {

@@ -1,5 +1,6 @@
 """The experiment as written: one short YAML, checked strictly, shown again fully resolved."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator
@@ -10,11 +11,13 @@ from time_ray.core.budget import Budget
 from time_ray.core.errors import unknown
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.parameter_range import Range, is_range, read_range
 from time_ray.core.scoring import Scoring
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import Arrangement
 from time_ray.core.training import Training
+from time_ray.core.tuning import TuningSettings
 
 AXES = ("init", "deploy", "technique", "model", "budget", "seed")
 
@@ -26,9 +29,20 @@ class TechniqueSpec(Section):
     params: Annotated[dict[str, Any], Field(default_factory=dict)]
 
     @property
+    def ranges(self) -> dict[str, Range]:
+        """The parameters that are searched."""
+        return {name: read_range(name, value) for name, value in self.params.items() if is_range(value)}
+
+    @property
+    def fixed(self) -> "TechniqueSpec":
+        """The same with the defaults of what is searched."""
+        return TechniqueSpec(name=self.name, params={k: v for k, v in self.params.items() if not is_range(v)})
+
+    @property
     def label(self) -> str:
         """The name, with what was set: for people."""
-        said = ",".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        shown = {**self.params, **{name: found.label for name, found in self.ranges.items()}}
+        said = ",".join(f"{name}={value}" for name, value in sorted(shown.items()))
         return f"{self.name}({said})" if said else self.name
 
     def written(self) -> str | dict[str, Any]:
@@ -154,8 +168,23 @@ def _technique(value: object) -> object:
     if isinstance(value, str):
         return {"name": strategies.plain_name(value)}
     if isinstance(value, dict) and "params" not in value and isinstance(value.get("name"), str):
-        return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+        params = {k: v for k, v in value.items() if k != "name"}
+        _check_ranges(params)
+        return {"name": value["name"], "params": params}
     return value
+
+
+def _check_ranges(params: Mapping[str, Any]) -> None:
+    """Raises ValueError with every fault."""
+    faults = []
+    for name, given in params.items():
+        try:
+            if is_range(given):
+                read_range(name, given)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
 
 
 def _budget(value: object) -> object:
@@ -256,6 +285,7 @@ class Experiment(Section):
         bool, Field(description="also train each model on all tasks at once, for comparison: with the budget of all")
     ] = False
     evaluation: Scoring = Scoring()
+    tuning: TuningSettings = TuningSettings()
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
