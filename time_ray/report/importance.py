@@ -45,7 +45,8 @@ def _lost(found: AxisImportance) -> Iterator[str]:
     """What holes of the grid cost."""
     if found.left_out:
         values = "; ".join(f"{axis} {', '.join(values)}" for axis, values in found.left_out.items())
-        yield f"the grid has holes: shares are of its complete part, without {values} ({found.num_left_out} cells)"
+        cells = f"{found.num_left_out} cell{'s' * (found.num_left_out > 1)}"
+        yield f"the grid has holes: shares are of its complete part, without {values} ({cells})"
 
 
 def _claim(found: Importance, where: str) -> str:
