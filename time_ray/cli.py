@@ -85,7 +85,8 @@ def sweep(
 
     with talk.status("reading the experiment"):
         opened = api.open_experiment(exp, overrides or ())
-    with shown(opened.study.everything, opened.store, opened.words) as progress:
+    study = opened.study
+    with shown(study.everything, opened.store, opened.words, more=lambda: study.tuned) as progress:
         outcome = api.sweep(opened, progress.take, profile=profile)
     print_outcome(opened, outcome, talk, everything=everything)
     if profile:

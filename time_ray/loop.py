@@ -68,6 +68,24 @@ def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | Non
     yield from score(distinct(moved), setting, backend)  # the last models at other lengths, where they are asked for
 
 
+def run_to_end(cell: Cell, backend: Backend) -> Iterator[None]:
+    """What a cell serves last is scored, and nothing on the way; its experts are found, or trained.
+
+    Yields:
+        While another trial makes what this cell needs.
+
+    Raises:
+        CellError: It cannot go on, see `run`.
+        StoreError: The storage cannot be read or written just now.
+
+    """
+    deployed: Recipe = cell.setting.base
+    for step in cell.walk():
+        yield from obtain(step.expert, backend)
+        deployed = step.deployed
+    yield from score(distinct([cell.setting.base, deployed]), cell.setting, backend)
+
+
 def keep(models: Iterable[Recipe], backend: Backend) -> None:
     """The weights of these models are in the store."""
     for recipe in models:

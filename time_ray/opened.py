@@ -7,6 +7,7 @@ from pathlib import Path
 
 from time_ray import config
 from time_ray.core.errors import UserError
+from time_ray.found_params import read_found
 from time_ray.store.files import Files, default_root
 from time_ray.store.store import Store
 from time_ray.study import Study, StudyError, find_datasets, resolve
@@ -43,6 +44,8 @@ def open_experiment(path: str | Path, overrides: Sequence[str] = ()) -> Opened:
     try:
         files = Files(experiment.storage or default_root())
         study = resolve(experiment, find_datasets(experiment, files))
+        if study.tunings:
+            study.found.update(read_found(Store(files), study.tunings))
     except StudyError as error:
         raise config.placed(document, error) from None
     except UserError as error:

@@ -11,6 +11,7 @@ from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
+from time_ray.core.tuning import Tuning
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
 from time_ray.model_needs import (
@@ -23,7 +24,7 @@ from time_ray.model_needs import (
     weight_bytes,
 )
 from time_ray.opened import Opened
-from time_ray.rates import known_rates, read_start_up, work_seconds
+from time_ray.rates import KnownRate, known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
 from time_ray.store.store import Store
 from time_ray.study import Study, check_experts
@@ -75,6 +76,26 @@ class GpuHours:
     evaluation_tflops: float
 
 
+@dataclass(frozen=True)
+class PlannedTuning:
+    """A search for parameters.
+
+    Attributes:
+        name: The technique, and where it merges.
+        candidates: How many are tried.
+        evaluations: Merges, each with its evaluation: a candidate for every seed.
+        seconds: Of one worker for these; None until a sweep on this storage has measured the model.
+        found: The best parameters, once it is over.
+
+    """
+
+    name: str
+    candidates: int
+    evaluations: int
+    seconds: float | None
+    found: Mapping[str, float] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlannedNeeds(Needs):
     """What a trial of a model needs.
@@ -108,6 +129,7 @@ class PlanReport:
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
         fleet: On the numbers of GPUs that were asked for; None if none were.
         notes: What is not as it may look, one line each.
+        tunings: Searches for parameters, which come after all else here, and their best cells after them.
 
     """
 
@@ -126,6 +148,7 @@ class PlanReport:
     gpu_hours: GpuHours | None
     fleet: FleetPlan | None = None
     notes: tuple[str, ...] = ()
+    tunings: tuple[PlannedTuning, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The mapping that `plan -f json` prints."""
@@ -184,7 +207,7 @@ def plan_report(
         steps=_steps(study),
         preprocessing=preprocessing,
         needs=needs,
-        cells=len(study.cells),
+        cells=len(study.cells) + len(study.tuned),
         trials=trials,
         trainings=TrainingCounts(counts.trainings_asked, counts.trainings_distinct, counts.trainings_to_do),
         merges=MergeCounts(counts.merges_distinct),
@@ -203,6 +226,7 @@ def plan_report(
             *_without_batch_norm(study),
             *_too_tight(needs),
         ),
+        tunings=tuple(_tuning(one, study, rates) for one in study.tunings),
     )
 
 
@@ -230,6 +254,13 @@ def budget_reports(
         )
         for (spec, budget), count in steps.items()
     ]
+
+
+def _tuning(tuning: Tuning, study: Study, rates: Mapping[str, KnownRate]) -> PlannedTuning:
+    candidates, known = tuning.settings.candidates, rates.get(tuning.cells[0].setting.model.label)
+    evaluations = candidates * len(tuning.cells)
+    seconds = None if known is None else round(evaluations * known.rate.evaluation, 1)
+    return PlannedTuning(tuning.name, candidates, evaluations, seconds, study.found.get(tuning.key))
 
 
 def _stream(study: Study) -> StreamSize:

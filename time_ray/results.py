@@ -72,6 +72,7 @@ class Outcome:
     interrupted: bool = False
     tracking_error: str | None = None  # what MLflow lacks, and why
     seconds: float = 0.0
+    untuned: Mapping[str, str] = field(default_factory=dict)  # searches for parameters that failed, and why
     traces: tuple[str, ...] = ()  # relative to the storage, where the sweep was to be profiled
 
     @property
@@ -79,7 +80,7 @@ class Outcome:
         """130 interrupted, 1 some cell failed, 0 all done."""
         if self.interrupted:
             return 130
-        return 0 if all(result.done for result in self.results) else 1
+        return 0 if all(result.done for result in self.results) and not self.untuned else 1
 
 
 def stored(store: Store) -> Stored:

@@ -1,9 +1,10 @@
 """A study: the experiment as written, resolved against data, models and techniques into cells."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,17 +13,20 @@ from time_ray.clip import mini
 from time_ray.clip.expert_files import GivenExperts, find_experts
 from time_ray.clip.preprocessing import resolve as resolve_preprocessing
 from time_ray.clip.weights import known_name, weights_digest
+from time_ray.core import cell_rules
 from time_ray.core.budget import Budget, Cost
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Experiment, TechniqueSpec
-from time_ray.core.grid import Cell, Setting, grid
+from time_ray.core.grid import Cell, Setting, grid, last
 from time_ray.core.home import at_home
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
+from time_ray.core.parameter_range import Range
 from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Ft, Zs, taken_by
 from time_ray.core.stream import Concept, Task, cut
+from time_ray.core.tuning import Params, Tuning, TuningSettings
 from time_ray.data.dataset import Data
 from time_ray.data.sources import MINI, DatasetRef, Role, find
 from time_ray.data.stream_file import in_terms_of, read_stream
@@ -32,6 +36,7 @@ from time_ray.store.files import Files
 
 Place = tuple[str | int, ...]
 Fault = tuple[Place, str]  # a path in the experiment, and what is wrong there
+_LOW, _HIGH = attrgetter("low"), attrgetter("high")
 DEFAULT_LR = 1e-5  # the benchmark's rate; models that ship with time_ray name their own
 
 
@@ -63,11 +68,30 @@ class Study:
     datasets: Datasets
     cells: tuple[Cell, ...]
     bounds: tuple[Cell, ...] = ()  # what was trained on all tasks at once: no cells of the grid
+    tunings: tuple[Tuning, ...] = ()  # searches for parameters
+    found: dict[str, Params] = field(default_factory=dict)  # by the key of a tuning, as far as they are known yet
 
     @property
     def everything(self) -> tuple[Cell, ...]:
-        """All that a sweep runs."""
-        return (*self.cells, *self.bounds)
+        """All that a sweep runs, as far as it is known."""
+        return (*self.cells, *self.tuned, *self.bounds)
+
+    @property
+    def tuned(self) -> tuple[Cell, ...]:
+        """Cells with the parameters that were found, where these are not in the grid anyway."""
+        in_grid = {cell.key for cell in self.cells}
+        best = {
+            cell.key: cell
+            for tuning in self.tunings
+            if tuning.key in self.found
+            for cell in candidate(tuning, self.found[tuning.key])
+        }
+        return tuple(cell for key, cell in best.items() if key not in in_grid)
+
+    @property
+    def untuned(self) -> tuple[Tuning, ...]:
+        """Searches whose end is not known yet."""
+        return tuple(tuning for tuning in self.tunings if tuning.key not in self.found)
 
     @property
     def settings(self) -> tuple[Setting, ...]:
@@ -140,8 +164,13 @@ def find_datasets(experiment: Experiment, files: Files, *, with_pool: bool | Non
     return datasets
 
 
-def resolve(experiment: Experiment, datasets: Datasets) -> Study:
+def resolve(experiment: Experiment, datasets: Datasets, found: Mapping[str, Params] | None = None) -> Study:
     """The study of an experiment on its datasets.
+
+    Args:
+        experiment: as written.
+        datasets: that it names.
+        found: the best parameters, by the key of a tuning, as far as they are known.
 
     Raises:
         StudyError: with every fault.
@@ -171,8 +200,84 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for budget in experiment.budget
         for seed in experiment.seed
     ]
-    cells = grid(experiment.init, experiment.deploy, techniques, settings)
-    return Study(experiment, datasets, cells, _bounds(settings, techniques[0]) if experiment.multitask else ())
+    every = grid(experiment.init, experiment.deploy, techniques, settings)
+    cells = _thinned_out(experiment, every)
+    used = list({cell.setting.key: cell.setting for cell in cells}.values())
+    bounds = _bounds(used, techniques[0]) if experiment.multitask else ()
+    tunings = _tunings(experiment, techniques, cells)
+    distinct = tuple({cell.key: cell for cell in cells}.values())
+    return Study(experiment, datasets, distinct, bounds, tunings, dict(found or {}))
+
+
+def candidate(tuning: Tuning, params: Params) -> tuple[Cell, ...]:
+    """The cells of a tuning with these parameters, as if they had been written by hand."""
+    technique = _technique(TechniqueSpec(name=tuning.technique, params={**tuning.fixed, **params}))
+    return tuple(replace(cell, technique=technique) for cell in tuning.cells)
+
+
+def _tunings(
+    experiment: Experiment, techniques: Sequence[ResolvedTechnique], cells: Sequence[Cell]
+) -> tuple[Tuning, ...]:
+    """A search for each technique with ranges and each place where it merges. Raises StudyError with every fault."""
+    faults, found = Faults(), list[Tuning]()
+    for index, (spec, technique) in enumerate(zip(experiment.technique, techniques, strict=True)):
+        if not spec.ranges:
+            continue
+        places: dict[tuple[str, ...], list[Cell]] = {}
+        for cell in cells:
+            if cell.technique is technique:
+                places.setdefault(tuple(value for axis, value in cell.axes.items() if axis != "seed"), []).append(cell)
+        every = [_tuning(experiment.tuning, spec, place) for place in places.values()]
+        trained = [one for one in every if _differs(one, lambda cell: cell.trajectory)]
+        served = [one for one in every if _differs(one, lambda cell: last(cell).key)]
+        found += served
+        if trained:
+            names = ", ".join(dict.fromkeys(one.cells[0].init.name for one in trained))
+            text = "a range is searched where the technique only deploys"
+            rule = f"exclude: [{{init: [{names}], technique: {spec.name}}}]"
+            faults.add([(("technique", index), f"{text}, and with init {names} it trains, too; write {rule}")])
+        elif not served:
+            text = "there is nothing to search on, as nothing that is deployed depends on these ranges"
+            faults.add([(("technique", index), f"{text}; give deploy: all, or values instead of ranges")])
+    faults.unless_none()
+    return tuple(found)
+
+
+def _tuning(settings: TuningSettings, spec: TechniqueSpec, cells: Sequence[Cell]) -> Tuning:
+    ranges = {name: replace(found, whole=_is_whole(spec, name, found)) for name, found in spec.ranges.items()}
+    defaults = {name: merging.TECHNIQUES[spec.name].parameters[name].default for name in ranges}
+    inside = all(
+        isinstance(value, int | float) and ranges[name].low <= value <= ranges[name].high
+        for name, value in defaults.items()
+    )
+    return Tuning(
+        spec.name, spec.label, spec.fixed.params, ranges, defaults if inside else None, settings, tuple(cells)
+    )
+
+
+def _is_whole(spec: TechniqueSpec, name: str, found: Range) -> bool:
+    return isinstance(merging.TECHNIQUES[spec.name].parameters[name].read(name, found.low), int)
+
+
+def _differs(tuning: Tuning, what: Callable[[Cell], str]) -> bool:
+    """Whether something of the cells depends on what is searched."""
+    ends = ({name: bound(one) for name, one in tuning.ranges.items()} for bound in (_LOW, _HIGH))
+    low, high = (what(candidate(tuning, end)[0]) for end in ends)
+    return low != high
+
+
+def _thinned_out(experiment: Experiment, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+    """What the rules of the experiment leave of the grid. Raises StudyError: some mean nothing, or nothing is left."""
+    faults = Faults()
+    for key, rules in (("exclude", experiment.exclude), ("only", experiment.only)):
+        faults.add(((key, number, axis), text) for number, axis, text in cell_rules.unmatched(cells, rules))
+    faults.unless_none()
+    left = cell_rules.kept(cells, experiment.exclude, experiment.only)
+    if not left:
+        key = "exclude" if experiment.exclude else "only"
+        faults.add([((key,), f"none of {len(cells)} cells is left; take a rule out")])
+    faults.unless_none()
+    return left
 
 
 def _bounds(settings: Sequence[Setting], technique: ResolvedTechnique) -> tuple[Cell, ...]:
@@ -311,12 +416,14 @@ def _axes(experiment: Experiment) -> tuple[list[ResolvedTechnique], list[Base]]:
     faults, techniques, bases = Faults(), list[ResolvedTechnique](), list[Base]()
     for index, technique in enumerate(experiment.technique):
         with faults.at("technique", index):
-            techniques.append(_technique(technique))
+            _check_bounds(technique)
+            techniques.append(_technique(technique.fixed))
     for index, model in enumerate(experiment.model):
         with faults.at():
             bases.append(_base(model, ("model", index)))
     faults.unless_none()
-    faults.add(_same("technique", [(technique.label, technique.entry_key) for technique in techniques]))
+    named = zip(experiment.technique, techniques, strict=True)
+    faults.add(_same("technique", [(spec.label, spec.label if spec.ranges else one.entry_key) for spec, one in named]))
     faults.add(_same("model", [(spec.label, base.key) for spec, base in zip(experiment.model, bases, strict=True)]))
     faults.unless_none()
     return techniques, bases
@@ -343,6 +450,18 @@ def _same(axis: str, entries: Sequence[tuple[str, str]]) -> Iterator[Fault]:
         if key in first:
             yield (axis, index), f"'{label}' is the same as '{first[key]}'; keep one, a cell is run once"
         first.setdefault(key, label)
+
+
+def _check_bounds(spec: TechniqueSpec) -> None:
+    """Raises UserError with every bound of a range that its parameter does not allow."""
+    faults: list[str] = []
+    for bound in (_LOW, _HIGH) if spec.ranges else ():
+        ends = {name: bound(found) for name, found in spec.ranges.items()}
+        try:
+            merging.normalise(spec.name, {**spec.fixed.params, **ends}, "merge")
+        except merging.MergeError as error:
+            faults += error.faults
+    UserError.unless_none(dict.fromkeys(faults))
 
 
 def _technique(spec: TechniqueSpec) -> ResolvedTechnique:

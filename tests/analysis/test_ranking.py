@@ -339,7 +339,7 @@ def test_images_drawn_anew_are_scored_as_all_others(by: str, tmp_path: Path, mon
     compared = comparable(contenders(results))
     candidates = [(contender, 0.5) for contender in compared.contenders]
     monkeypatch.setattr(resampling, "_times", lambda _, bits: np.ones(bits.shape[1], dtype=np.float32))
-    drawn = resampling._Images(candidates, compared.seeds, Criterion(by=by), halves).draw(np.random.default_rng(0))
+    drawn = resampling._images(candidates, compared.seeds, Criterion(by=by), halves).draw(np.random.default_rng(0))
     wanted = [
         [halves.value(contender.results[seed], by, "report", length=0.5) for seed in compared.seeds]
         for contender in compared.contenders

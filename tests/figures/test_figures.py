@@ -91,6 +91,14 @@ def test_a_sweep_has_every_figure_and_equal_results_give_equal_bytes(tmp_path: P
     assert found == others
 
 
+def test_what_is_not_in_the_grid_is_blank(tmp_path: Path) -> None:
+    results = [one for one in finished(cells(*settings(lengths=())), scores) if not one.cell.name.startswith("ft/ft")]
+    svg = drawn(lambda: heat_map(results, ranked(results, tmp_path), "gm"))
+    assert svg is not None
+    assert "★ leader; blank: not in the grid" in " ".join(words(svg)).replace("; ○ may be the best, too", "")
+    assert b"url(#h" not in svg
+
+
 def test_the_heat_map_marks_the_leader_what_is_tied_and_what_lacks(tmp_path: Path) -> None:
     results = finished(cells(*settings(lengths=())), scores)
     last = len(results) - 1

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from time_ray.analysis.best_length import Measured, measured
+from time_ray.analysis.complete_part import Values, complete_part
 from time_ray.analysis.contenders import AXES
 from time_ray.analysis.halves import Halves
 from time_ray.core.criterion import Criterion
@@ -24,6 +25,8 @@ class AxisImportance:
         at_one: every cell as it was served, on all test images.
         at_best: every cell at its best length; None where no lengths were measured.
         halves: whether these lengths were chosen on one half of the test images and `at_best` is of the other.
+        left_out: values of axes that no share is of, as the grid has holes there.
+        num_left_out: the cells with these values.
 
     """
 
@@ -33,6 +36,8 @@ class AxisImportance:
     at_one: Importance
     at_best: Importance | None
     halves: bool
+    left_out: Values = field(default_factory=dict)
+    num_left_out: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """What `importance -f json` prints."""
@@ -42,6 +47,7 @@ class AxisImportance:
             "axes": {name: list(values) for name, values in self.axes.items()},
             "seeds": list(self.seeds),
             "halves": self.halves,
+            "left_out": {name: list(values) for name, values in self.left_out.items()},
             "at_one": _as_dict(self.at_one),
             "at_best": None if self.at_best is None else _as_dict(self.at_best),
         }
@@ -52,10 +58,11 @@ def axis_importance(
 ) -> AxisImportance:
     """The share of every axis that has several values, and of their interactions.
 
-    A cell that merges nothing has the same score for every technique, as it is served whatever the technique.
+    A cell that merges nothing has the same score for every technique, as it is served whatever the technique. Of a grid
+    with holes the shares are those of its complete part.
 
     Args:
-        results: of a whole grid, and of what was trained on all tasks at once, which does not count.
+        results: of all cells of a grid, and of what was trained on all tasks at once, which does not count.
         halves: where outcomes are.
         criterion: the metric, and over which tasks; nothing else of it counts.
         to_finish: the command that finishes the grid.
@@ -71,6 +78,8 @@ def axis_importance(
             f"{len(holes)} of {len(cells)} cells are not finished ({some_of(holes)}), and shares are of whole grids; "
             f"run: {to_finish}"
         )
+    every = len(cells)
+    cells, left_out = complete_part(cells)
     levels = {name: tuple(dict.fromkeys(result.cell.axes[name] for result in cells)) for name in AXES}
     axes = {name: values for name, values in levels.items() if len(values) > 1}
     if not axes:
@@ -91,6 +100,8 @@ def axis_importance(
         at_one=shares(served),
         at_best=None if moved is None else shares(moved),
         halves=moved is not None and moved.part == "report",
+        left_out=left_out,
+        num_left_out=every - len(cells),
     )
 
 

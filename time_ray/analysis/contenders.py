@@ -58,14 +58,20 @@ def contenders(results: Sequence[CellResult]) -> list[Contender]:
 
 def _merged(found: Sequence[Contender]) -> Iterator[Contender]:
     """Contenders that differ in the technique alone, and serve the same models, are one."""
-    techniques = {contender.axes["technique"] for contender in found}
+    techniques: dict[tuple[str, ...], set[str]] = {}  # by place on the other axes
+    for contender in found:
+        techniques.setdefault(_place(contender), set()).add(contender.axes["technique"])
     alike: dict[tuple[object, ...], list[Contender]] = {}
     for contender in found:
         alike.setdefault(identity(contender.axes, contender.results.values()), []).append(contender)
     for group in alike.values():
         names = [contender.axes["technique"] for contender in group]
-        technique = ANY if len(names) > 1 and set(names) == techniques else ", ".join(names)
+        technique = ANY if len(names) > 1 and set(names) == techniques[_place(group[0])] else ", ".join(names)
         yield Contender({**group[0].axes, "technique": technique}, group[0].results)
+
+
+def _place(contender: Contender) -> tuple[str, ...]:
+    return tuple(value for name, value in contender.axes.items() if name != "technique")
 
 
 def comparable(found: Sequence[Contender]) -> Comparable:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, Literal
 
+from time_ray.analysis.complete_part import holes
 from time_ray.analysis.halves import Halves
 from time_ray.core.budget import Budget
+from time_ray.core.errors import some_of
 from time_ray.core.experiment import Experiment, TechniqueSpec
 from time_ray.core.mixture import Mixture
 from time_ray.opened import Opened, open_experiment
@@ -45,16 +47,19 @@ class Grid:
 
     @property
     def finished(self) -> tuple[CellResult, ...]:
-        """All of them. Raises LackingError if one is not finished."""
+        """All of them. Raises LackingError if one is not finished, or the grid has holes."""
+        if lacking := holes(self.results):
+            raise LackingError(f"in {self.opened.path}, without the rules that leave out {some_of(lacking)}")
         return self._if_done(self.results)
 
     def place(self, init: str, deploy: str, technique: str) -> tuple[CellResult, ...]:
-        """Its cells, seed by seed. Raises LackingError if there are none, or one is not finished."""
+        """Its cells, seed by seed. Raises LackingError if one lacks, or is not finished."""
         wanted = {"init": init, "deploy": deploy, "technique": technique}
         found = [r for r in self.results if all(r.cell.axes[name] == value for name, value in wanted.items())]
-        if not found:
+        if len(found) < len({result.cell.setting.seed for result in self.results}):
             axes = [f"{name}: [..., {value}]" for name, value in wanted.items() if not self._names(name, value)]
-            raise LackingError(f"in {self.opened.path}, {', '.join(axes)}")
+            left_out = f"without the rules that leave out {init}/{deploy} {technique}"
+            raise LackingError(f"in {self.opened.path}, {', '.join(axes) or left_out}")
         return self._if_done(sorted(found, key=lambda result: result.cell.setting.seed))
 
     def _names(self, axis: str, value: str) -> bool:
@@ -116,7 +121,7 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
     """The overrides of every variant that this experiment has."""
     model, budget, tasks = experiment.model[0], experiment.budget[0], experiment.stream.tasks
     same = (f"model={_flow(model.written())}", f"budget={budget.label}", "multitask=false")
-    reference = next((one for one in experiment.technique if one == _AVERAGE), experiment.technique[0])
+    reference = next((one for one in experiment.technique if one == _AVERAGE), experiment.technique[0]).fixed
     one_technique = f"technique={_flow(reference.written())}"
     replay = f"mixture={_flow(_with_replay(experiment.mixture))}"
     found: dict[Variant, Overrides] = {
@@ -137,7 +142,8 @@ def variants(experiment: Experiment, num_classes: int) -> dict[Variant, Override
         found["more compute"] = (same[0], f"budget={double.label}", same[2], one_technique)
     if tasks is not None and not experiment.stream.by_dataset and 2 * tasks <= num_classes:
         found["longer stream"] = (*same, one_technique, f"stream.tasks={2 * tasks}")
-    return found
+    whole = tuple(f"{rules}=[]" for rules in ("exclude", "only") if getattr(experiment, rules))
+    return {name: (*overrides, *whole) for name, overrides in found.items()}
 
 
 def _with_replay(mixture: Mixture) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from time_ray.core.outcomes import Question, accuracies_of
 from time_ray.results import CellResult
 
 Values = NDArray[np.float64]
+Right = Mapping[Question, NDArray[np.float32]]  # outcomes [models, images]
 
 RESAMPLES = 500
+DIFFERENCES = 2000  # draws of a difference of two
 MOST_CANDIDATES = 64  # beyond the best so many, none is ever the best
 
 
@@ -46,24 +48,48 @@ def probability_best(
     order = np.argsort(-values.mean(axis=1), kind="stable")[:MOST_CANDIDATES]
     some, theirs = [candidates[number] for number in order], values[order]
     drawn_by_image = halves is not None and criterion.by in OF_THE_PAPER and criterion.over == "end"
-    draw = _Images(some, seeds, criterion, halves).draw if halves and drawn_by_image else lambda _: theirs
+    draw = _images(some, seeds, criterion, halves).draw if halves and drawn_by_image else lambda _: theirs
     chances = np.zeros(len(candidates))
     chances[order] = bootstrap.probability_best(draw, np.random.default_rng(0), resamples=RESAMPLES)
     found: list[float] = chances.tolist()
     return found
 
 
-class _Images:
-    """Outcomes of candidates on the half of the images that is reported."""
+def difference_interval(
+    settings: Sequence[Setting], right: Sequence[Right], by: str, *, level: float = 0.95
+) -> tuple[float, float]:
+    """An interval of what the first of two models has more than the other, by images drawn anew, the same for both.
 
-    def __init__(
-        self, candidates: Sequence[tuple[Contender, float]], seeds: Sequence[int], criterion: Criterion, halves: Halves
-    ) -> None:
-        self._by = criterion.by
-        self._settings = [candidates[0][0].results[seed].cell.setting for seed in seeds]
-        self._right: list[Mapping[Question, NDArray[np.float32]]] = [
-            _stacked([(contender.results[seed], length) for contender, length in candidates], halves) for seed in seeds
-        ]
+    Args:
+        settings: of every seed.
+        right: likewise, by question outcomes [2, images].
+        by: the paper's metric: its mean over these seeds.
+        level: of the interval, whose ends are quantiles of 2000 draws.
+
+    """
+    generator, images = np.random.default_rng(0), _Images(settings, right, by)
+    drawn = [images.draw(generator).mean(axis=1) for _ in range(DIFFERENCES)]
+    low, high = np.quantile([one - other for one, other in drawn], [(1 - level) / 2, (1 + level) / 2]).tolist()
+    return low, high
+
+
+def _images(
+    candidates: Sequence[tuple[Contender, float]], seeds: Sequence[int], criterion: Criterion, halves: Halves
+) -> "_Images":
+    settings = [candidates[0][0].results[seed].cell.setting for seed in seeds]
+    right = [
+        _stacked([(contender.results[seed], length) for contender, length in candidates], halves) for seed in seeds
+    ]
+    return _Images(settings, right, criterion.by)
+
+
+class _Images:
+    """Outcomes of models, setting by setting, on images that are drawn anew."""
+
+    def __init__(self, settings: Sequence[Setting], right: Sequence[Right], by: str) -> None:
+        self._by = by
+        self._settings = settings
+        self._right = right
 
     def draw(self, generator: Generator) -> Values:
         """Values [candidates, seeds] on images drawn anew: the same for all candidates; seeds may share them, too."""
@@ -88,7 +114,7 @@ def _of_the_paper(accuracies: Mapping[str, Any], setting: Setting, by: str) -> V
     return found
 
 
-def _stacked(results: Sequence[tuple[CellResult, float]], halves: Halves) -> dict[Question, NDArray[np.float32]]:
+def _stacked(results: Sequence[tuple[CellResult, float]], halves: Halves) -> Right:
     """Of every question the outcomes [results, images] on the half that is reported."""
     images = halves.images.test_images(results[0][0].cell.setting)
     chosen = images.half("report") if images else {}

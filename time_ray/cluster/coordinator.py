@@ -6,7 +6,7 @@ depends on it; it saves double work and feeds the display.
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from time_ray.events import CellFailed, TrialEvent
@@ -94,6 +94,12 @@ class LocalCoordinator:
         """What was emitted since the last time this was asked."""
         emitted, self._events = self._events, []
         return emitted
+
+
+def take_all(coordinator: LocalCoordinator, take: Callable[[TrialEvent], None]) -> None:
+    """Call `take` with every event since the last time."""
+    for event in coordinator.events():
+        take(event)
 
 
 class Leases:

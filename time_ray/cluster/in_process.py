@@ -6,7 +6,7 @@ from itertools import groupby
 
 from time_ray.clip.threads import torch_threads
 from time_ray.cluster.backend import SweepBackend
-from time_ray.cluster.coordinator import LocalCoordinator
+from time_ray.cluster.coordinator import LocalCoordinator, take_all
 from time_ray.cluster.polling import polling
 from time_ray.cluster.work import work
 from time_ray.core.grid import Cell
@@ -37,12 +37,7 @@ def run_here(
     """
     backend = SweepBackend(study, store, coordinator, profiles=profiles)
     needs = needs_by_model(study.experiment)
-    with polling(partial(_take_all, coordinator, take)):
+    with polling(partial(take_all, coordinator, take)):
         for threads, group in groupby(cells, lambda cell: needs[cell.setting.model.label].threads):
             with torch_threads(threads):
                 work(list(group), backend)
-
-
-def _take_all(coordinator: LocalCoordinator, take: Callable[[TrialEvent], None]) -> None:
-    for event in coordinator.events():
-        take(event)

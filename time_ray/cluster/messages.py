@@ -1,5 +1,6 @@
 """What a sweep and its Ray driver (see ray_driver.py) tell each other: typed messages, each a line of JSON."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
@@ -7,6 +8,8 @@ from pydantic import Base64Bytes, Discriminator, TypeAdapter
 
 from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
+from time_ray.core.parameter_range import Range
+from time_ray.core.tuning import Candidate
 from time_ray.events import TrialEvent
 from time_ray.trials import Trial
 
@@ -45,6 +48,24 @@ class RunTrials:
 
 
 @dataclass(frozen=True)
+class RunTuning:
+    """Find the best parameters of a technique, by candidates that are merged and scored."""
+
+    tuning: str  # its key in the job's study
+    ranges: Mapping[str, Range]
+    start: Mapping[str, float] | None
+    candidates: int
+    at_once: int
+    seed: int
+    request: Request  # what a candidate holds
+    max_failures: int  # restarts of a candidate whose process or node was lost
+    job: Base64Bytes  # a pickled Job
+    coordinator: str  # the name of the coordinator's actor, which is to be made
+    scratch: Scratch
+    kind: Literal["run_tuning"] = field(default="run_tuning", repr=False)
+
+
+@dataclass(frozen=True)
 class Drain:
     """Let trials finish what they are at, and stop. It may come at any time."""
 
@@ -67,6 +88,14 @@ class TrialsEnded:
 
     errors: tuple[str, ...]
     kind: Literal["trials_ended"] = field(default="trials_ended", repr=False)
+
+
+@dataclass(frozen=True)
+class TuningEnded:
+    """All candidates that were asked for have ended, or were not begun as the sweep is to stop; in order."""
+
+    candidates: tuple[Candidate, ...]
+    kind: Literal["tuning_ended"] = field(default="tuning_ended", repr=False)
 
 
 @dataclass(frozen=True)
@@ -94,8 +123,8 @@ class RayLost:
     kind: Literal["ray_lost"] = field(default="ray_lost", repr=False)
 
 
-Command: TypeAlias = RunTrials | Drain
-DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | TrialsEnded | Refused | RayLost
+Command: TypeAlias = RunTrials | RunTuning | Drain
+DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | TrialsEnded | TuningEnded | Refused | RayLost
 
 CONNECT: TypeAdapter[Connect] = TypeAdapter(Connect)
 COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("kind")])

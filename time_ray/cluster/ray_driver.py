@@ -31,8 +31,10 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    RunTuning,
     StartUps,
     TrialsEnded,
+    TuningEnded,
     from_line,
     to_line,
 )
@@ -43,6 +45,7 @@ from time_ray.cluster.room import Node
 from time_ray.cluster.trial import Placed, trial_number, tune_trial
 from time_ray.cluster.trial_queue import TrialQueue
 from time_ray.core.errors import UserError
+from time_ray.core.tuning import Candidate
 from time_ray.events import CellsRunning, ExpertTrained, Note
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class CommandReader:
     def __init__(self, source: IO[bytes]) -> None:
         self.draining = threading.Event()
         self._source = source
-        self._rounds: list[RunTrials] = []
+        self._rounds: list[RunTrials | RunTuning] = []
         self._news = threading.Condition()
 
     def first(self) -> Connect:
@@ -83,7 +86,7 @@ class CommandReader:
         """Commands are read from now on; when the sweep is gone, so is everything that was started for it."""
         threading.Thread(target=self._listen, args=(folder,), daemon=True, name="commands").start()
 
-    def next_round(self) -> RunTrials:
+    def next_round(self) -> RunTrials | RunTuning:
         """The next round, once it is asked for."""
         with self._news:
             self._news.wait_for(lambda: self._rounds)
@@ -106,7 +109,7 @@ class CommandReader:
         match command:
             case Drain():
                 self.draining.set()
-            case RunTrials():
+            case RunTrials() | RunTuning():
                 with self._news:
                     self._rounds.append(command)
                     self._news.notify()
@@ -129,8 +132,11 @@ def main() -> None:
                 _watch(_watch_over_head, events)
             while True:
                 events.write(Ready(nodes(), can_grow(), dashboard))
-                errors = _round(commands.next_round(), commands, events)
-                events.write(TrialsEnded(tuple(errors)))
+                match commands.next_round():
+                    case RunTuning() as asked:
+                        events.write(TuningEnded(_tuning(asked, commands, events)))
+                    case asked:
+                        events.write(TrialsEnded(tuple(_round(asked, commands, events))))
     except UserError as error:
         events.write(Refused(error.faults))
     except KeyboardInterrupt:
@@ -218,6 +224,27 @@ def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader, events: 
     )
     ended = tuner.fit()
     return [str(error).strip().splitlines()[-1] for error in ended.errors]
+
+
+def _tuning(asked: RunTuning, commands: CommandReader, events: EventWriter) -> tuple[Candidate, ...]:
+    """Every candidate of a search, in order."""
+    import ray
+
+    from time_ray.cluster.coordinator_actor import CoordinatorActor, RemoteCoordinator
+    from time_ray.cluster.ray_tuning import tune_parameters
+
+    actor = CoordinatorActor.options(name=asked.coordinator).remote()
+    coordinator = RemoteCoordinator(actor)
+
+    def pass_on() -> None:
+        for event in coordinator.events():
+            events.write(event)
+
+    try:
+        with polling(pass_on):
+            return tune_parameters(asked, commands.draining.is_set)
+    finally:
+        ray.kill(actor)
 
 
 class _Nodes:

@@ -27,8 +27,10 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    RunTuning,
     StartUps,
     TrialsEnded,
+    TuningEnded,
     from_line,
     to_line,
 )
@@ -36,6 +38,7 @@ from time_ray.cluster.ray_cluster import RAYS, check_address
 from time_ray.cluster.room import at_once, requested
 from time_ray.core.errors import UserError
 from time_ray.core.loopback import past_proxies
+from time_ray.core.tuning import Candidate
 from time_ray.events import TrialEvent
 from time_ray.model_needs import Needs
 from time_ray.private_files import own_file, private_folder
@@ -112,9 +115,17 @@ class RayProcess:
         while not isinstance(event := self._next(), TrialsEnded):
             if isinstance(event, StartUps):
                 self.start_ups = event
-            elif not isinstance(event, Ready):
+            elif not isinstance(event, Ready | TuningEnded):
                 take(event)
         return list(event.errors)
+
+    def run_tuning(self, asked: RunTuning, take: Callable[[TrialEvent], None]) -> list[Candidate]:
+        """Search for parameters; see `run_round`. The candidates, in order."""
+        self._send(to_line(asked, COMMANDS))
+        while not isinstance(event := self._next(), TuningEnded):
+            if not isinstance(event, Ready | StartUps | TrialsEnded):
+                take(event)
+        return list(event.candidates)
 
     def drain(self) -> None:
         """Trials stop once they have finished what they are at."""
@@ -140,7 +151,7 @@ class RayProcess:
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded:
+    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded | TuningEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()

@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
 from typing import assert_never
@@ -17,11 +17,13 @@ from typing import assert_never
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.doctor import brief
 from time_ray.cluster.messages import Ready, RunTrials
+from time_ray.cluster.plan_stages import PlanStages
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
 from time_ray.cluster.room import Request, at_once, requested, trained_on
 from time_ray.cluster.shipped import storage_everywhere
 from time_ray.cluster.trial import Job, Scratch
+from time_ray.cluster.tuning import check_optuna, note_found, run_tuning, tune_here
 from time_ray.core.errors import StoreError, UserError
 from time_ray.core.experiment import Experiment
 from time_ray.core.grid import Cell
@@ -87,6 +89,7 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
 
     """
     started = time.monotonic()
+    check_optuna(study)
     tracking_uri(files)  # a storage that cannot be tracked is refused before anything runs
     if study.experiment.run.on_ray:
         check_address()
@@ -99,9 +102,24 @@ def sweep(study: Study, files: Files, watch: Watch, *, profile: bool = False) ->
         return _finished_before(study, files, error)
     start_signing(files)
     profiles = f"profiles/{study.experiment.name}/{time.strftime('%Y%m%d-%H%M%S')}" if profile else None
-    running = _Sweep(study, files, watch, profiles)
-    with lease(files, study.experiment.name, running.lose) as held:
+    stages = PlanStages(watch)
+    running = _Sweep(study, files, stages, profiles)
+
+    def lose(why: str) -> None:
+        running.lose(why)
+
+    with lease(files, study.experiment.name, lose) as held:
         outcome = running.run(held)
+        if study.untuned and outcome.exit_code == 0:
+            stages.next()
+            failures = running.tune()
+            if running.drained:
+                outcome.interrupted = True
+            else:
+                stages.next()
+                running = _Sweep(study, files, stages, profiles)
+                outcome = running.run(held)
+                outcome.untuned = failures
     outcome.seconds = time.monotonic() - started
     if profiles is not None:
         outcome.traces = tuple(f"{profiles}/{file.base_name}" for file in files.list(profiles))
@@ -115,7 +133,7 @@ def _finished_before(study: Study, files: Files, unwritable: UserError) -> Outco
         left = unfinished(study.everything, store)
     except StoreError:
         raise unwritable from None  # it cannot be read either
-    if left:
+    if left or study.untuned:
         raise unwritable
     lag = None if is_tracked(study, files) else "; ".join(unwritable.faults)
     return Outcome(read_results(study.everything, store), tracking_error=lag)
@@ -156,7 +174,7 @@ class _Sweep:
             brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files, host=Host() if todo else None)
-        stopped_at_once = bool(todo) and self._interruptible(todo)
+        stopped_at_once = bool(todo) and self._interruptible(partial(self._run_missing, todo))
         self._check_held()
         results = read_results(self.study.everything, self.store)
         done = all(result.done for result in results)
@@ -178,8 +196,54 @@ class _Sweep:
         if self.lost is not None:
             raise StoreError(self.lost)
 
-    def _interruptible(self, todo: Sequence[Cell]) -> bool:
-        """Run what is missing. Ctrl-C once finishes what is running; twice stops at once, and then this is True.
+    def tune(self) -> dict[str, str]:
+        """The study and the store know the parameters that are searched, unless the sweep is to stop.
+
+        Returns:
+            Why searches failed, by their names.
+
+        """
+        failures: dict[str, str] = {}
+        self._interruptible(partial(self._tune, failures))
+        self._check_held()
+        return failures
+
+    def _tune(self, failures: dict[str, str]) -> None:
+        count = sum(one.settings.candidates * len(one.cells) for one in self.study.untuned)
+        self.watch(Planned(0, count, 0))
+        if not self.study.experiment.run.on_ray:
+            coordinator = LocalCoordinator()
+            self._drain = coordinator.drain
+            tune_here(self.study, self.store, coordinator, self._take, self._status, failures)
+            return
+        lost, most = 0, self.study.experiment.run.max_failures
+        while lost <= most:
+            try:
+                self._tune_on_ray(failures)
+            except RayLostError as error:
+                lost, why = lost + 1, str(error)
+                self._status(f"{error}{'; starting it again' if lost <= most else ''}")
+            else:
+                return
+        failures.update((tuning.name, why) for tuning in self.study.untuned)
+
+    def _tune_on_ray(self, failures: dict[str, str]) -> None:
+        needs = needs_by_model(self._settled)
+        with ray_process(needs.values()) as (ray, folder):
+            self._drain = ray.drain
+            ready = ray.ready()
+            by_model = requested(needs, ready.nodes, can_grow=ready.can_grow)
+            for tuning in self.study.untuned if not self.drained else ():
+                self._status(f"searching {tuning.name}: {tuning.settings.candidates} candidates")
+                coordinator_name, request = _coordinator_name(), by_model[tuning.cells[0].setting.model.label]
+                with self._scratch(folder) as scratch:
+                    asked = run_tuning(tuning, request, self._job(coordinator_name), coordinator_name, scratch)
+                    candidates = ray.run_tuning(asked, self._take)
+                if not self.drained:
+                    note_found(self.study, self.store, tuning, candidates, failures)
+
+    def _interruptible(self, run: Callable[[], None]) -> bool:
+        """Run what is to be run. Ctrl-C once finishes what is running; twice stops at once, and then this is True.
 
         A stop request on the storage does the same; SIGTERM and SIGHUP are as Ctrl-C twice.
         """
@@ -189,7 +253,7 @@ class _Sweep:
         before = {number: signal.signal(number, handler) for number, handler in taken}
         try:
             with stop_requests(self.files, self.study.experiment.name, self.held, self._asked_to_stop):
-                self._run_missing(todo)
+                run()
         except KeyboardInterrupt:
             return True
         finally:
@@ -315,24 +379,14 @@ class _Sweep:
         requests = tuple(by_model[trial.model] for trial in packed)
         capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, Counter(requests))))
         self._status(f"starting {len(packed)} trials, {capacity} at once")
-        coordinator = f"time-ray-coordinator-{uuid.uuid4().hex}"
-        job = Job(
-            plugins=loaded(experiment.plugins),
-            installed=installed_in(experiment),
-            study=pickle.dumps((experiment, self.study.datasets)),
-            storage=self.files.uri,
-            mark=self.store.mark,
-            coordinator=coordinator,
-            umask=current_umask(),
-            profiles=self.profiles,
-        )
+        coordinator = _coordinator_name()
         with self._scratch(folder) as scratch:
             asked = RunTrials(
                 trials=tuple(packed),
                 requests=requests,
                 limit=experiment.run.trials,
                 max_failures=experiment.run.max_failures,
-                job=pickle.dumps(job),
+                job=self._job(coordinator),
                 coordinator=coordinator,
                 scratch=scratch,
             )
@@ -343,6 +397,21 @@ class _Sweep:
         self.running.clear()
         self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({_joined(errors)})")
         return errors
+
+    def _job(self, coordinator: str) -> bytes:
+        """What workers are told, pickled."""
+        experiment = self._settled
+        job = Job(
+            plugins=loaded(experiment.plugins),
+            installed=installed_in(experiment),
+            study=pickle.dumps((experiment, self.study.datasets, dict(self.study.found))),
+            storage=self.files.uri,
+            mark=self.store.mark,
+            coordinator=coordinator,
+            umask=current_umask(),
+            profiles=self.profiles,
+        )
+        return pickle.dumps(job)
 
     @contextmanager
     def _scratch(self, folder: Path) -> Iterator[Scratch]:
@@ -393,6 +462,10 @@ class _Sweep:
 
     def _status(self, text: str) -> None:
         self.watch(Status(text))
+
+
+def _coordinator_name() -> str:
+    return f"time-ray-coordinator-{uuid.uuid4().hex}"
 
 
 def _joined(errors: Sequence[str]) -> str:

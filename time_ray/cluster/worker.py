@@ -2,6 +2,7 @@
 
 import os
 import traceback
+import uuid
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
@@ -9,6 +10,7 @@ import ray
 import torch
 
 from time_ray.cluster.backend import SweepBackend
+from time_ray.cluster.candidates import scored
 from time_ray.cluster.coordinator_actor import RemoteCoordinator
 from time_ray.cluster.devices import device
 from time_ray.cluster.ranks import Ranks
@@ -16,6 +18,7 @@ from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
 from time_ray.core.secrets import hidden
+from time_ray.core.tuning import Candidate
 from time_ray.events import CellFailed
 
 
@@ -54,6 +57,26 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
     ours = [backend.cells[key] for key in cells if key in wanted]
     backend.keep_only(cell.setting for cell in ours)
     work(ours, backend)
+
+
+def score_candidate(
+    job: bytes, tuning: str, suggested: Mapping[str, float], *, resources: Mapping[str, float]
+) -> Candidate:
+    """What parameters of a technique score. Raises StoreError.
+
+    Args:
+        job: A pickled Job.
+        tuning: The search, by its key in the job's study.
+        suggested: By Optuna.
+        resources: What this worker holds, by Ray's names.
+
+    """
+    os.umask(Job.read(job).umask)
+    torch.set_num_threads(int(resources["CPU"]))
+    backend = _backend(job, gpu="GPU" in resources)
+    backend.hold_as(f"candidate {uuid.uuid4().hex}")
+    (ours,) = (one for one in backend.study.tunings if one.key == tuning)
+    return scored(ours, suggested, backend)
 
 
 @lru_cache(maxsize=1)

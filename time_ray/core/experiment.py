@@ -1,19 +1,23 @@
 """The experiment as written: one short YAML, checked strictly, shown again fully resolved."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
 from time_ray.core.budget import Budget
+from time_ray.core.errors import unknown
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
+from time_ray.core.parameter_range import Range, is_range, read_range
 from time_ray.core.scoring import Scoring
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import BY_DATASET, Arrangement
 from time_ray.core.training import Training
+from time_ray.core.tuning import TuningSettings
 
 AXES = ("init", "deploy", "technique", "model", "budget", "seed")
 WORLDS = {"mini": "mini", "mini2": "mini:pool2"}  # versions of the mini world, and the pool of pretraining data of each
@@ -26,9 +30,20 @@ class TechniqueSpec(Section):
     params: Annotated[dict[str, Any], Field(default_factory=dict)]
 
     @property
+    def ranges(self) -> dict[str, Range]:
+        """The parameters that are searched."""
+        return {name: read_range(name, value) for name, value in self.params.items() if is_range(value)}
+
+    @property
+    def fixed(self) -> "TechniqueSpec":
+        """The same with the defaults of what is searched."""
+        return TechniqueSpec(name=self.name, params={k: v for k, v in self.params.items() if not is_range(v)})
+
+    @property
     def label(self) -> str:
         """The name, with what was set: for people."""
-        said = ",".join(f"{name}={value}" for name, value in sorted(self.params.items()))
+        shown = {**self.params, **{name: found.label for name, found in self.ranges.items()}}
+        said = ",".join(f"{name}={value}" for name, value in sorted(shown.items()))
         return f"{self.name}({said})" if said else self.name
 
     def written(self) -> str | dict[str, Any]:
@@ -160,8 +175,23 @@ def _technique(value: object) -> object:
     if isinstance(value, str):
         return {"name": strategies.plain_name(value)}
     if isinstance(value, dict) and "params" not in value and isinstance(value.get("name"), str):
-        return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+        params = {k: v for k, v in value.items() if k != "name"}
+        _check_ranges(params)
+        return {"name": value["name"], "params": params}
     return value
+
+
+def _check_ranges(params: Mapping[str, Any]) -> None:
+    """Raises ValueError with every fault."""
+    faults = []
+    for name, given in params.items():
+        try:
+            if is_range(given):
+                read_range(name, given)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise ValueError("; ".join(faults))
 
 
 def _budget(value: object) -> object:
@@ -186,6 +216,23 @@ def _sources(value: object) -> object:
     return value
 
 
+def _cell_rule(value: object) -> object:
+    """`{init: zs, deploy: [ft, ema], seed: 0}`: of some axes the values, as tables show them."""
+    if not isinstance(value, dict):
+        return value
+    if wrong := [str(axis) for axis in value if axis not in AXES]:
+        raise ValueError(unknown("axis", wrong[0], AXES))
+    if not value or [] in value.values():
+        msg = "a rule needs an axis and values of it, as in {init: zs, deploy: [ft, ema]}"
+        raise ValueError(msg)
+    return {axis: _labels(values) for axis, values in value.items()}
+
+
+def _labels(values: object) -> tuple[object, ...]:
+    listed = values if isinstance(values, list | tuple) else [values]
+    return tuple(str(value) if isinstance(value, int) else value for value in listed)  # a seed
+
+
 def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     seen: list[Any] = []
     for value in values:
@@ -198,6 +245,8 @@ def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 _Axis = (BeforeValidator(_as_tuple), BeforeValidator(_listed), Field(min_length=1), AfterValidator(_no_twice))
+CellRule: TypeAlias = dict[str, tuple[str, ...]]
+_Rules = (BeforeValidator(_as_tuple), BeforeValidator(_listed))
 StrategyEntry = Annotated[Strategy, BeforeValidator(strategies.read), PlainSerializer(Strategy.written)]
 TechniqueEntry = Annotated[TechniqueSpec, BeforeValidator(_technique)]
 ModelEntry = Annotated[ModelSpec, BeforeValidator(_named)]
@@ -224,6 +273,16 @@ class Experiment(Section):
     model: Annotated[tuple[ModelEntry, ...], *_Axis]
     budget: Annotated[tuple[BudgetEntry, ...], *_Axis]
     seed: Annotated[tuple[Annotated[int, Field(ge=0)], ...], *_Axis] = (0,)
+    exclude: Annotated[
+        tuple[Annotated[CellRule, BeforeValidator(_cell_rule)], ...],
+        *_Rules,
+        Field(description="cells that are left out: those that match one of these rules"),
+    ] = ()
+    only: Annotated[
+        tuple[Annotated[CellRule, BeforeValidator(_cell_rule)], ...],
+        *_Rules,
+        Field(description="the cells that are run, where any rule is given: those that match one of these"),
+    ] = ()
     data: Annotated[DataSection, BeforeValidator(_sources)]
     stream: Stream = Stream()
     experts: Annotated[
@@ -240,6 +299,7 @@ class Experiment(Section):
         bool, Field(description="also train each model on all tasks at once, for comparison: with the budget of all")
     ] = False
     evaluation: Scoring = Scoring()
+    tuning: TuningSettings = TuningSettings()
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")

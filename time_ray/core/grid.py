@@ -147,6 +147,12 @@ class Cell:
         return reestimated(patched(final, self.setting.base, length), self.setting.batches)
 
 
+def last(cell: Cell) -> Recipe:
+    """What a cell serves after the last task."""
+    *_, step = cell.walk()
+    return step.deployed
+
+
 def _identity(strategy: Strategy) -> str:
     """The label; of a strategy from outside also which version of it: another one may make other models."""
     return strategy.label if strategy.version is None else f"{strategy.label} {strategy.version}"

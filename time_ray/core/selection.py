@@ -23,14 +23,14 @@ class Selection:
     def of(self, items: Iterable[T], axes: Callable[[T], Mapping[str, str]]) -> list[T]:
         """Those items that are meant, which may be none."""
         every = [(item, axes(item)) for item in items]
-        meant = {name: _meant({place[name] for _, place in every}, value) for name, value in self.axes.items()}
-        return [item for item, place in every if all(place[name] in values for name, values in meant.items())]
+        wanted = {name: meant({place[name] for _, place in every}, value) for name, value in self.axes.items()}
+        return [item for item, place in every if all(place[name] in values for name, values in wanted.items())]
 
     def unmatched(self, labels: Sequence[Mapping[str, str]]) -> str | None:
         """What is wrong with it where none of these is meant: the value that an axis lacks."""
         for name, value in self.axes.items():
             known = dict.fromkeys(place[name] for place in labels)
-            if not _meant(known, value):
+            if not meant(known, value):
                 return unknown(name, value, known)
         return None
 
@@ -46,7 +46,8 @@ def read_selection(text: str, where: str) -> Selection:
     return Selection(text, axes)
 
 
-def _meant(known: Iterable[str], value: str) -> set[str]:
+def meant(known: Iterable[str], value: str) -> set[str]:
+    """The labels that a value means: that which is written so, or else all of that name, with any parameters."""
     labels = set(known)
     return {value} if value in labels else {label for label in labels if label.partition("(")[0] == value}
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from time_ray.analysis.ranking import Ranking
 from time_ray.core.metrics import METRICS
@@ -36,7 +37,8 @@ def heat_map(results: Sequence[CellResult], ranked: Ranking, metric: str) -> Fig
     """The metric of every place of the grid as served, on all test images, mean over finished seeds.
 
     The leader has a star and a thick frame, what may be the best a circle and a dashed one. What is not finished is
-    hatched. Of many panels, rows and columns those with the best values are shown, and the title says so.
+    hatched, what is not in the grid is blank. Of many panels, rows and columns those with the best values are shown,
+    and the title says so.
     """
     grid = places(results, ranked)
     values = {id(place): place.mean_of(metric) for place in grid}
@@ -70,6 +72,10 @@ class _Shown:
         name = self.metric.name
         return np.array([[np.nan if one is None else _or_nan(one.mean_of(name)) for one in line] for line in found])
 
+    def there(self, panel_of: Panel) -> NDArray[np.bool_]:
+        """Which places of one panel are in the grid."""
+        return np.array([[(panel_of, row, column) in self.by_place for column in self.columns] for row in self.rows])
+
     def _best(self, what: str, axes: Sequence[str], most: int) -> list[Panel]:
         """The values on these axes, in the order of the grid."""
         losses: dict[Panel, float] = {}
@@ -88,6 +94,7 @@ class _Drawing:
     def __init__(self, shown: _Shown, ranked: Ranking, metric: str) -> None:
         self.shown, self.ranked, self.metric = shown, ranked, METRICS[metric]
         self.maps = {name: shown.values(name) for name in shown.panels}
+        self.there = {name: shown.there(name) for name in shown.panels}
         self.scale = scale_of(np.array([*self.maps.values()]), higher_is_better=self.metric.higher_is_better)
         self.width = max(len(shown.columns) * (0.66 if len(shown.columns) <= ROOM_FOR_VALUES else 0.5), 2.1)
         self.height = len(shown.rows) * 0.38
@@ -125,15 +132,17 @@ class _Drawing:
             said.append("○ may be the best, too")
         if any(row.length != 1 for row in self.ranked.rows):
             said[-1] += " (at best lengths; values are as served)"
-        if any(np.isnan(values).any() for values in self.maps.values()):
+        if any(np.isnan(values[self.there[name]]).any() for name, values in self.maps.items()):
             said.append("hatched: not finished")
+        if not all(there.all() for there in self.there.values()):
+            said.append("blank: not in the grid")
         return "; ".join(said)
 
     def _panel(self, axes: Any, name: Panel, rows: Sequence[str]) -> None:
         values = self.maps[name]
         axes.set_title(short(", ".join(name), int(self.width / LETTER)), fontsize=9, pad=4)
         bare(axes, len(self.shown.columns), len(self.shown.rows))
-        paint(axes, values, self.scale)
+        paint(axes, values, self.scale, there=self.there[name])
         label_axes(axes, rows, dict(enumerate(self.shown.columns)))
         for row, column in np.argwhere(~np.isnan(values)):
             place = self.shown.by_place[name, self.shown.rows[row], self.shown.columns[column]]

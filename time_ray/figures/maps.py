@@ -26,13 +26,15 @@ def scale_of(values: Values, *, higher_is_better: bool = True) -> tuple[Normaliz
     return Normalize(low - pad, high + pad), mpl.colormaps[SCALE if higher_is_better else f"{SCALE}_r"]
 
 
-def paint(axes: Any, values: Values, scale: tuple[Normalize, Any], top: float = 0.0) -> None:
-    """The rectangles, of size 1; the first row begins at `top`. What has no value is hatched."""
+def paint(
+    axes: Any, values: Values, scale: tuple[Normalize, Any], top: float = 0.0, there: NDArray[np.bool_] | None = None
+) -> None:
+    """The rectangles, of size 1; the first row begins at `top`. What is there and has no value is hatched."""
     norm, colours = scale
     rows, columns = values.shape
     edges = np.arange(columns + 1), top + np.arange(rows + 1)
     axes.pcolormesh(*edges, np.ma.masked_invalid(values), norm=norm, cmap=colours, edgecolor="white", linewidth=0.4)
-    for row, column in np.argwhere(np.isnan(values)):
+    for row, column in np.argwhere(np.isnan(values) & (True if there is None else there)):
         look: dict[str, Any] = {"facecolor": "none", "edgecolor": FAINT, "hatch": "////", "linewidth": 0.4}
         axes.add_patch(Rectangle((column, top + row), 1, 1, **look))
 

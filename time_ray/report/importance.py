@@ -29,7 +29,7 @@ def print_importance(found: AxisImportance, form: Format, talk: Console) -> None
 
 def verdict(found: AxisImportance) -> list[str]:
     """The paper's claim, in sentences."""
-    lines = [_claim(found.at_one, "as served")]
+    lines = [*_lost(found), _claim(found.at_one, "as served")]
     if found.at_best is not None:
         lines.append(_claim(found.at_best, "at best lengths"))
         where = "on one half of the test images, shares are of the other" if found.halves else "on the same images"
@@ -39,6 +39,14 @@ def verdict(found: AxisImportance) -> list[str]:
     if len(found.seeds) == 1:
         lines.append("one seed: no intervals, and noise is shared out as if it were interactions; add seeds")
     return lines
+
+
+def _lost(found: AxisImportance) -> Iterator[str]:
+    """What holes of the grid cost."""
+    if found.left_out:
+        values = "; ".join(f"{axis} {', '.join(values)}" for axis, values in found.left_out.items())
+        cells = f"{found.num_left_out} cell{'s' * (found.num_left_out > 1)}"
+        yield f"the grid has holes: shares are of its complete part, without {values} ({cells})"
 
 
 def _claim(found: Importance, where: str) -> str:

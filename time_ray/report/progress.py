@@ -1,7 +1,7 @@
 """What a person sees while a sweep runs: bars on a terminal, plain lines where stderr is piped. All on stderr."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import assert_never
 
@@ -38,10 +38,18 @@ TRIALS_SHOWN = 4
 class SweepProgress:
     """Takes the events of a sweep and keeps the display true."""
 
-    def __init__(self, cells: Sequence[Cell], store: Store, console: Console, words: str = "") -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        store: Store,
+        console: Console,
+        words: str = "",
+        more: Callable[[], Iterable[Cell]] = tuple,
+    ) -> None:
         self.console = console
         self.store = store
         self.cells = {cell.key: cell for cell in cells}
+        self._more = more
         self.best: CellResult | None = None
         self.failed = 0
         self.status = ""
@@ -66,6 +74,11 @@ class SweepProgress:
             auto_refresh=False,
         )
         self._rows = {name: self._bars.add_task(name, total=None) for name in ("trainings", "scores", "cells")}
+
+    def _cell(self, key: str) -> Cell:
+        if key not in self.cells:
+            self.cells.update({cell.key: cell for cell in self._more()})
+        return self.cells[key]
 
     def take(self, event: Event) -> None:
         """The display also knows of this event."""
@@ -111,7 +124,7 @@ class SweepProgress:
         return [*lines, *([f"and {more} more trials"] if more else [])]
 
     def _trial(self, holder: str, keys: Sequence[str]) -> str:
-        cells = [self.cells[key] for key in keys]
+        cells = [self._cell(key) for key in keys]
         at = min(self._tasks.get(cell.key, 0) for cell in cells)
         tasks, others = len(cells[0].setting.trainings), f" + {len(cells) - 1}" if len(cells) > 1 else ""
         where = f" on {node}" if (node := self._nodes[holder]) else ""
@@ -141,7 +154,7 @@ class SweepProgress:
     def _on_done(self, event: CellDone) -> None:
         self._cells += 1
         self._over(event.cell)
-        (result,) = read_results([self.cells[event.cell]], self.store)
+        (result,) = read_results([self._cell(event.cell)], self.store)
         if result.done and (self.best is None or (result.final["gm"] or 0) > (self.best.final["gm"] or 0)):
             self.best = result
 
@@ -156,7 +169,7 @@ class SweepProgress:
     def _on_failed(self, event: CellFailed) -> None:
         self.failed += 1
         self._over(event.cell)
-        message = f"failed: {self.cells[event.cell].name}: {event.error}"
+        message = f"failed: {self._cell(event.cell).name}: {event.error}"
         self.console.print(message, style="red", highlight=False)
 
     def _update(self) -> None:
@@ -193,18 +206,26 @@ class SweepProgress:
 
 
 @contextmanager
-def shown(cells: Sequence[Cell], store: Store, words: str = "", *, quiet: bool = False) -> Iterator[SweepProgress]:
+def shown(
+    cells: Sequence[Cell],
+    store: Store,
+    words: str = "",
+    *,
+    more: Callable[[], Iterable[Cell]] = tuple,
+    quiet: bool = False,
+) -> Iterator[SweepProgress]:
     """The progress of a sweep of these cells is shown on stderr while the block runs.
 
     Args:
         cells: of the sweep.
         store: where their results lie.
         words: the experiment, as it follows a verb on the command line.
+        more: gives cells that are known only once the sweep is at them.
         quiet: nothing is shown.
 
     """
     console = SafeConsole(stderr=True, quiet=quiet)
-    progress = SweepProgress(cells, store, console, words)
+    progress = SweepProgress(cells, store, console, words, more)
     if not console.is_terminal:
         yield progress
         return

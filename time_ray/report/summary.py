@@ -11,13 +11,14 @@ from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.quantities import duration, size
 from time_ray.model_needs import Needs, device_of
 from time_ray.opened import Opened
-from time_ray.planning import PlannedNeeds, PlanReport, plan_report
+from time_ray.planning import PlannedNeeds, PlannedTuning, PlanReport, plan_report
 from time_ray.report import tables
 from time_ray.report.axes import shown_axes, with_short_techniques
 from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
 from time_ray.report.running import best_so_far, counted
 from time_ray.report.tables import Format
+from time_ray.report.tuning import tuning_lines
 from time_ray.results import CellResult, Outcome
 from time_ray.store.lease import holders
 
@@ -106,6 +107,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
         ("merges", plan.merges.distinct, "distinct"),
         ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
+        *(("candidates", one.candidates, f"{one.name}: {_tuning_words(one)}") for one in plan.tunings),
         ("to be stored", size(plan.bytes), "weights of experts and final models"),
         (
             "time",
@@ -125,6 +127,14 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         print_fleet(plan.fleet, talk)
     for note in plan.notes:
         talk.print(f"note: {note}")
+
+
+def _tuning_words(tuning: PlannedTuning) -> str:
+    """What a search for parameters costs, or what it has found."""
+    if tuning.found is not None:
+        return f"tried; best: {', '.join(f'{name} {value:g}' for name, value in tuning.found.items())}"
+    seconds = "" if tuning.seconds is None else f", {duration(tuning.seconds)} of one worker"
+    return f"{tuning.evaluations} merges and evaluations, no training{seconds}; then the best after every task"
 
 
 def _workers(need: Needs) -> str:
@@ -160,6 +170,10 @@ def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything
     ranked = ranking(outcome.results, Halves(opened.store))
     if ranked.rows:
         print_ranking(ranked, "table", talk, words=opened.words, everything=everything)
+    for line in tuning_lines(opened.study, opened.store):
+        talk.print(line)
+    for name, why in outcome.untuned.items():
+        talk.print(f"failed: searching {name}: {why}", style="red")
     names = {cell.key: cell.name for cell in opened.study.everything}
     for key, failure in outcome.failures.items():
         talk.print(f"failed: {names[key]}: {failure.error}", style="red")

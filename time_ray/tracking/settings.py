@@ -9,7 +9,14 @@ from time_ray.core.experiment import AXES, Experiment
 from time_ray.tracking.history import Started
 
 _NO_SETTING = ("name", "about", "plugins", "storage", *AXES)  # said elsewhere, or of no weight
-_OF_THE_SWEEP = ("run", "multitask", "evaluation.lengths")  # a cell is the same without them
+_OF_THE_SWEEP = (
+    "run",
+    "multitask",
+    "evaluation.lengths",
+    "exclude",
+    "only",
+    "tuning",
+)  # a cell is the same without them
 
 
 class Differing(NamedTuple):
