@@ -384,7 +384,10 @@ def test_lines_without_alpha_needs_a_norm_that_is_not_set():
         merged(*world(), "task_arithmetic", keep_norm=True, lines={})
 
 
-@pytest.mark.parametrize("technique", ["slerp", "model_stock", "opcm", "iso_c", "dare", "dare_ties"])
+@pytest.mark.parametrize(
+    "technique",
+    ["slerp", "karcher", "model_stock", "opcm", "iso_c", "null_space", "wudi", "dare", "dare_ties", "della"],
+)
 def test_scalars_are_averaged_where_they_have_no_direction(technique):
     base = {"logit_scale": torch.tensor(4.0), "w": vector(12, 0)}
     experts = [{"logit_scale": torch.tensor(4.0 + x), "w": vector(12, 9)} for x in (0.5, -1.0)]

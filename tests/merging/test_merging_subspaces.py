@@ -4,7 +4,7 @@ import pytest
 import torch
 from merging_toys import toy_clip, vector
 
-from time_ray.merging import fold, merge, pair
+from time_ray.merging import ema, fold, merge, pair
 from time_ray.merging.iso_cts import shares
 
 
@@ -187,3 +187,11 @@ def test_null_space_takes_query_key_and_value_apart_and_averages_what_is_no_line
     assert torch.allclose(found[fused], 0.5 * parts, atol=1e-4)
     for name in ("ln.bias", "visual.proj"):
         assert torch.allclose(found[name], (experts[0][name] + experts[1][name]) / 4, atol=1e-6)
+
+
+@pytest.mark.parametrize("start", ["base", "expert"])
+def test_a_running_null_space_is_the_null_space_of_all(start):
+    base = {"l.weight": torch.zeros(8, 6)}
+    experts = [{"l.weight": one} for one in matrices(8, 6, count=4)]
+    running = ema(base, experts, "null_space", start=start, rank=0.5)
+    assert torch.allclose(running["l.weight"], merge(base, experts, "null_space", rank=0.5)["l.weight"], atol=1e-4)

@@ -23,17 +23,23 @@ def is_uneven(lengths: Tensor) -> bool:
     return len(logs) > 1 and bool(logs.var() / (logs.mean().square() + TINY) > UNEVEN)
 
 
+def main_directions(matrix: Tensor) -> Tensor:
+    """The main directions of a matrix, all with their mean singular value."""
+    main = leading_svd(matrix, int(min(matrix.shape) * REFINED))
+    return (main.u @ main.vh) * (main.values.mean() if len(main.values) else 0.0)
+
+
 def ace(vectors: Sequence[Tensor], ridge: float) -> Tensor:
     """The merge of matrices [m, n] in float64; those that are 0 say nothing of their inputs and are left out."""
-    moved = [one.double() for one in vectors if one.any()]
+    moved = [one for one in vectors if one.any()]
+    answers, total, residual = (torch.zeros_like(vectors[0], dtype=torch.float64) for _ in range(3))
     if not moved:
-        return torch.zeros_like(vectors[0], dtype=torch.float64)
-    lengths = torch.stack([one.square().sum() for one in moved])
+        return answers
+    lengths = torch.stack([one.double().square().sum() for one in moved])
     uneven = is_uneven(lengths)
-    size = moved[0].shape[1]
-    seen, answers = moved[0].new_zeros(size, size), torch.zeros_like(moved[0])
-    ridges, residual = 0.0, torch.zeros_like(moved[0])
-    for one in moved:
+    size = answers.shape[1]
+    seen, ridges = answers.new_zeros(size, size), 0.0
+    for one in map(Tensor.double, moved):
         centred = one - one.mean(dim=0, keepdim=True)
         covariance = centred.mT @ centred
         scale = float(covariance.trace()) + TINY if uneven else 1.0
@@ -42,15 +48,14 @@ def ace(vectors: Sequence[Tensor], ridge: float) -> Tensor:
         answers += centred @ covariance + ridge / scale * centred
         ridges += ridge / scale
         if uneven:
+            total += one
             residual += one @ covariance
     prior = seen.mean(dim=0) / (lengths.mean() + TINY if uneven else 1.0)
     seen.diagonal().add_(ridges)
     merged: Tensor = torch.linalg.solve((seen + prior).mT, answers.mT).mT
-    if uneven:
-        residual -= torch.stack(moved).sum(dim=0) @ seen / len(moved)
-        u, values, vh = leading_svd(residual + merged, int(min(merged.shape) * REFINED))
-        merged = merged + (u @ vh) * (values.mean() if len(values) else 0.0)
-    return merged
+    if not uneven:
+        return merged
+    return merged + main_directions(residual - total @ seen / len(moved) + merged)
 
 
 class Ace(MatrixRule):
@@ -60,8 +65,6 @@ class Ace(MatrixRule):
     lengths are uneven, each C_i is divided by the trace of τ_iᵀ τ_i, c by the mean ‖τ_i‖², and the main directions of
     Σ τ_i (C_i − mean C) + the merged matrix are added to it, all with their mean singular value.
     """
-
-    retain = True
 
     def __init__(
         self, scaling: float | None, factors: Mapping[str, float | None] | None, which: str, ridge: float

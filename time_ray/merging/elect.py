@@ -1,4 +1,4 @@
-"""Sign election: TIES (arXiv:2306.01708), and DARE and breadcrumbs on top of it.
+"""Sign election: TIES (arXiv:2306.01708), and DARE, DELLA and breadcrumbs on top of it.
 
 Each element's sign is that of the sum of its sparse task vectors; only what agrees with it is aggregated.
 """

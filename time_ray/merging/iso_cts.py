@@ -26,8 +26,6 @@ class IsoCts(MatrixRule):
     U⊥ and V⊥ are the nearest matrices with orthonormal columns.
     """
 
-    retain = True
-
     def __init__(
         self, scaling: float | None, factors: Mapping[str, float | None] | None, which: str, common: float
     ) -> None:
@@ -42,7 +40,10 @@ class IsoCts(MatrixRule):
         """Common directions and the experts' own, all of the same length."""
         rank = min(state[0].shape[1:])
         common, own = shares(rank, context.num_experts, self.common)
-        parts = [leading_svd(torch.stack(state).sum(dim=0), common)]
+        total = state[0].clone()
+        for one in state[1:]:
+            total.add_(one)
+        parts = [leading_svd(total, common)]
         known = parts[0].u
         parts += [leading_svd(one - known @ (known.mT @ one), own) for one in state if own]
         length = torch.cat([part.values for part in parts], dim=1).sum(dim=1) / rank

@@ -24,12 +24,15 @@ class Svd(NamedTuple):
     vh: Tensor
 
 
-def eigen_svd(matrices: Tensor) -> Svd:
-    """The thin decomposition in float64, of matrices [..., m, n]; without vectors where a value is exactly 0."""
+def eigen_svd(matrices: Tensor, count: int | None = None) -> Svd:
+    """The thin decomposition in float64, of matrices [..., m, n]; without vectors where a value is exactly 0.
+
+    `count`: the largest values alone.
+    """
     wide = matrices.shape[-2] < matrices.shape[-1]
     long = (matrices.mT if wide else matrices).double()
     squares, vectors = torch.linalg.eigh(long.mT @ long)
-    values, short_side = squares.clamp(min=0).sqrt().flip(-1), vectors.flip(-1)
+    values, short_side = squares.clamp(min=0).sqrt().flip(-1)[..., :count], vectors.flip(-1)[..., :count]
     inverse = torch.where(values > 0, 1 / values, 0.0)
     long_side = long @ (short_side * inverse[..., None, :])
     return Svd(short_side, values, long_side.mT) if wide else Svd(long_side, values, short_side.mT)
@@ -49,14 +52,10 @@ def leading_svd(matrices: Tensor, count: int) -> Svd:
 
     A value that is nothing but the rounding of the matrix is 0, and so are its vectors: it has no direction.
     """
-    u, values, vh = eigen_svd(matrices)
-    real = (values > DIRECTION * values[..., :1]).double()[..., :count]
-    u, values, vh = (
-        u[..., :count] * real[..., None, :],
-        values[..., :count] * real,
-        vh[..., :count, :] * real[..., None],
-    )
-    return Svd(*(part.to(matrices.dtype) for part in (u, values, vh)))
+    u, values, vh = eigen_svd(matrices, count)
+    real = (values > DIRECTION * values[..., :1]).double()
+    kept = u * real[..., None, :], values * real, vh * real[..., None]
+    return Svd(*(part.to(matrices.dtype) for part in kept))
 
 
 def orthonormal(columns: Tensor) -> Tensor:
