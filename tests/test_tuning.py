@@ -17,6 +17,7 @@ from time_ray.core.parameter_range import Range
 from time_ray.core.tuning import Candidate, Tuning, best_of
 from time_ray.events import Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.found_params import read_candidates
+from time_ray.report.summary import status_lines
 from time_ray.report.tuning import tuning_lines
 
 Make = Callable[..., Path]
@@ -42,6 +43,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> tup
     (before, _), plan = opened.study.tunings, api.plan(opened)
     assert [(one.candidates, one.evaluations, one.found) for one in plan.tunings] == [(5, 10, None), (5, 5, None)]
     assert before.start == {"keep": 0.2, "scaling": 1.0}
+    assert status_lines(opened, api.status(opened))[-1].startswith("2 searches for parameters to do, once the grid is")
     assert api.sweep(opened, events.append).exit_code == 0
     return opened, events
 
@@ -78,7 +80,8 @@ def test_nothing_is_trained_or_scored_for_it_again(swept: tuple[api.Opened, list
 
 def test_the_gain_is_reported_on_the_other_half(swept: tuple[api.Opened, list[Event]]) -> None:
     opened, _ = swept
-    for gain in gains(opened.study, opened.store):
+    assert api.tuned(opened) == gains(opened.study, opened.store)
+    for gain in api.tuned(opened):
         assert gain.halves
         assert gain.candidates == 5
         assert gain.low <= gain.mean <= gain.high

@@ -15,6 +15,7 @@ from time_ray.analysis.comparison import Comparison
 from time_ray.analysis.evidence import Evidence
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranked, Ranking, ranking
+from time_ray.analysis.tuning_gain import Gain, gains
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import Stream
@@ -58,6 +59,7 @@ __all__ = [
     "Finding",
     "Fleet",
     "FleetPlan",
+    "Gain",
     "Opened",
     "Outcome",
     "PlanReport",
@@ -97,6 +99,7 @@ __all__ = [
     "sweep",
     "sweep_named",
     "sync",
+    "tuned",
 ]
 
 
@@ -451,6 +454,16 @@ def _finished(opened: Opened) -> list[CellResult]:
     if not any(result.done for result in results if not result.cell.multitask):
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     return results
+
+
+def tuned(opened: Opened) -> list[Gain]:
+    """What searches for parameters have found, of those that are over: the best, and what it gains over the defaults.
+
+    Args:
+        opened: The experiment, some of whose techniques have ranges.
+
+    """
+    return gains(opened.study, opened.store)
 
 
 def register(opened: Opened, ranked: Ranking) -> str:

@@ -16,27 +16,38 @@ from time_ray.cluster.messages import (
     Ready,
     Refused,
     RunTrials,
+    RunTuning,
     StartUps,
     TrialsEnded,
+    TuningEnded,
     from_line,
     to_line,
 )
 from time_ray.cluster.room import Request
 from time_ray.cluster.trial import Scratch
+from time_ray.core.parameter_range import Range
+from time_ray.core.tuning import Candidate
 from time_ray.events import CellDone, CellFailed, CellsRunning, ExpertTrained, ModelEvaluated, Note, TaskDone
 from time_ray.trials import Trial
 
 JOB = bytes(range(256))  # no text
 TRIAL = Trial(("a", "b"), "mini-tiny", ("expert",), 0.1 + 0.2)
 REQUEST = Request.of(workers=2, CPU=1, GPU=0.25)
+RANGE = Range(low=0.05, high=0.9, log=True)
 SENT: list[tuple[Any, Any]] = [
     (CONNECT, Connect(threads=2, groups=True, folder="ray files")),
     (COMMANDS, RunTrials((TRIAL,), (REQUEST,), 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
     (COMMANDS, RunTrials((), (), None, 0, JOB, "coordinator", Scratch("scratch"))),
+    (
+        COMMANDS,
+        RunTuning("a", {"keep": RANGE}, {"keep": 0.2}, 40, 4, 0, REQUEST, 3, JOB, "coordinator", Scratch("x")),
+    ),
+    (COMMANDS, RunTuning("b", {}, None, 1, 1, 0, REQUEST, 0, JOB, "coordinator", Scratch("x"))),
     (COMMANDS, Drain()),
     (DRIVER_EVENTS, Ready(({"CPU": 2.0, "node:127.0.0.1": 1.0}, {"GPU": 0.5}), can_grow=True)),
     (DRIVER_EVENTS, StartUps(7.0, None)),
     (DRIVER_EVENTS, TrialsEnded(("lost", "out of memory"))),
+    (DRIVER_EVENTS, TuningEnded((Candidate({"keep": 0.1 + 0.2}, 52.6), Candidate({"keep": 0.5}, None, "it failed")))),
     (DRIVER_EVENTS, Refused(("RAY_ADDRESS: nothing answers",))),
     (DRIVER_EVENTS, RayLost("Ray's raylet ended")),
     (DRIVER_EVENTS, CellsRunning(("a", "b"), "holder")),

@@ -1,6 +1,7 @@
 """Searches for parameters within a sweep: what is asked of Ray, or done in this process, and what came out."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
@@ -23,7 +24,8 @@ def note_found(
     study: Study, store: Store, tuning: Tuning, candidates: Sequence[Candidate], failures: dict[str, str]
 ) -> None:
     """A search is over: the store and the study know the best of its candidates, or the failures why there is none."""
-    best = write_found(store, tuning, candidates)
+    whole = [replace(one, params=tuning.rounded(one.params)) for one in candidates]  # JSON made floats of them
+    best = write_found(store, tuning, whole)
     if best is None:
         why = candidates[0].error if candidates else "none was tried"
         failures[tuning.name] = f"all {len(candidates)} candidates failed: {why}"

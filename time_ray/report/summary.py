@@ -64,6 +64,9 @@ def status_lines(opened: Opened, results: Sequence[CellResult]) -> list[str]:
         lines.append(f"runs for {duration(time.time() - holder.fields['since'])} on {holder.fields['host']}{left}")
     elif not all(result.done for result in results):
         lines.append(f"not running; start or resume it: time-ray sweep {opened.words}")
+    if count := len(opened.study.untuned):
+        searches = f"{count} search{'es' * (count > 1)} for parameters"
+        lines.append(f"{searches} to do, once the grid is done: time-ray sweep {opened.words}")
     return [line for line in lines if line]
 
 
