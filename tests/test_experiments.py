@@ -18,6 +18,7 @@ from time_ray.core.model import ModelSpec
 from time_ray.core.plan import plan
 from time_ray.data.dataset import Card, Kind, SplitInfo, write_card
 from time_ray.data.fomo_table import DATASETS
+from time_ray.data.importers.emoji_things import STYLES, YEARS
 
 FOLDER = Path(__file__).parent.parent / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -37,6 +38,11 @@ def own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIME_RAY_STORAGE", str(tmp_path / "runs"))
     for name in CONTINUAL:
         _card(tmp_path / "continual" / name, "classification", ["one", "two"], {"train": 8, "test": 4})
+    for name in STYLES:
+        _card(tmp_path / "drawings" / name, "classification", ["one", "two"], {"train": 8, "test": 4})
+    for year in {*YEARS.values()} - {2023, 2024}:  # which have no class that can be learned and tested
+        folder = tmp_path / "drawings_by_year" / f"emoji_{year}"
+        _card(folder, "classification", ["one", "two"], {"train": 8, "test": 4})
     _fomo(tmp_path / "fomo", os.environ.get("TIME_RAY_FOMO_INFO"))
     for root in ("my_images", "my_held_out"):
         for split in ("train", "test"):

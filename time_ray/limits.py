@@ -19,6 +19,7 @@ CAPTION_LETTERS = 100_000
 CAPTION_FILE_BYTES = 1 << 20  # that are looked at
 PARQUET_BYTES = 1 << 30  # once decoded: of a row, and of the rows that are in memory at a time
 TAR_HEADER_BYTES = 1 << 20  # of a header that extends the next one
+PACKAGE_BYTES = 128 << 20  # of a package's file
 TARS = 1_000_000  # that a pattern may name
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -80,6 +80,29 @@ def fomo(
     UserError.unless_none(failed)
 
 
+def emoji(
+    output: Output,
+    packages: Annotated[
+        Path | None,
+        typer.Option("--packages", metavar="FOLDER", help="Files of npm's packages; without it, npm fetches them."),
+    ] = None,
+    by: Annotated[Literal["style", "year"], typer.Option("--by", help="What makes a dataset.")] = "style",
+    size: Annotated[int, typer.Option("--size", min=1, help="Pixels a side.")] = 64,
+    strict: Strict = False,
+    jobs: Jobs = None,
+) -> None:
+    """See the registry: of all datasets, and from npm, so that it has a command of its own."""
+    from time_ray.data.importers.emoji import LICENCES, PACKAGES, read_emoji
+    from time_ray.data.importers.npm_packages import package_files
+
+    with package_files(PACKAGES, packages) as folder:
+        found = read_emoji(folder)
+        for name in found.names(by):
+            work = partial(IMPORTERS["emoji"].load, folder, dataset=name, size=size)
+            _imported(name, work, output / name, strict, jobs)
+    (output / LICENCES).write_text(found.licences, encoding="utf-8")
+
+
 def _one_dataset(importer: Importer) -> Callable[..., None]:
     """The function of an importer's command: its source, its own options, and those that all have."""
     word = importer.argument.lower()
@@ -118,8 +141,10 @@ def _command(importer: Importer) -> Any:
     return typer.main.get_command(alone)
 
 
+_OF_MANY: dict[str, Callable[..., None]] = {"fomo": fomo, "emoji": emoji}  # these make many datasets
+
 for _importer in IMPORTERS.values():
-    app.command(_importer.name, help=_importer.about)(fomo if _importer.name == "fomo" else _one_dataset(_importer))
+    app.command(_importer.name, help=_importer.about)(_OF_MANY.get(_importer.name) or _one_dataset(_importer))
 
 
 def _imported(name: str, work: Callable[..., object], output: Path, strict: bool, jobs: int | None) -> None:

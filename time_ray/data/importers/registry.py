@@ -146,6 +146,14 @@ IMPORTERS: dict[str, Importer] = {
                 Option("dataset", "Handle or folder name."),
             ),
         ),
+        Importer(
+            name="emoji",
+            about="Import emoji as seven open-licensed styles draw them: a dataset a style, or a year of release.",
+            argument="PACKAGES",
+            source="Folder with the files of npm's packages.",
+            load=_later("emoji", "import_emoji"),
+            options=(Option("dataset", "A style, as noto, or a year, as emoji_2015."),),
+        ),
     )
 }
 _OWN = frozenset(IMPORTERS)
