@@ -163,7 +163,14 @@ def resolve(experiment: Experiment, datasets: Datasets) -> Study:
         for seed in experiment.seed
     ]
     cells = grid(experiment.init, experiment.deploy, techniques, settings)
+    faults.add(_nothing_to_search(experiment, cells))
+    faults.unless_none()
     return Study(experiment, datasets, cells, _bounds(settings, techniques[0]) if experiment.multitask else ())
+
+
+def _nothing_to_search(experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Fault]:
+    if experiment.search is not None and len(cells) <= len(experiment.seed):
+        yield ("search",), "there is one cell, so nothing to choose from; write several values of an axis"
 
 
 def _bounds(settings: Sequence[Setting], technique: ResolvedTechnique) -> tuple[Cell, ...]:

@@ -12,11 +12,14 @@ from time_ray.cluster.messages import (
     Connect,
     Drain,
     DriverEvent,
+    MoreTrials,
+    NoneLeft,
     RayLost,
     Ready,
     Refused,
     RunTrials,
     StartUps,
+    Trials,
     TrialsEnded,
     from_line,
     to_line,
@@ -29,10 +32,13 @@ from time_ray.trials import Trial
 JOB = bytes(range(256))  # no text
 TRIAL = Trial(("a", "b"), "mini-tiny", ("expert",), 0.1 + 0.2)
 REQUEST = Request.of(workers=2, CPU=1, GPU=0.25)
+TRIALS = Trials((TRIAL,), (REQUEST,), lengths=False)
 SENT: list[tuple[Any, Any]] = [
     (CONNECT, Connect(threads=2, groups=True, folder="ray files")),
-    (COMMANDS, RunTrials((TRIAL,), (REQUEST,), 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
-    (COMMANDS, RunTrials((), (), None, 0, JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, RunTrials(TRIALS, True, 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
+    (COMMANDS, RunTrials(Trials((), ()), False, None, 0, JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, MoreTrials(TRIALS)),
+    (DRIVER_EVENTS, NoneLeft()),
     (COMMANDS, Drain()),
     (DRIVER_EVENTS, Ready(({"CPU": 2.0, "node:127.0.0.1": 1.0}, {"GPU": 0.5}), can_grow=True)),
     (DRIVER_EVENTS, StartUps(7.0, None)),

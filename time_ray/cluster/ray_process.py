@@ -23,11 +23,14 @@ from time_ray.cluster.messages import (
     DRIVER_EVENTS,
     Connect,
     Drain,
+    MoreTrials,
+    NoneLeft,
     RayLost,
     Ready,
     Refused,
     RunTrials,
     StartUps,
+    Trials,
     TrialsEnded,
     from_line,
     to_line,
@@ -94,12 +97,13 @@ class RayProcess:
             continue
         return event
 
-    def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None]) -> list[str]:
+    def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None], more: Callable[[], Trials]) -> list[str]:
         """Run the trials until all have ended.
 
         Args:
             asked: The trials.
             take: Called with what trials tell, as it comes.
+            more: What is to be run once all trials so far have ended, where more may follow; none ends it.
 
         Returns:
             Why trials ended early, if some did; one line each.
@@ -112,6 +116,8 @@ class RayProcess:
         while not isinstance(event := self._next(), TrialsEnded):
             if isinstance(event, StartUps):
                 self.start_ups = event
+            elif isinstance(event, NoneLeft):
+                self._send(to_line(MoreTrials(more()), COMMANDS))
             elif not isinstance(event, Ready):
                 take(event)
         return list(event.errors)
@@ -140,7 +146,7 @@ class RayProcess:
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded:
+    def _next(self) -> TrialEvent | Ready | StartUps | NoneLeft | TrialsEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
@@ -10,6 +10,7 @@ from time_ray.core.budget import Budget
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.scoring import Scoring
+from time_ray.core.search import Search
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import Arrangement
@@ -226,6 +227,9 @@ class Experiment(Section):
         bool, Field(description="also train each model on all tasks at once, for comparison: with the budget of all")
     ] = False
     evaluation: Scoring = Scoring()
+    search: Annotated[
+        Search | None, Field(description="find the best cell without running all; null: the full grid")
+    ] = None
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
@@ -239,6 +243,14 @@ class Experiment(Section):
                 msg = f"'{strategy.label}': patch is of what is served; write it under deploy"
                 raise ValueError(msg)
         return init
+
+    @field_validator("search")
+    @classmethod
+    def _several_to_choose_from(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        if search is not None and len(info.data.get("seed", ())) == 1:
+            msg = f"{search.mode} compares cells over seeds, and there is one; write seed: [0, 1, 2, 3, 4]"
+            raise ValueError(msg)
+        return search
 
     def written(self) -> dict[str, Any]:
         """Plain values that load to the same experiment, short where there is nothing to say."""
