@@ -104,6 +104,8 @@ def test_a_missing_file_and_the_nearest_one(time_ray: Callable[..., Any]) -> Non
     assert faults(time_ray("sweep", "q/e.yaml")) == ["q/e.yaml: no such file; check the path"]
 
 
+SEEDS = {"seed": [0, 1]}
+ONE_CELL = {"init": ["ft"], "deploy": ["ft"], "technique": ["average"]}
 CONFIGURATION = [
     ({"init": ["zs", "emaa"]}, "init", "init.1.name: no such value 'emaa'; did you mean 'ema'?"),
     ({"deploy": ["sz"]}, "deploy", "deploy.0.name: no such value 'sz'"),
@@ -121,6 +123,24 @@ CONFIGURATION = [
         "technique.1: 'ties(keep=0.2)' is the same as 'ties'; keep one",
     ),
     ({"seed": [0, 1, 0]}, "seed", "seed: '0' is given twice"),
+    ({"search": {}}, "search", "search: race compares cells over seeds, and there is one; write seed: [0, 1, 2, 3, 4]"),
+    ({"search": {"mode": "halve"}}, "search", "search: halve compares cells over seeds, and there is one"),
+    ({**SEEDS, "search": {"mode": "raze"}}, "mode", "search.mode: no such value 'raze'; did you mean 'race'?"),
+    (
+        {**SEEDS, "search": {"by": "forgeting"}},
+        "by",
+        "search.by: no such metric 'forgeting'; did you mean",
+    ),
+    ({**SEEDS, "search": {"epsilon": 0}}, "epsilon", "search.epsilon: input should be greater than 0, not 0"),
+    ({**SEEDS, "search": {"delta": 0}}, "delta", "search.delta: input should be greater than 0, not 0"),
+    ({**SEEDS, "search": {"delta": 1}}, "delta", "search.delta: input should be less than 1, not 1"),
+    (
+        {**SEEDS, "search": {"max_seeds": 1}},
+        "max_seeds",
+        "search.max_seeds: input should be greater than or equal",
+    ),
+    ({**SEEDS, "search": {"epsylon": 2}}, "epsylon", "search.epsylon: unknown key; did you mean 'epsilon'?"),
+    ({**SEEDS, **ONE_CELL, "search": {}}, "search", "search: there is one cell, so nothing to choose from"),
     ({"budget": ["2 steps", "2  steps"]}, "budget", "budget: '2 steps' is given twice"),
     ({"budget": ["2 steps", "16 samples"]}, "budget", "budget.1: '16 samples' is the same as '2 steps'; keep one"),
     ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),

@@ -15,6 +15,7 @@ from time_ray.analysis.comparison import Comparison
 from time_ray.analysis.evidence import Evidence
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranked, Ranking, ranking
+from time_ray.analysis.searching import results_of
 from time_ray.analysis.tuning_gain import Gain, gains
 from time_ray.core.criterion import Criterion, Lengths, Over, read_floor
 from time_ray.core.errors import UserError
@@ -31,7 +32,7 @@ from time_ray.model_needs import needs_by_model
 from time_ray.opened import Opened, open_experiment
 from time_ray.planning import BudgetReport, PlanReport, budget_reports, plan_report
 from time_ray.rates import Rate
-from time_ray.results import CellResult, Outcome, read_results
+from time_ray.results import CellResult, Outcome
 from time_ray.serving.layout import Layout
 from time_ray.serving.support import support
 from time_ray.store.files import Files, default_root
@@ -267,7 +268,7 @@ def manifest(path: str | Path, overrides: Sequence[str] = (), image: str = "") -
 
 def status(opened: Opened) -> list[CellResult]:
     """Every cell with the rows it has so far."""
-    return read_results(opened.study.everything, opened.store)
+    return results_of(opened.study, opened.store)
 
 
 def sweep_named(where: str, overrides: Sequence[str] = ()) -> tuple[str, Files]:
@@ -416,7 +417,8 @@ def importance(opened: Opened, by: str = "gm", *, over: Over = "end") -> AxisImp
 
     """
     criterion = Criterion(by=by, over=over)
-    to_finish = f"time-ray sweep {opened.words}"
+    rest = "" if opened.study.experiment.search is None else " search=null"
+    to_finish = f"time-ray sweep {opened.words}{rest}"
     return axis_importance(status(opened), Halves(opened.store), criterion, to_finish=to_finish)
 
 

@@ -187,7 +187,7 @@ def status(
     results = watched(opened, talk) if watch else api.status(opened)
     print_status(results, form, talk, everything=everything)
     if watch:
-        raise typer.Exit(0 if all(result.done for result in results) else 1)
+        raise typer.Exit(1 if any(result.due for result in results) else 0)
     for line in status_lines(opened, results):
         talk.print(line)
 

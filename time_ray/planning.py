@@ -26,6 +26,7 @@ from time_ray.model_needs import (
 from time_ray.opened import Opened
 from time_ray.rates import KnownRate, known_rates, read_start_up, work_seconds
 from time_ray.results import read_results, stored
+from time_ray.search_plan import SearchPlan, search_plan
 from time_ray.store.store import Store
 from time_ray.study import Study, check_experts
 from time_ray.trials import of_a_trial
@@ -128,6 +129,7 @@ class PlanReport:
         seconds: Wall seconds, see `on`; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
         fleet: On the numbers of GPUs that were asked for; None if none were.
+        search: What the search would train; None where the full grid is asked for, which is what all else is of.
         notes: What is not as it may look, one line each.
         tunings: Searches for parameters, which come after all else here, and their best cells after them.
 
@@ -147,6 +149,7 @@ class PlanReport:
     seconds: float | None
     gpu_hours: GpuHours | None
     fleet: FleetPlan | None = None
+    search: SearchPlan | None = None
     notes: tuple[str, ...] = ()
     tunings: tuple[PlannedTuning, ...] = ()
 
@@ -219,6 +222,7 @@ def plan_report(
         fleet=None
         if fleet is None
         else fleet_plan(study, have, rates, _sizes(experiment), fleet, speed, read_start_up(store)),
+        search=search_plan(study, opened.files),
         notes=(
             *_given(experiment),
             *_same_techniques(study),

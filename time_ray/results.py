@@ -42,6 +42,37 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class Removed:
+    """Why a search runs a cell no more.
+
+    Attributes:
+        seeds: how many had been run.
+        by: the leader then; empty: the cell failed.
+        ahead: of that leader. A race knows that it is at most so much, below 0 that the cell is behind at least so far;
+            halving compares means. None if it failed.
+        metric: the title of what is compared.
+        sure: whether it is a bound.
+
+    """
+
+    seeds: int
+    by: str
+    ahead: float | None
+    metric: str
+    sure: bool
+
+    @property
+    def text(self) -> str:
+        """It as people read it."""
+        when = f"removed after {self.seeds} seed{'s' * (self.seeds > 1)}"
+        if self.ahead is None:
+            return f"{when}: it failed"
+        bound = "" if not self.sure else "at least " if self.ahead <= 0 else "at most "
+        where = "behind" if self.ahead <= 0 else "ahead"
+        return f"{when} by {self.by} ({bound}{abs(self.ahead):.1f} {self.metric} {where})"
+
+
+@dataclass(frozen=True)
 class CellResult:
     """A cell with all rows that exist so far."""
 
@@ -50,12 +81,24 @@ class CellResult:
     final_key: str  # of the deployed model after the last of the rows
     weights: Entry | None  # of that model, if it is kept
     at_lengths: Mapping[float, TaskResult] = field(default_factory=dict)  # the last row, at other lengths
+    removed: Removed | None = None  # by a search
+    wanted: bool = True  # False for what a search, which is over, does without
+
+    @property
+    def scored(self) -> bool:
+        """Whether every task is."""
+        return len(self.rows) == 1 + len(self.cell.setting.trainings)
 
     @property
     def done(self) -> bool:
         """Whether every task is scored, also at the lengths that are asked for, and the final weights are kept."""
-        scored = len(self.rows) == 1 + len(self.cell.setting.trainings)
-        return scored and self.weights is not None and len(self.at_lengths) == len(self.cell.setting.scoring.lengths)
+        whole = self.scored and self.weights is not None
+        return whole and len(self.at_lengths) == len(self.cell.setting.scoring.lengths)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is yet to be done."""
+        return not self.done and self.wanted and self.removed is None
 
     @property
     def final(self) -> Mapping[str, float | None]:
@@ -80,7 +123,7 @@ class Outcome:
         """130 interrupted, 1 some cell failed, 0 all done."""
         if self.interrupted:
             return 130
-        return 0 if all(result.done for result in self.results) and not self.untuned else 1
+        return 1 if any(result.due for result in self.results) or self.untuned else 0
 
 
 def stored(store: Store) -> Stored:

@@ -202,6 +202,8 @@ def resolve(experiment: Experiment, datasets: Datasets, found: Mapping[str, Para
     ]
     every = grid(experiment.init, experiment.deploy, techniques, settings)
     cells = _thinned_out(experiment, every)
+    faults.add(_not_searchable(experiment, cells))
+    faults.unless_none()
     used = list({cell.setting.key: cell.setting for cell in cells}.values())
     bounds = _bounds(used, techniques[0]) if experiment.multitask else ()
     tunings = _tunings(experiment, techniques, cells)
@@ -278,6 +280,16 @@ def _thinned_out(experiment: Experiment, cells: tuple[Cell, ...]) -> tuple[Cell,
         faults.add([((key,), f"none of {len(cells)} cells is left; take a rule out")])
     faults.unless_none()
     return left
+
+
+def _not_searchable(experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Fault]:
+    if experiment.search is None:
+        return
+    if len(cells) <= len(experiment.seed):
+        yield ("search",), "there is one cell, so nothing to choose from; write several values of an axis"
+    if ranges := [spec.label for spec in experiment.technique if spec.ranges]:
+        text = "ranges are searched once the whole grid is there; give them values, or leave search out"
+        yield ("search",), f"technique {', '.join(ranges)}: {text}"
 
 
 def _bounds(settings: Sequence[Setting], technique: ResolvedTechnique) -> tuple[Cell, ...]:

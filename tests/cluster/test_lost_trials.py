@@ -60,8 +60,8 @@ def on_ray(new_experiment: Callable[..., Path], tmp_path: Path, monkeypatch: pyt
 def test_cells_that_no_trial_could_run_fail_with_the_reason(on_ray: Callable[..., Any]) -> None:
     rounds: list[int] = []
 
-    def no_worker_starts(asked: RunTrials, _: object) -> list[str]:
-        rounds.append(sum(len(trial.cells) for trial in asked.trials))
+    def no_worker_starts(asked: RunTrials, *_: object) -> list[str]:
+        rounds.append(sum(len(trial.cells) for trial in asked.first.trials))
         return ["no worker started", "no worker started"]
 
     outcome, _, cells = on_ray(no_worker_starts)
@@ -86,10 +86,10 @@ def test_a_ray_that_is_lost_is_started_again_until_it_was_too_often(on_ray: Call
 def test_what_a_lost_ray_had_in_hand_is_run_again(on_ray: Callable[..., Any]) -> None:
     asked: list[int] = []
 
-    def lost_once(told: RunTrials, take: Callable[..., None]) -> list[str]:
-        asked.append(sum(len(trial.cells) for trial in told.trials))
+    def lost_once(told: RunTrials, take: Callable[..., None], _: object) -> list[str]:
+        asked.append(sum(len(trial.cells) for trial in told.first.trials))
         if len(asked) == 1:
-            take(CellsRunning(told.trials[0].cells, "a trial"))
+            take(CellsRunning(told.first.trials[0].cells, "a trial"))
             raise RayLostError("Ray's gcs_server ended")
         job: Job = pickle.loads(told.job)  # noqa: S301 the sweep pickled it
         study, coordinator = job.open_study(), LocalCoordinator()

@@ -12,12 +12,15 @@ from time_ray.cluster.messages import (
     Connect,
     Drain,
     DriverEvent,
+    MoreTrials,
+    NoneLeft,
     RayLost,
     Ready,
     Refused,
     RunTrials,
     RunTuning,
     StartUps,
+    Trials,
     TrialsEnded,
     TuningEnded,
     from_line,
@@ -34,10 +37,13 @@ JOB = bytes(range(256))  # no text
 TRIAL = Trial(("a", "b"), "mini-tiny", ("expert",), 0.1 + 0.2)
 REQUEST = Request.of(workers=2, CPU=1, GPU=0.25)
 RANGE = Range(low=0.05, high=0.9, log=True)
+TRIALS = Trials((TRIAL,), (REQUEST,), lengths=False)
 SENT: list[tuple[Any, Any]] = [
     (CONNECT, Connect(threads=2, groups=True, folder="ray files")),
-    (COMMANDS, RunTrials((TRIAL,), (REQUEST,), 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
-    (COMMANDS, RunTrials((), (), None, 0, JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, RunTrials(TRIALS, True, 3, 1, JOB, "coordinator", Scratch("ray/tiny", "s3://bucket/runs"))),
+    (COMMANDS, RunTrials(Trials((), ()), False, None, 0, JOB, "coordinator", Scratch("scratch"))),
+    (COMMANDS, MoreTrials(TRIALS)),
+    (DRIVER_EVENTS, NoneLeft()),
     (
         COMMANDS,
         RunTuning("a", {"keep": RANGE}, {"keep": 0.2}, 40, 4, 0, REQUEST, 3, JOB, "coordinator", Scratch("x")),

@@ -20,7 +20,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.metrics import METRICS, OF_THE_PAPER, Metric
 from time_ray.core.statistics import deviation, mean, pareto_front
 from time_ray.core.tied_best import practically_equal, tied_best
-from time_ray.results import CellResult
+from time_ray.results import CellResult, Removed
 
 Values = NDArray[np.float64]
 
@@ -35,6 +35,9 @@ DECISION = (
     "practically_equal",
     "p_best",
     "distance",
+    "removed",
+    "removed_after",
+    "removed_by",
 )
 
 
@@ -50,13 +53,14 @@ class Ranked:
         selected_on: the same on the half that was.
         by_seed: what `value` is the mean of.
         lower: bound of its true value less that of the best of the others; at most 0. All bounds hold together with a
-            probability of 95 %. None with one seed.
+            probability of 95 %. None with one seed, or one cell.
         upper: the other bound; at least 0.
         tied: whether it may be the best; None with one seed, which tells nothing.
         practically_equal: whether the leader is better by at most epsilon; None with one seed.
         p_best: how often it is the best when seeds and test images are drawn anew; None for what is no candidate.
         baseline: which of the named baselines it is; empty: none.
         pareto: no other cell has both a higher KA and a higher ZS, on all test images, as they are served.
+        removed: why a search runs it no more; None for what is ranked.
 
     """
 
@@ -73,6 +77,7 @@ class Ranked:
     p_best: float | None = None
     baseline: str = ""
     pareto: bool = False
+    removed: Removed | None = None
 
     @property
     def name(self) -> str:
@@ -111,7 +116,10 @@ class Ranked:
     def as_row(self) -> dict[str, object]:
         """The row of `best -f json`."""
         scores = {**self.means, **{f"{name}_sd": sd for name, sd in self.sds.items()}}
-        known = {**self.contender.axes, **scores, "seeds": len(self.seeds), "baseline": self.baseline or None}
+        known: dict[str, object] = {**self.contender.axes, **scores, "seeds": len(self.seeds)}
+        known |= {"baseline": self.baseline or None, **dict.fromkeys(("removed", "removed_after", "removed_by"))}
+        if (why := self.removed) is not None:
+            known |= {"removed": why.text, "removed_after": why.seeds, "removed_by": why.by or None}
         return {name: known[name] if name in known else getattr(self, name) for name in columns()}
 
     def _values(self, name: str) -> list[float]:
@@ -132,6 +140,7 @@ class Ranking:
         undefined: cells of which the metric is not defined.
         num_unfinished: cells that are not ranked, each seed counted.
         baselines: rows for comparison only: the base, and what was trained on all tasks at once.
+        removed: what a search has removed, each over the seeds that it has; the last to leave first.
 
     """
 
@@ -144,6 +153,7 @@ class Ranking:
     undefined: tuple[Contender, ...]
     num_unfinished: int
     baselines: tuple[Ranked, ...] = ()
+    removed: tuple[Ranked, ...] = ()
 
     @property
     def leader(self) -> Ranked:
@@ -203,7 +213,8 @@ def ranking(
         UserError: no cell keeps the floor, or no cell that is compared has the seed that is named.
 
     """
-    cells = [result for result in results if not result.cell.multitask]
+    every = [result for result in results if not result.cell.multitask]
+    cells = [result for result in every if result.removed is None and result.wanted]
     compared = comparable(contenders(cells))
     criterion = _defined(criterion or Criterion(), compared)
     if criterion.seed is not None and compared.contenders and criterion.seed not in compared.seeds:
@@ -220,9 +231,32 @@ def ranking(
         lacking=tuple(compared.lacking),
         below_floor=tuple(table.below_floor),
         undefined=tuple(table.undefined),
-        num_unfinished=sum(not result.done for result in cells),
+        num_unfinished=sum(result.due for result in cells),
         baselines=table.baselines([result for result in results if result.cell.multitask]),
+        removed=tuple(_removed([result for result in every if result.removed], halves, criterion)),
     )
+
+
+def _removed(results: Sequence[CellResult], halves: Halves, criterion: Criterion) -> list[Ranked]:
+    """What a search has removed, on all test images and the seeds that each has."""
+    rows = []
+    for contender in contenders(results):
+        seeds = tuple(sorted(contender.results))
+        values = [halves.value(one, criterion.by, over=criterion.over) for one in contender.cells(seeds)]
+        found = [value for value in values if value is not None]
+        why = contender.results[seeds[0]].removed
+        rows.append(
+            Ranked(
+                contender=contender,
+                seeds=seeds,
+                length=1.0,
+                value=_mean(found),
+                selected_on=None,
+                by_seed=tuple(found),
+                removed=why,
+            )
+        )
+    return sorted(rows, key=lambda row: -(row.removed.seeds if row.removed else 0))
 
 
 def _defined(criterion: Criterion, compared: Comparable) -> Criterion:
@@ -345,8 +379,8 @@ class _Table:
                 replace(
                     row,
                     tied=tied[number],
-                    lower=float(signed[0][number]),
-                    upper=float(signed[1][number]),
+                    lower=_bound(signed[0][number]),
+                    upper=_bound(signed[1][number]),
                     practically_equal=bool(equal[number]),
                 )
                 for number, row in enumerate(rows)
@@ -393,6 +427,11 @@ class _Table:
                 return None
             values.append(self.sign * found)
         return values
+
+
+def _bound(value: float) -> float | None:
+    """Of a cell alone there is none: it has no other to be better than."""
+    return float(value) if np.isfinite(value) else None
 
 
 def _untrained(result: CellResult) -> CellResult:

@@ -34,17 +34,34 @@ class Connect:
 
 
 @dataclass(frozen=True)
-class RunTrials:
-    """Run these trials; the first ones start first."""
+class Trials:
+    """Trials, the first of which start first; what each of them holds; and whether they score at other lengths."""
 
     trials: tuple[Trial, ...]
-    requests: tuple[Request, ...]  # what each of them holds
+    requests: tuple[Request, ...]
+    lengths: bool = True
+
+
+@dataclass(frozen=True)
+class RunTrials:
+    """Run these trials. Of a search, more may follow: see NoneLeft."""
+
+    first: Trials
+    more: bool
     limit: int | None  # at once
     max_failures: int  # restarts of a trial whose processes or node were lost
     job: Base64Bytes  # a pickled Job: only workers open it
     coordinator: str  # the name of the coordinator's actor, which is to be made
     scratch: Scratch
     kind: Literal["run_trials"] = field(default="run_trials", repr=False)
+
+
+@dataclass(frozen=True)
+class MoreTrials:
+    """The answer to NoneLeft: run these as well, or end if there are none."""
+
+    trials: Trials
+    kind: Literal["more_trials"] = field(default="more_trials", repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,13 @@ class Ready:
     can_grow: bool  # what does not fit now may fit later
     dashboard: str = ""  # its address, if there is one
     kind: Literal["ready"] = field(default="ready", repr=False)
+
+
+@dataclass(frozen=True)
+class NoneLeft:
+    """All trials so far have ended, and all that they told was passed on: are there more?"""
+
+    kind: Literal["none_left"] = field(default="none_left", repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,8 +147,8 @@ class RayLost:
     kind: Literal["ray_lost"] = field(default="ray_lost", repr=False)
 
 
-Command: TypeAlias = RunTrials | RunTuning | Drain
-DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | TrialsEnded | TuningEnded | Refused | RayLost
+Command: TypeAlias = RunTrials | MoreTrials | RunTuning | Drain
+DriverEvent: TypeAlias = TrialEvent | Ready | StartUps | NoneLeft | TrialsEnded | TuningEnded | Refused | RayLost
 
 CONNECT: TypeAdapter[Connect] = TypeAdapter(Connect)
 COMMANDS: TypeAdapter[Command] = TypeAdapter(Annotated[Command, Discriminator("kind")])

@@ -27,12 +27,15 @@ from time_ray.cluster.messages import (
     Connect,
     Drain,
     DriverEvent,
+    MoreTrials,
+    NoneLeft,
     RayLost,
     Ready,
     Refused,
     RunTrials,
     RunTuning,
     StartUps,
+    Trials,
     TrialsEnded,
     TuningEnded,
     from_line,
@@ -42,7 +45,8 @@ from time_ray.cluster.polling import POLL_SECONDS, polling
 from time_ray.cluster.ray_cluster import Parts, can_grow, connected, head_address, node_names, nodes
 from time_ray.cluster.ray_process import GRACE_SECONDS, end_session
 from time_ray.cluster.room import Node
-from time_ray.cluster.trial import Placed, trial_number, tune_trial
+from time_ray.cluster.stages import Stages
+from time_ray.cluster.trial import trial_number, tune_trial
 from time_ray.cluster.trial_queue import TrialQueue
 from time_ray.core.errors import UserError
 from time_ray.core.tuning import Candidate
@@ -76,6 +80,7 @@ class CommandReader:
         self.draining = threading.Event()
         self._source = source
         self._rounds: list[RunTrials | RunTuning] = []
+        self._more: list[Trials] = []
         self._news = threading.Condition()
 
     def first(self) -> Connect:
@@ -91,6 +96,11 @@ class CommandReader:
         with self._news:
             self._news.wait_for(lambda: self._rounds)
             return self._rounds.pop(0)
+
+    def more(self) -> Trials | None:
+        """The answer to NoneLeft, once; None as long as there is none."""
+        with self._news:
+            return self._more.pop(0) if self._more else None
 
     def _listen(self, folder: str) -> None:
         for line in self._source:
@@ -113,6 +123,9 @@ class CommandReader:
                 with self._news:
                     self._rounds.append(command)
                     self._news.notify()
+            case MoreTrials():
+                with self._news:
+                    self._more.append(command.trials)
             case _:
                 assert_never(command)
 
@@ -181,35 +194,37 @@ def _round(asked: RunTrials, commands: CommandReader, events: EventWriter) -> li
     # on our own node: no other one's loss takes it away
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = CoordinatorActor.options(name=asked.coordinator, scheduling_strategy=here).remote()
-    queue = TrialQueue(asked.trials, asked.requests, asked.limit)
-    groups = any(request.workers > 1 for request in asked.requests)
+    queue = TrialQueue(asked.first.trials, asked.first.requests, asked.limit)
+    stages = Stages(asked, queue, commands.more)
+    groups = any(request.workers > 1 for request in asked.first.requests)
     incidents = Incidents(lambda text: events.write(Note(text)))
     try:
         with (
-            polling(partial(_pass_on, RemoteCoordinator(actor), queue, commands, events)),
+            polling(partial(_pass_on, RemoteCoordinator(actor), queue, stages, commands, events)),
             polling(partial(_look, incidents, queue), NODES_SECONDS),
             leaks_given_back() if groups else nullcontext(),
         ):
-            return _tune(asked, queue, commands, events)
+            return _tune(asked, queue, stages, commands, events)
     finally:
         events.write(StartUps(*queue.start_ups()))
         ray.kill(actor)
 
 
-def _tune(asked: RunTrials, queue: TrialQueue, commands: CommandReader, events: EventWriter) -> list[str]:
+def _tune(
+    asked: RunTrials, queue: TrialQueue, stages: Stages, commands: CommandReader, events: EventWriter
+) -> list[str]:
     """All trials ran on Ray Tune; the last line of every error that ended one."""
     from ray import tune
 
     from time_ray.cluster.searcher import TrialSearcher
     from time_ray.cluster.trial_starts import TrialStarts
 
-    placed = [Placed(trial.cells, request) for trial, request in zip(asked.trials, asked.requests, strict=True)]
     trainable = tune.with_parameters(tune_trial, job=asked.job, scratch=asked.scratch, max_failures=asked.max_failures)
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([dict(config["placed"].held)])),
         tune_config=tune.TuneConfig(
-            search_alg=TrialSearcher(queue, placed, _Nodes(), commands.draining.is_set),
-            num_samples=len(placed),
+            search_alg=TrialSearcher(queue, stages.placed, _Nodes(), commands.draining.is_set, stages.over),
+            num_samples=-1 if asked.more else len(stages.placed),
             reuse_actors=True,  # a process that has run a trial takes the next one at once
             trial_name_creator=lambda trial: f"trial_{trial.config['trial']:05d}",
             trial_dirname_creator=lambda trial: f"trial_{trial.config['trial']:05d}",
@@ -267,8 +282,14 @@ def _look(incidents: Incidents, queue: TrialQueue) -> None:
     incidents.look(node_names(), queue.unplaced(WAITING_SECONDS), ray.available_resources())
 
 
-def _pass_on(coordinator: "RemoteCoordinator", queue: TrialQueue, commands: CommandReader, events: EventWriter) -> None:
-    """The sweep hears what trials told the coordinator, and the coordinator that they shall stop."""
+def _pass_on(
+    coordinator: "RemoteCoordinator", queue: TrialQueue, stages: Stages, commands: CommandReader, events: EventWriter
+) -> None:
+    """The sweep hears what trials told the coordinator, and the coordinator that they shall stop.
+
+    It is asked for more trials once it has heard all that the last ones told.
+    """
+    none_left = stages.none_left()
     if commands.draining.is_set():
         coordinator.drain()  # again and again: an actor that was started anew knows nothing
     for event in coordinator.events():
@@ -277,6 +298,9 @@ def _pass_on(coordinator: "RemoteCoordinator", queue: TrialQueue, commands: Comm
         elif isinstance(event, CellsRunning):
             queue.began(trial_number(event.holder))
         events.write(event)
+    if none_left:
+        events.write(NoneLeft())
+    stages.take_more()
 
 
 if __name__ == "__main__":

@@ -23,12 +23,15 @@ from time_ray.cluster.messages import (
     DRIVER_EVENTS,
     Connect,
     Drain,
+    MoreTrials,
+    NoneLeft,
     RayLost,
     Ready,
     Refused,
     RunTrials,
     RunTuning,
     StartUps,
+    Trials,
     TrialsEnded,
     TuningEnded,
     from_line,
@@ -97,12 +100,13 @@ class RayProcess:
             continue
         return event
 
-    def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None]) -> list[str]:
+    def run_round(self, asked: RunTrials, take: Callable[[TrialEvent], None], more: Callable[[], Trials]) -> list[str]:
         """Run the trials until all have ended.
 
         Args:
             asked: The trials.
             take: Called with what trials tell, as it comes.
+            more: What is to be run once all trials so far have ended, where more may follow; none ends it.
 
         Returns:
             Why trials ended early, if some did; one line each.
@@ -115,6 +119,8 @@ class RayProcess:
         while not isinstance(event := self._next(), TrialsEnded):
             if isinstance(event, StartUps):
                 self.start_ups = event
+            elif isinstance(event, NoneLeft):
+                self._send(to_line(MoreTrials(more()), COMMANDS))
             elif not isinstance(event, Ready | TuningEnded):
                 take(event)
         return list(event.errors)
@@ -123,7 +129,7 @@ class RayProcess:
         """Search for parameters; see `run_round`. The candidates, in order."""
         self._send(to_line(asked, COMMANDS))
         while not isinstance(event := self._next(), TuningEnded):
-            if not isinstance(event, Ready | StartUps | TrialsEnded):
+            if not isinstance(event, Ready | StartUps | NoneLeft | TrialsEnded):
                 take(event)
         return list(event.candidates)
 
@@ -151,7 +157,7 @@ class RayProcess:
         except (OSError, ValueError):  # it has ended, or we have ended it
             raise self._lost() from None
 
-    def _next(self) -> TrialEvent | Ready | StartUps | TrialsEnded | TuningEnded:
+    def _next(self) -> TrialEvent | Ready | StartUps | NoneLeft | TrialsEnded | TuningEnded:
         line = _pipe(self._process.stdout).readline()
         if not line.endswith(b"\n"):
             raise self._lost()

@@ -18,6 +18,7 @@ class TrialSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         trials: What trials are told: by number, as the queue has them.
         nodes: What the nodes that are there now hold.
         draining: Whether no further trial shall start.
+        over: Whether no trials will be added to those of the queue.
 
     """
 
@@ -27,12 +28,14 @@ class TrialSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
         trials: Sequence[Placed],
         nodes: Callable[[], Sequence[Node]],
         draining: Callable[[], bool],
+        over: Callable[[], bool],
     ) -> None:
         super().__init__()
         self._queue = queue
         self._trials = trials
         self._nodes = nodes
         self._draining = draining
+        self._over = over
         self._numbers: dict[str, int] = {}
 
     def set_search_properties(self, *_: object, **__: object) -> bool:
@@ -41,7 +44,7 @@ class TrialSearcher(Searcher):  # type: ignore[misc]  # Ray is not typed
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """See Searcher: None is "not now"."""
-        if self._draining():
+        if self._draining() or (self._over() and self._queue.all_ended):
             return str(Searcher.FINISHED)
         number = self._queue.next(self._nodes())
         if number is None:

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import assert_never
 
+from time_ray.analysis.searching import results_of, searched
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.doctor import brief
-from time_ray.cluster.messages import Ready, RunTrials
+from time_ray.cluster.messages import Ready, RunTrials, Trials
 from time_ray.cluster.plan_stages import PlanStages
 from time_ray.cluster.ray_cluster import check_address
 from time_ray.cluster.ray_process import RayLostError, RayProcess, folder_root, ray_process
@@ -49,6 +50,7 @@ from time_ray.plugins import installed_in, loaded
 from time_ray.private_files import current_umask
 from time_ray.rates import read_rates, trial_costs, write_rates, write_start_up
 from time_ray.results import Outcome, read_results, stored, unfinished
+from time_ray.search_prior import remember
 from time_ray.store.files import Files
 from time_ray.store.lease import lease
 from time_ray.store.signing import start_signing
@@ -130,19 +132,20 @@ def _finished_before(study: Study, files: Files, unwritable: UserError) -> Outco
     """The outcome of a sweep on a storage that takes nothing any more. Raises the error if there is anything to do."""
     store = Store(files)
     try:
-        left = unfinished(study.everything, store)
+        search = searched(study, store)
+        left = unfinished(study.everything if search is None else search.wanted, store)
     except StoreError:
         raise unwritable from None  # it cannot be read either
     if left or study.untuned:
         raise unwritable
     lag = None if is_tracked(study, files) else "; ".join(unwritable.faults)
-    return Outcome(read_results(study.everything, store), tracking_error=lag)
+    return Outcome(results_of(study, store), tracking_error=lag)
 
 
 class _Sweep:
     """One sweep while it runs."""
 
-    def __init__(self, study: Study, files: Files, watch: Watch, profiles: str | None) -> None:
+    def __init__(self, study: Study, files: Files, watch: PlanStages, profiles: str | None) -> None:
         self.study = study
         self.profiles = profiles  # where traces go
         self.held = ""  # our lease
@@ -164,11 +167,11 @@ class _Sweep:
     def run(self, held: str) -> Outcome:
         """See sweep; the lease of this name is held."""
         self.held = held
-        counts = plan(self.study.everything, stored(self.store))
-        self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
+        remember(self.study, self.files)
         todo = self._todo()
+        self._say_planned(todo)
         if not todo and is_tracked(self.study, self.files):
-            return Outcome(read_results(self.study.everything, self.store))
+            return Outcome(results_of(self.study, self.store))
         if todo:
             check_weights(self.study)
             brief(self.study, self.files, self.watch)
@@ -176,8 +179,8 @@ class _Sweep:
         self.mlflow = MlflowSync(self.study, self.files, host=Host() if todo else None)
         stopped_at_once = bool(todo) and self._interruptible(partial(self._run_missing, todo))
         self._check_held()
-        results = read_results(self.study.everything, self.store)
-        done = all(result.done for result in results)
+        results = results_of(self.study, self.store, self.failures)
+        done = not any(result.due for result in results)
         failed = {key: event.error for key, event in self.failures.items()}
         ended = Ended(failed, interrupted=stopped_at_once or (self.drained and not done))
         if stopped_at_once:
@@ -311,7 +314,9 @@ class _Sweep:
             self._drain = coordinator.drain
             if self.drained:  # meanwhile
                 coordinator.drain()
-            run_here(self.study, self.store, todo, coordinator, self._take, self.profiles)
+            while todo:
+                run_here(self.study, self.store, todo, coordinator, self._take, self.profiles)
+                todo = self._next(todo)
             return
         errors, lost = [], 0
         while self._todo() and lost <= settings.max_failures:
@@ -333,7 +338,25 @@ class _Sweep:
         """Cells to be run, unless we are stopping."""
         if self.drained:
             return []
-        return unfinished([cell for cell in self.study.everything if cell.key not in self.failures], self.store)
+        search = searched(self.study, self.store, self.failures)
+        cells = self.study.everything if search is None else search.wanted
+        return unfinished([cell for cell in cells if cell.key not in self.failures], self.store)
+
+    def _next(self, before: Sequence[Cell]) -> list[Cell]:
+        """What a search runs next, once these cells were run as far as they can be; nothing if no one can run them."""
+        if self.study.experiment.search is None:
+            return []
+        todo = self._todo()
+        if {cell.key for cell in todo} <= {cell.key for cell in before} and _same_lengths(todo, before):
+            return []
+        self.watch.next()
+        self._say_planned(todo)
+        return todo
+
+    def _say_planned(self, todo: Sequence[Cell]) -> None:
+        """People know how much is to be made in all, as far as is decided."""
+        counts = plan(todo, stored(self.store))
+        self.watch(Planned(counts.trainings_to_do, counts.evaluations_to_do, counts.cells_to_do))
 
     def _draw(self) -> None:
         """Datasets that are made here lie on the disk."""
@@ -374,29 +397,49 @@ class _Sweep:
         needs = needs_by_model(experiment)
         by_model = requested(needs, ready.nodes, can_grow=ready.can_grow)
         self._say_device(needs, by_model, can_grow=ready.can_grow)
-        costs = trial_costs(todo, read_rates(self.store, todo), experiment.training.batch_size)
-        packed = trials(todo, costs, stored(self.store), one_each=experiment.run.pack == "cell")
-        requests = tuple(by_model[trial.model] for trial in packed)
-        capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, Counter(requests))))
-        self._status(f"starting {len(packed)} trials, {capacity} at once")
+        first = self._packed(todo, ready, by_model)
         coordinator = _coordinator_name()
         with self._scratch(folder) as scratch:
             asked = RunTrials(
-                trials=tuple(packed),
-                requests=requests,
+                first=first,
+                more=experiment.search is not None,
                 limit=experiment.run.trials,
                 max_failures=experiment.run.max_failures,
                 job=self._job(coordinator),
                 coordinator=coordinator,
                 scratch=scratch,
             )
-            errors = ray.run_round(asked, self._take)
+            before = todo
+
+            def more() -> Trials:
+                nonlocal before
+                self._fail_lost("")
+                before = self._next(before)
+                return self._packed(before, ready, by_model)
+
+            errors = ray.run_round(asked, self._take, more)
         write_start_up(self.store, ray.start_ups.first, ray.start_ups.later)
-        # a trial that was lost with cells in hand has failed those cells, and only those
+        self._fail_lost(_joined(errors))
+        return errors
+
+    def _packed(self, todo: Sequence[Cell], ready: Ready, by_model: Mapping[str, Request]) -> Trials:
+        """The cells as trials, the longest first."""
+        experiment = self._settled
+        costs = trial_costs(todo, read_rates(self.store, todo), experiment.training.batch_size)
+        packed = trials(todo, costs, stored(self.store), one_each=experiment.run.pack == "cell")
+        requests = tuple(by_model[trial.model] for trial in packed)
+        if packed:
+            capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, Counter(requests))))
+            self._status(f"starting {len(packed)} trials, {capacity} at once")
+        lengths = any(cell.setting.scoring.lengths for cell in todo)
+        return Trials(tuple(packed), requests, lengths)
+
+    def _fail_lost(self, why: str) -> None:
+        """A trial that was lost with cells in hand has failed those cells, and only those."""
         lost = read_results([self.cells[key] for key in set().union(*self.running.values())], self.store)
         self.running.clear()
-        self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({_joined(errors)})")
-        return errors
+        reason = why or "no reason given"
+        self._fail([result.cell for result in lost if not result.done], f"its trial was lost ({reason})")
 
     def _job(self, coordinator: str) -> bytes:
         """What workers are told, pickled."""
@@ -466,6 +509,11 @@ class _Sweep:
 
 def _coordinator_name() -> str:
     return f"time-ray-coordinator-{uuid.uuid4().hex}"
+
+
+def _same_lengths(one: Sequence[Cell], other: Sequence[Cell]) -> bool:
+    """Whether both are to be scored at as many lengths."""
+    return len({cell.setting.scoring.lengths for cell in (*one, *other)}) <= 1
 
 
 def _joined(errors: Sequence[str]) -> str:

@@ -82,6 +82,7 @@ class Placed:
 
     cells: tuple[str, ...]  # keys
     request: Request
+    lengths: bool = True  # whether they are scored at other lengths, too
 
     @property
     def held(self) -> Resources:
@@ -103,7 +104,13 @@ def tune_trial(config: dict[str, Any], *, job: bytes, scratch: Scratch, max_fail
     from ray.train.torch import TorchConfig, TorchTrainer
 
     trial: Placed = config["placed"]
-    told = {"job": job, "cells": trial.cells, "worker": dict(trial.request.worker), "holder": holder(config["trial"])}
+    told: dict[str, Any] = {
+        "job": job,
+        "cells": trial.cells,
+        "worker": dict(trial.request.worker),
+        "holder": holder(config["trial"]),
+        "lengths": trial.lengths,
+    }
     if trial.request.workers == 1:
         TorchTrainer(train_worker, train_loop_config=told, scaling_config=ScalingConfig(num_workers=0)).fit()
         return
@@ -141,4 +148,4 @@ def train_worker(told: dict[str, Any]) -> None:
     """What every worker of a trial runs."""
     from time_ray.cluster.worker import work_on
 
-    work_on(told["job"], told["cells"], holder=told["holder"], resources=told["worker"])
+    work_on(told["job"], told["cells"], holder=told["holder"], resources=told["worker"], lengths=told["lengths"])

@@ -35,7 +35,7 @@ class TrialQueue:
         limit: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._requests = requests
+        self._requests = list(requests)
         self._limit = limit
         self._clock = clock
         self._waiting = WaitingTrials([trial.chain for trial in trials], requests, [trial.cost for trial in trials])
@@ -48,6 +48,20 @@ class TrialQueue:
         self._left = dict.fromkeys(range(len(trials)))  # trials that wait
         self._idle_since = clock()
         self._lock = threading.Lock()
+
+    def add(self, trials: Sequence[Trial], requests: Sequence[Request]) -> None:
+        """These wait as well, behind those that do."""
+        with self._lock:
+            self._left |= dict.fromkeys(range(len(self._requests), len(self._requests) + len(trials)))
+            self._requests += requests
+            self._waiting.add([trial.chain for trial in trials], requests, [trial.cost for trial in trials])
+            self._idle_since = self._clock()
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether no trial waits or runs."""
+        with self._lock:
+            return not self._left and not self._running
 
     def next(self, nodes: Sequence[Node]) -> int | None:
         """The number of the trial that starts now on these nodes; None: none does."""

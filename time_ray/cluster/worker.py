@@ -17,12 +17,13 @@ from time_ray.cluster.ranks import Ranks
 from time_ray.cluster.trial import Job
 from time_ray.cluster.work import one_line, work
 from time_ray.core.errors import StoreError
+from time_ray.core.grid import without_lengths
 from time_ray.core.secrets import hidden
 from time_ray.core.tuning import Candidate
 from time_ray.events import CellFailed
 
 
-def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mapping[str, float]) -> None:
+def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mapping[str, float], lengths: bool) -> None:
     """The cells of a trial have run as far as they can. Called on all its workers.
 
     Args:
@@ -30,6 +31,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         cells: By key.
         holder: In whose name leases are taken.
         resources: What this worker holds, by Ray's names.
+        lengths: Whether the cells are scored at other lengths, too.
 
     Raises:
         Exception: What ended this worker, and not all others alike. What cannot pass was told as failures first, so
@@ -55,6 +57,7 @@ def work_on(job: bytes, cells: Collection[str], *, holder: str, resources: Mappi
         return
     backend.hold_as(holder)
     ours = [backend.cells[key] for key in cells if key in wanted]
+    ours = ours if lengths else list(without_lengths(ours))
     backend.keep_only(cell.setting for cell in ours)
     work(ours, backend)
 

@@ -14,7 +14,7 @@ def run_all(sweeps: Iterable[tuple[str, Opened]], talk: Console) -> int:
 
     worst = 0
     for name, opened in sweeps:
-        if all(result.done for result in api.status(opened)):
+        if not any(result.due for result in api.status(opened)):
             continue
         talk.print(f"{name}: time-ray sweep {opened.words}")
         with shown(opened.study.everything, opened.store) as progress:

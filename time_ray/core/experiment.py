@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
@@ -13,6 +13,7 @@ from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.parameter_range import Range, is_range, read_range
 from time_ray.core.scoring import Scoring
+from time_ray.core.search import Search
 from time_ray.core.section import Section
 from time_ray.core.strategies import Strategy
 from time_ray.core.stream import BY_DATASET, Arrangement
@@ -300,6 +301,9 @@ class Experiment(Section):
     ] = False
     evaluation: Scoring = Scoring()
     tuning: TuningSettings = TuningSettings()
+    search: Annotated[
+        Search | None, Field(description="find the best cell without running all; null: the full grid")
+    ] = None
     run: Run = Run()
     storage: Annotated[
         str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
@@ -313,6 +317,14 @@ class Experiment(Section):
                 msg = f"'{strategy.label}': patch is of what is served; write it under deploy"
                 raise ValueError(msg)
         return init
+
+    @field_validator("search")
+    @classmethod
+    def _several_to_choose_from(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        if search is not None and len(info.data.get("seed", ())) == 1:
+            msg = f"{search.mode} compares cells over seeds, and there is one; write seed: [0, 1, 2, 3, 4]"
+            raise ValueError(msg)
+        return search
 
     def written(self) -> dict[str, Any]:
         """Plain values that load to the same experiment, short where there is nothing to say."""

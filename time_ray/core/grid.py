@@ -1,7 +1,7 @@
 """The grid: its cells, and the walk of one cell through its tasks as recipes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from time_ray.core.keys import key_of
@@ -166,3 +166,15 @@ def grid(
 ) -> tuple[Cell, ...]:
     """Every cell, in reading order of the axes."""
     return tuple(Cell(i, d, k, s) for s in settings for i in inits for d in deploys for k in techniques)
+
+
+def without_lengths(cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    """The same cells, of which no other lengths are asked for."""
+    settings = {cell.setting.key: cell.setting for cell in cells if cell.setting.scoring.lengths}
+    short = {
+        key: replace(setting, scoring=setting.scoring.model_copy(update={"lengths": ()}))
+        for key, setting in settings.items()
+    }
+    return tuple(
+        replace(cell, setting=short[cell.setting.key]) if cell.setting.key in short else cell for cell in cells
+    )

@@ -108,6 +108,18 @@ def fit_prior(values: Values) -> Prior:
     return _fitted(_distinct(values)[0])
 
 
+def prior_of_pairs(left: Values, right: Values | None = None) -> Prior:
+    """The prior that pairs of a cell of `left` with one of `right` [cells, seeds] speak for; None: pairs within `left`.
+
+    See `fit_prior`. Raises ValueError with one seed.
+    """
+    if right is None:
+        return fit_prior(left)
+    seeds = left.shape[1]
+    variances = _variances(left, right)
+    return _by_moments([variances[variances > 0]], seeds - 1, float((len(left) + len(right) - 1) * (seeds - 1)))
+
+
 def moderated(variance: Values, df: int, prior: Prior) -> tuple[Values, float]:
     """Variances of `df` degrees of freedom raised to what the prior expects, and their degrees of freedom.
 

@@ -31,20 +31,29 @@ class WaitingTrials(Generic[Size]):
     """
 
     def __init__(self, chains: Sequence[Sequence[str]], sizes: Sequence[Size], costs: Sequence[float]) -> None:
-        self._chains = chains
-        self._sizes = sizes
-        self._costs = costs
+        self._chains: list[Sequence[str]] = []
+        self._sizes: list[Size] = []
+        self._costs: list[float] = []
         self._ready: dict[Size, list[int]] = {}  # heaps of trials that wait for a place, or so it seems
-        self._left: dict[Size, float] = dict.fromkeys(sizes, 0.0)  # costs of trials that wait
-        for number, size in enumerate(sizes):
-            self._ready.setdefault(size, []).append(number)
-            self._left[size] += costs[number]
+        self._left: dict[Size, float] = {}  # costs of trials that wait
         self._aside: list[int] = []  # sorted trials that wait for others
         self._blocked: dict[str, list[int]] = {}  # the same, by what they need first
-        self._place = [0] * len(chains)  # in its chain: what lies before it is made
+        self._place: list[int] = []  # in its chain: what lies before it is made
         self._made: set[str] = set()  # since this began
         self._making: Counter[str] = Counter()  # by how many running trials have it in their chains
         self._kept: dict[int, Counter[Size]] = {}  # see _kept_before; until something changes
+        self.add(chains, sizes, costs)
+
+    def add(self, chains: Sequence[Sequence[str]], sizes: Sequence[Size], costs: Sequence[float]) -> None:
+        """These wait as well, behind those that do."""
+        for chain, size, cost in zip(chains, sizes, costs, strict=True):
+            heappush(self._ready.setdefault(size, []), len(self._chains))
+            self._left[size] = self._left.get(size, 0.0) + cost
+            self._chains.append(chain)
+            self._sizes.append(size)
+            self._costs.append(cost)
+            self._place.append(0)
+        self._kept.clear()
 
     def next(self, fits: Fits[Size], places: Callable[[Size], float]) -> int | None:
         """The number of the trial that starts now; None: none does.

@@ -12,13 +12,14 @@ from time_ray.report.axes import shown_axes, with_short_techniques
 from time_ray.report.tables import Format
 
 MOST_ROWS = 12
+MOST_REMOVED = 8
 SURE = 95  # percent
 
 
 def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, everything: bool = False) -> None:
     """The ranking is on stdout: for people the first rows, for programs all of them. What it says is on stderr."""
     if form in ("json", "csv"):
-        rows = [row.as_row() for row in (*ranked.rows, *ranked.baselines)]
+        rows = [row.as_row() for row in (*ranked.rows, *ranked.removed, *ranked.baselines)]
         tables.print_rows(rows, form, columns=columns())
     else:
         shown = ranked.rows if everything else ranked.rows[:MOST_ROWS]
@@ -29,7 +30,7 @@ def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, e
         left = len(ranked.rows) - len(shown) - len(named)
         if left:
             talk.print(f"{left} more cells: --all", style="dim")
-    _print_verdict(ranked, talk, words)
+    _print_verdict(ranked, talk, words, everything=everything)
 
 
 def table_rows(ranked: Ranking, shown: Sequence[Ranked], baselines: Sequence[Ranked]) -> list[dict[str, object]]:
@@ -69,11 +70,13 @@ def spread(value: float | None, sd: float | None) -> str:
 
 def interval(row: Ranked) -> str | None:
     """Bounds of what a cell is better by than the best of the others."""
-    return None if row.lower is None else f"{row.lower:+.2f} … {row.upper:+.2f}"
+    return None if row.lower is None or row.upper is None else f"{row.lower:+.2f} … {row.upper:+.2f}"
 
 
 def standing(ranked: Ranking, row: Ranked) -> str:
     """What is said of a row besides its numbers."""
+    if row.removed is not None:
+        return row.removed.text
     words = ["leader"] if row is ranked.leader else []
     if row.tied is not None and row is not ranked.leader:
         words.append("may be best" if row.tied else "")
@@ -92,7 +95,16 @@ def _other(ranked: Ranking) -> list[str]:
     return [] if ranked.metric.name in OF_THE_PAPER else [ranked.metric.name]
 
 
-def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
+def _print_removed(ranked: Ranking, talk: Console, *, most: int) -> None:
+    """What a search has removed, and why."""
+    for row in ranked.removed[:most]:
+        why = row.removed.text if row.removed else ""
+        talk.print(f"{row.name}: {ranked.metric.title} {spread(row.value, deviation(row.by_seed))}, {why}", style="dim")
+    if len(ranked.removed) > most:
+        talk.print(f"{len(ranked.removed) - most} more cells were removed: --all", style="dim")
+
+
+def _print_verdict(ranked: Ranking, talk: Console, words: str, *, everything: bool) -> None:
     """What may be said of the best, in lines."""
     leader = ranked.leader
     axes = leader.contender.axes
@@ -110,6 +122,7 @@ def _print_verdict(ranked: Ranking, talk: Console, words: str) -> None:
         talk.print(f"{ranked.num_unfinished} cells are not finished and not ranked; run: time-ray sweep {words}")
     for line in left_out(ranked):
         talk.print(line)
+    _print_removed(ranked, talk, most=len(ranked.removed) if everything else MOST_REMOVED)
 
 
 def left_out(ranked: Ranking) -> list[str]:
@@ -120,6 +133,8 @@ def left_out(ranked: Ranking) -> list[str]:
         lines.append(f"{len(ranked.lacking)} cells lack seeds that others have, and are not ranked: {names}")
     if ranked.below_floor and ranked.criterion.floor:
         lines.append(f"{len(ranked.below_floor)} cells do not keep {ranked.criterion.floor.text}")
+    if ranked.removed:
+        lines.append(f"{len(ranked.removed)} cells were removed by the search, and are not ranked")
     if ranked.undefined:
         lines.append(f"{len(ranked.undefined)} cells have no {ranked.metric.title}, and are not ranked")
     return lines

@@ -25,10 +25,14 @@ def counted(results: Sequence[CellResult]) -> str:
     """How far a sweep is, in numbers."""
     tasks = [tasks_of(result) for result in results]
     done = sum(result.done for result in results)
-    begun = sum(bool(at) and not result.done for result, (at, _) in zip(results, tasks, strict=True))
+    begun = sum(bool(at) and result.due for result, (at, _) in zip(results, tasks, strict=True))
+    due = sum(result.due for result in results)
+    spared = len(results) - done - due
     counts = f"{done} of {len(results)} cells are done"
-    if done < len(results):
-        counts += f", {begun} begun, {len(results) - done - begun} waiting"
+    if due:
+        counts += f", {begun} begun, {due - begun} waiting"
+    if spared:
+        counts += f", {spared} left out by the search"
     return f"{counts}; {sum(at for at, _ in tasks)} of {sum(last for _, last in tasks)} tasks"
 
 

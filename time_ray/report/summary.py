@@ -1,12 +1,13 @@
 """What a sweep, a plan, a status and a ranking look like to a person."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import ranking
+from time_ray.analysis.search_verdict import known_text, search_lines
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.quantities import duration, size
 from time_ray.model_needs import Needs, device_of
@@ -20,16 +21,19 @@ from time_ray.report.running import best_so_far, counted
 from time_ray.report.tables import Format
 from time_ray.report.tuning import tuning_lines
 from time_ray.results import CellResult, Outcome
+from time_ray.search_plan import SearchPlan
 from time_ray.store.lease import holders
 
 
 def status_rows(results: Sequence[CellResult]) -> list[dict[str, object]]:
     """One row a cell: how far it is, and its scores after its latest task."""
+    any_removed = any(result.removed for result in results)
     return [
         {
             **result.cell.axes,
             "tasks": f"{max(0, len(result.rows) - 1)}/{len(result.cell.setting.trainings)}",
             "done": result.done,
+            **({"removed": result.removed.text if result.removed else None} if any_removed else {}),
             **_scores(result),
         }
         for result in results
@@ -43,7 +47,7 @@ def print_status(results: Sequence[CellResult], form: Format, talk: Console, *, 
         named = [{**row, **{METRICS[name].title: row[name] for name in METRICS}} for row in rows]
         titles = [metric.title for metric in METRICS.values()]
         more = titles[len(OF_THE_PAPER) :]
-        columns = [*shown_axes(rows), "tasks", *titles]
+        columns = [*shown_axes(rows), "tasks", *titles, *(["removed"] if "removed" in rows[0] else [])]
         left_out = tables.print_rows(
             named, form, columns=columns, short=with_short_techniques(named), optional=() if everything else more
         )
@@ -62,7 +66,7 @@ def status_lines(opened: Opened, results: Sequence[CellResult]) -> list[str]:
         seconds = plan_report(opened).seconds
         left = "" if seconds is None else f", about {duration(seconds)} left"
         lines.append(f"runs for {duration(time.time() - holder.fields['since'])} on {holder.fields['host']}{left}")
-    elif not all(result.done for result in results):
+    elif any(result.due for result in results):
         lines.append(f"not running; start or resume it: time-ray sweep {opened.words}")
     if count := len(opened.study.untuned):
         searches = f"{count} search{'es' * (count > 1)} for parameters"
@@ -108,6 +112,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         *(("needs", _workers(need), f"{model}: {_needs_words(need)}") for model, need in plan.needs.items()),
         ("cells", plan.cells, f"in {plan.trials} trials"),
         ("trainings", trainings.distinct, f"distinct, of {trainings.asked} asked for; {trainings.to_do} to do"),
+        *(("search", *line) for line in _search_words(plan.search)),
         ("merges", plan.merges.distinct, "distinct"),
         ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
         *(("candidates", one.candidates, f"{one.name}: {_tuning_words(one)}") for one in plan.tunings),
@@ -128,6 +133,8 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
     tables.print_rows([{"what": what, "count": count, "": about} for what, count, about in lines], "table")
     if plan.fleet is not None:
         print_fleet(plan.fleet, talk)
+    if plan.search is not None and plan.search.mode == "race":
+        talk.print(f"search: {known_text(plan.search.known)}")
     for note in plan.notes:
         talk.print(f"note: {note}")
 
@@ -138,6 +145,14 @@ def _tuning_words(tuning: PlannedTuning) -> str:
         return f"tried; best: {', '.join(f'{name} {value:g}' for name, value in tuning.found.items())}"
     seconds = "" if tuning.seconds is None else f", {duration(tuning.seconds)} of one worker"
     return f"{tuning.evaluations} merges and evaluations, no training{seconds}; then the best after every task"
+
+
+def _search_words(search: SearchPlan | None) -> Iterator[tuple[int, str]]:
+    """What is expected of a search, and the most that it trains."""
+    if search is not None:
+        most = f"{search.mode} over at most {search.seeds} seeds"
+        yield search.expected, f"trainings expected: {most}; {search.drawn_from}"
+        yield search.worst, f"at most, if none of {search.cells} leaves; {search.unshared} if nothing was shared"
 
 
 def _workers(need: Needs) -> str:
@@ -173,6 +188,8 @@ def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything
     ranked = ranking(outcome.results, Halves(opened.store))
     if ranked.rows:
         print_ranking(ranked, "table", talk, words=opened.words, everything=everything)
+    for line in search_lines(opened.study, opened.store, outcome.failures):
+        talk.print(f"  {line}")
     for line in tuning_lines(opened.study, opened.store):
         talk.print(line)
     for name, why in outcome.untuned.items():
@@ -185,7 +202,7 @@ def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything
 
 def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     done = sum(result.done for result in outcome.results)
-    if outcome.interrupted or done < len(outcome.results):
+    if outcome.interrupted or any(result.due for result in outcome.results):
         how = "interrupted" if outcome.interrupted else "not finished"
         resume = f"nothing is lost, resume with: time-ray sweep {opened.words}"
         talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; {resume}")

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
+from time_ray.analysis.searching import results_of
 from time_ray.opened import Opened
 from time_ray.report.running import best_so_far, counted, not_running, tasks_of
 from time_ray.results import CellResult, read_results
@@ -37,7 +38,7 @@ def watched(opened: Opened, console: Console, seconds: float = LOOK_SECONDS) -> 
                 console.print(f"{time.strftime('%H:%M:%S')} {line}")
             if not runs:
                 break
-    if not all(result.done for result in results):
+    if any(result.due for result in results):
         name = opened.study.experiment.name
         console.print(f"{not_running(name, opened.files)}; {counted(results)}: time-ray sweep {opened.words}")
     return results
@@ -48,16 +49,19 @@ def _looks(opened: Opened, seconds: float) -> Iterator[tuple[list[CellResult], b
     found, store = dict[str, CellResult](), opened.store
     while True:
         runs = any(holder.name == opened.study.experiment.name for holder in holders(opened.files))
-        missing = [cell for cell in opened.study.everything if cell.key not in found or not found[cell.key].done]
-        found |= {result.cell.key: result for result in read_results(missing, store)}
-        yield [found[cell.key] for cell in opened.study.everything], runs
+        if opened.study.experiment.search is not None:  # what is removed now may have been done before
+            yield results_of(opened.study, store), runs
+        else:
+            missing = [cell for cell in opened.study.everything if cell.key not in found or not found[cell.key].done]
+            found |= {result.cell.key: result for result in read_results(missing, store)}
+            yield [found[cell.key] for cell in opened.study.everything], runs
         time.sleep(seconds)
 
 
 def _drawn(results: Sequence[CellResult]) -> Group:
     """The counts, and every cell that is not done with a bar of its tasks."""
     table = Table.grid(Column("cell", no_wrap=True, overflow="ellipsis"), "tasks", "", padding=(0, 2))
-    todo = [result for result in results if not result.done]
+    todo = [result for result in results if result.due]
     for result in todo[:SHOWN]:
         at, last = tasks_of(result)
         table.add_row(result.cell.name, f"{at}/{last}", ProgressBar(total=last, completed=at, width=24))

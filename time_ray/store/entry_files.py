@@ -15,7 +15,7 @@ from time_ray.store.signing import Signer
 Entry = dict[str, object]
 PAYLOADS = "payloads"
 PROGRESS = "progress"
-KINDS = ("weights", "scores", "rates", "tracked", "sweeps")
+KINDS = ("weights", "scores", "rates", "tracked", "sweeps", "searches")
 SIGNATURE = "signature"
 _ENTRY_NAME = re.compile(r"[\w-]+-(?P<size>\d+)\.json")
 _Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\z")]
@@ -62,7 +62,40 @@ class _Sweep(BaseModel):
     seconds: float
 
 
-_SHAPES: Mapping[str, type[BaseModel]] = {"weights": _Weights, "scores": _Scores, "sweeps": _Sweep}
+class _Pair(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    inits: Annotated[list[str], Field(min_length=2, max_length=2)]
+    df: Annotated[float, Field(gt=0)]
+    variance: Annotated[float, Field(ge=0)]
+    pooled: Annotated[float, Field(gt=0)]
+
+
+class _Mean(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    init: str
+    value: float
+
+
+class _Known(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    sweep: str
+    of: Annotated[list[str], Field(min_length=2, max_length=2)]
+    cells: int
+    seeds: int
+    pairs: list[_Pair]
+    means: list[_Mean]
+
+
+class _Search(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    known: list[_Known]
+
+
+_SHAPES: Mapping[str, type[BaseModel]] = {"weights": _Weights, "scores": _Scores, "sweeps": _Sweep, "searches": _Search}
 
 
 def write_entry(files: Files, kind: str, key: str, entry: Mapping[str, object], signer: Signer | None) -> None:

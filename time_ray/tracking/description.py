@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from time_ray.analysis.ranking import Ranked, Ranking
 from time_ray.core.foreign import shown
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
+from time_ray.results import CellResult
 from time_ray.tracking.history import Started
 from time_ray.tracking.pictures import FOLDER
 from time_ray.tracking.runs import Run
@@ -12,6 +13,7 @@ from time_ray.tracking.verdict import Verdict
 from time_ray.tracking.views import ALL, ANSWER, CELLS, address
 
 _MOST_ROWS = 10
+_MOST_REMOVED = 20
 _SHOWN_ALWAYS = ("init", "deploy", "technique")
 
 
@@ -30,6 +32,8 @@ def description(sweep: Started, found: Verdict, experiment_id: str, run: Run) ->
         sweep.about,
         _verdict(found.ranked) if found.ranked else "",
         "" if done == len(found.results) else f"{done} of {len(found.results)} cells are done.",
+        "\n".join(f"- {_plain(line)}" for line in found.search),
+        _removed(found.results),
         "\n".join(_table(found.ranked)) if found.ranked else "",
         _links(experiment_id, run),
         _again(sweep),
@@ -51,6 +55,21 @@ def _verdict(ranked: Ranking) -> str:
         else f"{others} of {len(ranked.rows) - 1} others cannot be told from it"
     )
     return f"{first} {rest}, by {len(ranked.seeds)} seeds."
+
+
+def _removed(results: Sequence[CellResult]) -> str:
+    """What a search has removed, cell by cell over its seeds."""
+    why: dict[str, str] = {}
+    for result in results:
+        if result.removed is not None:
+            axes = result.cell.axes
+            name = f"{axes['init']}/{axes['deploy']} {axes['technique']} · {axes['model']} {axes['budget']}"
+            why[name] = result.removed.text
+    if not why:
+        return ""
+    lines = [f"- {_plain(name)}: {_plain(text)}" for name, text in list(why.items())[:_MOST_REMOVED]]
+    more = [f"- {len(why) - len(lines)} more"] if len(why) > len(lines) else []
+    return "\n".join([f"The search removed {len(why)} cells:", "", *lines, *more])
 
 
 def _score(row: Ranked, name: str) -> str:

@@ -56,10 +56,14 @@ def owners(study: Study, store: Store) -> dict[str, Started]:
 
 def started(experiment: str, store: Store) -> list[Started]:
     """Every sweep of an experiment, by its name, that was ever started on the storage; the first one first."""
+    return [sweep for sweep in all_started(store) if sweep.experiment == experiment]
+
+
+def all_started(store: Store) -> list[Started]:
+    """Every sweep that was ever started on the storage; the first one first."""
     entries = ((key, store.entry(_KIND, key)) for key in store.keys(_KIND))
     read = (_started(key, entry) for key, entry in entries if entry is not None)
-    sweeps = [sweep for sweep in read if sweep is not None and sweep.experiment == experiment]
-    return sorted(sweeps, key=lambda sweep: (sweep.seconds, sweep.key))
+    return sorted((sweep for sweep in read if sweep is not None), key=lambda sweep: (sweep.seconds, sweep.key))
 
 
 def _owners(study: Study, store: Store) -> dict[str, Started]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from time_ray.analysis.searching import results_of
 from time_ray.core.errors import StoreError
 from time_ray.core.grid import Cell
 from time_ray.core.secrets import hidden
@@ -81,8 +82,9 @@ class MlflowSync:
     def finish(self, ended: Ended = UNDISTURBED) -> None:
         """Everything there is was copied, or `lag` says what was not. Ctrl-C gives up."""
         self._ended = ended
-        for cell in self._study.everything:
-            self.changed(cell)
+        for result in results_of(self._study, Store(self._files), ended.failed):
+            if result.done or result.due:  # what a search does without has no run
+                self.changed(result.cell)
         self._over.set()
         try:
             left = -1
@@ -146,7 +148,7 @@ class MlflowSync:
 
     def _conclude(self, tracker: Tracker) -> None:
         """What is found is there, and so is every cell: compared, as another writer may have been at them."""
-        results = read_results(self._study.everything, tracker.store)
+        results = results_of(self._study, tracker.store, self._ended.failed)
         tracker.finish(results, self._ended)
         for cell in (lacking := tracker.lacking(results)):
             self.changed(cell)
@@ -227,8 +229,8 @@ def copy_all(study: Study, files: Files) -> str | None:
         sync.finish()
         if lost:
             raise StoreError(lost[0])
-        results = read_results(study.everything, Store(files))
-        if sync.lag is None and all(result.done for result in results):
+        results = results_of(study, Store(files))
+        if sync.lag is None and not any(result.due for result in results):
             note_tracked(study, files)
     return sync.lag
 

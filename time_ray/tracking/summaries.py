@@ -13,7 +13,7 @@ from time_ray.tracking.points import over_seeds, points_version
 from time_ray.tracking.runs import PARENT_TAG, SWEEP_TAG, Run
 from time_ray.tracking.sweep_runs import SweepRuns, ending
 from time_ray.tracking.tracked_study import TrackedStudy
-from time_ray.tracking.verdict import Verdict
+from time_ray.tracking.verdict import REMOVED_TAG, Verdict
 
 SEEDS_TAG = "time_ray.seeds"
 SHOWN_TAG = "time_ray.shown"  # a key of what was logged
@@ -42,6 +42,7 @@ class Summaries:
             for result in done:
                 if run := self._runs.cells.get(result.cell.key):
                     self._runs.state(run, found.of_cells([result]), found.tags_of([result]))
+                    self._still_in(run, result)
 
     def _summarise(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult], found: Verdict) -> None:
         run = self._logged(place, each, done)
@@ -51,7 +52,13 @@ class Summaries:
         children = [self._runs.cells[result.cell.key] for result in each if result.cell.key in self._runs.cells]
         for child in children:
             self._runs.tag(child, {PARENT_TAG: run.id})
-        self._runs.end(run, ending([child.status for child in children], whole=len(done) == len(each)))
+        self._still_in(run, done[0])
+        self._runs.end(run, ending([child.status for child in children], whole=not any(result.due for result in each)))
+
+    def _still_in(self, run: Run, result: CellResult) -> None:
+        """What a search had removed, and a later sweep has run all the same, is removed no more."""
+        if result.removed is None and REMOVED_TAG in run.tags:
+            self._runs.untag(run, REMOVED_TAG)
 
     def _logged(self, place: str, each: Sequence[CellResult], done: Sequence[CellResult]) -> Run:
         """The run over the seeds that are done, with the points of all tasks; under the sweep that had one first."""

@@ -72,8 +72,8 @@ class SweepRuns:
             own = [result for result in results if result.cell.key in sweep.cells]
             if len(own) == len(sweep.cells):
                 self._tell(sweep, run, found if len(own) == len(results) else verdict(own, self._tracked.store))
-            statuses = self._statuses(sweep)
-            self._runs.end(run, ending(statuses, whole=statuses.count("FINISHED") == len(sweep.cells)))
+            statuses, spared = self._statuses(sweep), sum(not (result.done or result.due) for result in own)
+            self._runs.end(run, ending(statuses, whole=statuses.count("FINISHED") >= len(sweep.cells) - spared))
 
     def _tell(self, sweep: Started, run: Run, found: Verdict) -> None:
         winner = found.ranked.leader.contender.axes if found.ranked else {}

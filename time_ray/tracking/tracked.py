@@ -1,5 +1,6 @@
 """Whether everything of a study has been copied into MLflow: noted in the store, so that nothing is asked there."""
 
+from time_ray.analysis.searching import results_of
 from time_ray.core.keys import key_of
 from time_ray.core.secrets import hidden
 from time_ray.store.files import Files
@@ -23,9 +24,14 @@ def is_tracked(study: Study, files: Files) -> bool:
     if Store(files).entry("tracked", _key(study, files)) is None:
         return False
     file = database_file(tracking_uri(files))
-    return file is None or finished_cells(file, study.experiment.name, CELL_TAG).issuperset(
-        cell.key for cell in study.everything
-    )
+    return file is None or finished_cells(file, study.experiment.name, CELL_TAG).issuperset(_finished(study, files))
+
+
+def _finished(study: Study, files: Files) -> set[str]:
+    """The cells that have finished runs once everything is copied."""
+    if study.experiment.search is None:
+        return {cell.key for cell in study.everything}
+    return {result.cell.key for result in results_of(study, Store(files)) if result.done}
 
 
 def note_tracked(study: Study, files: Files) -> None:
@@ -36,4 +42,5 @@ def note_tracked(study: Study, files: Files) -> None:
 def _key(study: Study, files: Files) -> str:
     where = hidden(tracking_uri(files))
     lengths = [float(length) for length in study.experiment.evaluation.lengths]
-    return key_of("tracked", where, sweep_key(study), points_version(), RUNS_VERSION, lengths)
+    searched = [] if study.experiment.search is None else [study.experiment.search.model_dump()]
+    return key_of("tracked", where, sweep_key(study), points_version(), RUNS_VERSION, lengths, *searched)

@@ -19,6 +19,7 @@ from time_ray.tracking.names import metric_key
 
 TIED_TAG = "tied"
 LEADER_TAG = "leader"
+REMOVED_TAG = "removed"  # by a search: when, by which cell, and how far it was behind
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Verdict:
         ranked: of those that are finished; None where nothing can be ranked.
         importance: None unless the grid is whole, and has an axis to speak of.
         costs: of what is done.
+        search: what is said of the search, line by line; nothing for a full grid.
 
     """
 
@@ -37,6 +39,7 @@ class Verdict:
     ranked: Ranking | None
     importance: AxisImportance | None
     costs: Costs
+    search: Sequence[str] = ()
 
     def of_sweep(self) -> dict[str, float | None]:
         """Metrics of the sweep's run."""
@@ -66,6 +69,9 @@ class Verdict:
 
     def tags_of(self, results: Sequence[CellResult]) -> dict[str, str]:
         """The same as words: whether the cell, or the seeds of one, lead, and whether they may be the best."""
+        removed = next((result.removed for result in results if result.removed), None)
+        if removed is not None:
+            return {TIED_TAG: "no", LEADER_TAG: "no", REMOVED_TAG: removed.text}
         row = self.standing(results)
         if self.ranked is None or row is None:
             return {}
@@ -82,8 +88,8 @@ class Verdict:
         return {_of_one(result): row for row in rows for result in row.contender.results.values()}
 
 
-def verdict(results: Sequence[CellResult], store: Store) -> Verdict:
-    """What can be said of the results, as far as they go."""
+def verdict(results: Sequence[CellResult], store: Store, search: Sequence[str] = ()) -> Verdict:
+    """What can be said of the results, as far as they go, and of the search that left some out."""
     halves = Halves(store)
     try:
         ranked = ranking(results, halves, Criterion())
@@ -97,7 +103,7 @@ def verdict(results: Sequence[CellResult], store: Store) -> Verdict:
             importance = axis_importance(results, halves, ranked.criterion, to_finish="")
         except UserError:
             importance = None
-    return Verdict(results, ranked, importance, costs(results))
+    return Verdict(results, ranked, importance, costs(results), search)
 
 
 def _shares(group: str, importance: Importance) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from time_ray.analysis.axis_importance import AxisImportance
 from time_ray.analysis.claim_rules import Verdict
 from time_ray.analysis.costs import costs
 from time_ray.analysis.ranking import Ranking
+from time_ray.analysis.search_verdict import search_lines
 from time_ray.core.metrics import METRICS
 from time_ray.figures.chosen import chosen
 from time_ray.figures.cost import cost_by_stage
@@ -86,7 +87,7 @@ def content(
     return Content(
         name=experiment.name,
         about=experiment.about,
-        headline=headline(ranked, spent),
+        headline=headline(ranked, spent, search_lines(opened.study, opened.store)),
         maps={title: picture for title, picture in maps.items() if picture},
         plane=inline("plane", partial(plane, ranked)),
         tasks=inline("tasks", partial(sweep_over_tasks, ranked)),
@@ -104,7 +105,7 @@ def content(
 
 
 def _unfinished(results: Sequence[CellResult], opened: Opened) -> Unfinished:
-    cells = [result for result in results if not result.done]
+    cells = [result for result in results if result.due]
     shown = [(result.cell.name, _how_far(result)) for result in cells[:MOST_UNFINISHED]]
     return Unfinished(len(cells), shown, f"time-ray sweep {opened.words}")
 

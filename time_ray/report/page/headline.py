@@ -21,8 +21,8 @@ class Headline:
     sure: Sequence[str]
 
 
-def headline(ranked: Ranking, spent: Costs) -> Headline:
-    """The verdict of a ranking, which may have no rows."""
+def headline(ranked: Ranking, spent: Costs, search: Sequence[str] = ()) -> Headline:
+    """The verdict of a ranking, which may have no rows, and what is said of the search that it rests on."""
     cost = _cost(spent)
     if not ranked.rows:
         return Headline("No cell is finished, so nothing is ranked yet.", [("computing", cost)], [])
@@ -39,7 +39,7 @@ def headline(ranked: Ranking, spent: Costs) -> Headline:
     return Headline(
         f"Best-in-TIME: {where}.{_margin(ranked, others)}",
         [*facts, ("seeds", str(len(ranked.seeds))), ("may also be the best", _tied(ranked)), ("computing", cost)],
-        [*verdict(ranked), *left_out(ranked)],
+        [*verdict(ranked), *search, *left_out(ranked)],
     )
 
 

@@ -32,7 +32,7 @@ def score_table(ranked: Ranking, spent: Costs) -> ScoreTable:
     """All rows of a ranking, with what each cell cost: its own models, and its share of none."""
     if not ranked.rows:
         return ScoreTable((), frozenset(), ())
-    every = [*ranked.rows, *ranked.baselines]
+    every = [*ranked.rows, *ranked.removed, *ranked.baselines]
     axes = shown_axes([row.contender.axes for row in ranked.rows])
     moved = any(row.length != 1 for row in every)
     rows = []

@@ -11,13 +11,14 @@ from time_ray.analysis.claims import judge
 from time_ray.analysis.evidence import Evidence
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranking, ranking
+from time_ray.analysis.searching import results_of
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
 from time_ray.opened import Opened
 from time_ray.report.importance import verdict
 from time_ray.report.page.content import content
 from time_ray.report.page.render import render
-from time_ray.results import CellResult, read_results, unfinished
+from time_ray.results import CellResult, unfinished
 from time_ray.whole_files import replacing
 
 
@@ -38,7 +39,7 @@ def write_page(opened: Opened, criterion: Criterion, output: Path, command: str)
         raise UserError(f"{output} is a folder; name a file, as in -o {output / 'report.html'}")
     if not os.access(output.parent, os.W_OK):
         raise UserError(f"{output}: {output.parent} is no folder that can be written to; give another file with -o")
-    results = read_results(opened.study.everything, opened.store)
+    results = results_of(opened.study, opened.store)
     if not any(result.rows for result in results):
         raise UserError(f"{opened.path}: no cell is finished; run: time-ray sweep {opened.words}")
     html = page(opened, results, criterion, command)
@@ -69,7 +70,7 @@ def _importance(
 
 def _findings(opened: Opened, results: Sequence[CellResult], ranked: Ranking) -> list[Verdict]:
     """Those of the paper, if all that they compare can be, and has been, swept."""
-    if not ranked.rows or ranked.leader.mean_of("gm") is None or not all(result.done for result in results):
+    if not ranked.rows or ranked.leader.mean_of("gm") is None or any(not result.done for result in results):
         return []
     evidence = Evidence(opened)
     with contextlib.suppress(UserError):
