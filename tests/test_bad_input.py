@@ -141,6 +141,11 @@ CONFIGURATION = [
     ),
     ({**SEEDS, "search": {"epsylon": 2}}, "epsylon", "search.epsylon: unknown key; did you mean 'epsilon'?"),
     ({**SEEDS, **ONE_CELL, "search": {}}, "search", "search: there is one cell, so nothing to choose from"),
+    (
+        {**SEEDS, "init": ["zs"], "technique": [{"name": "ties", "keep": {"from": 0.1, "to": 0.9}}], "search": {}},
+        "search",
+        "search: technique ties(keep=0.1…0.9): ranges are searched once the whole grid is there",
+    ),
     ({"budget": ["2 steps", "2  steps"]}, "budget", "budget: '2 steps' is given twice"),
     ({"budget": ["2 steps", "16 samples"]}, "budget", "budget.1: '16 samples' is the same as '2 steps'; keep one"),
     ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),
