@@ -9,7 +9,19 @@ from toy_grid import setting, technique
 
 from time_ray import merging
 from time_ray.core.keys import key_of
-from time_ray.core.recipe import Base, Experts, OuterStep, Recipe, ResolvedTechnique, Running, Trained, describe
+from time_ray.core.recipe import (
+    Base,
+    Experts,
+    OuterStep,
+    Recipe,
+    Reestimated,
+    ResolvedTechnique,
+    Running,
+    Trained,
+    describe,
+    patched,
+    reestimated,
+)
 from time_ray.core.strategies import Ema, Outer, Strategy, Zs
 from time_ray.realize import IncrementalMerges
 from time_ray.weight_cache import Cache, Memory, Weights, num_bytes
@@ -155,6 +167,15 @@ def test_a_variance_is_never_carried_on() -> None:
     assert outer is not None
     assert (outer["bn.running_var"] >= 0).all()
     assert outer["bn.num_batches_tracked"] == 3
+
+
+def test_statistics_of_batch_norm_may_be_of_the_newest_tasks_batches() -> None:
+    served = patched(Outer().recipe(TOYS.base, history(), AVERAGE), TOYS.base, 0.5)
+    for recipe in (served, Outer().recipe(TOYS.base, history(), AVERAGE)):
+        found = reestimated(recipe, 2)
+        assert isinstance(found, Reestimated)
+        assert found.newest.key == history().newest.key
+        assert found.base.key == TOYS.base.key
 
 
 def test_its_description_says_how_to_make_it_again() -> None:

@@ -1,4 +1,7 @@
-"""`task_arithmetic` without a scaling is an average: one recipe, one training, and a note in the plan."""
+"""`task_arithmetic` without a scaling is an average: one recipe, one training, and a note in the plan.
+
+Weights of a window do nothing for a technique that takes none: a note, too.
+"""
 
 import json
 from collections.abc import Callable
@@ -50,6 +53,11 @@ def test_two_names_of_one_technique_share_all_they_make(plan: Callable[..., dict
     assert both["notes"] == [
         "technique task_arithmetic is average (its scaling is 1 / number of experts): they share all they make"
     ]
+
+
+def test_weights_of_a_window_are_of_techniques_that_take_them(plan: Callable[..., dict[str, Any]]) -> None:
+    weighed = plan(deploy=["window", {"name": "window", "weights": "linear"}], technique=["average", "ties"])
+    assert weighed["notes"] == ["weights of window(weights=linear) are without effect with ties"]
 
 
 def test_a_share_of_the_strategy_stays_the_averages_alone(plan: Callable[..., dict[str, Any]]) -> None:

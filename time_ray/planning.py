@@ -11,6 +11,7 @@ from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
+from time_ray.core.strategies import Window
 from time_ray.core.tuning import Tuning
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
@@ -226,6 +227,7 @@ def plan_report(
         notes=(
             *_given(experiment),
             *_same_techniques(study),
+            *_unweighed(study),
             *_assumed(preprocessing),
             *_without_batch_norm(study),
             *_too_tight(needs),
@@ -284,6 +286,15 @@ def _same_techniques(study: Study) -> Iterator[str]:
     written = {cell.technique.label: cell.technique for cell in study.cells if cell.technique.written_as}
     for label, technique in written.items():
         yield f"technique {label} is {technique.name} (its scaling is 1 / number of experts): they share all they make"
+
+
+def _unweighed(study: Study) -> Iterator[str]:
+    """Windows whose weights do nothing with some techniques."""
+    techniques = dict.fromkeys(cell.technique.label for cell in study.cells if not cell.technique.weighs_experts)
+    windows = (side for cell in study.cells for side in (cell.init, cell.deploy) if isinstance(side, Window))
+    for label in dict.fromkeys(window.label for window in windows if window.weights is not None):
+        if techniques:
+            yield f"weights of {label} are without effect with {', '.join(techniques)}"
 
 
 def _assumed(preprocessing: Mapping[str, Resolved]) -> Iterator[str]:

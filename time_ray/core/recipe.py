@@ -49,8 +49,8 @@ class ResolvedTechnique:
         return key_of("technique", self.written_as, self.key) if self.written_as else self.key
 
     def with_weights(self, weights: str | list[float] | None) -> "ResolvedTechnique":
-        """The technique with these weights in merges of many; itself, if it takes none."""
-        return replace(self, params={**self.params, "weights": weights}) if self.weighs_experts else self
+        """The technique, which takes them, with these weights in merges of many."""
+        return replace(self, params={**self.params, "weights": weights})
 
 
 class GivenExpert(NamedTuple):

@@ -9,6 +9,7 @@ import inspect
 import math
 from abc import abstractmethod
 from functools import cached_property
+from itertools import dropwhile
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -195,14 +196,16 @@ class Window(Strategy):
         """See Strategy. Of a history that is shorter than a list of weights, the newest experts have the last ones."""
         if self.weights is None or not technique.weighs_experts:
             return merge_of(technique, base, experts.last(self.size))
-        if isinstance(self.weights, str):
-            newest = experts.last(self.size)
-            return merge_of(technique.with_weights(None if newest.length == 1 else self.weights), base, newest)
-        weights = list(self.weights[-experts.length :])
-        while not weights[0]:  # the oldest counts nothing
-            del weights[0]
-        equal = len(set(weights)) == 1
-        return merge_of(technique.with_weights(None if equal else weights), base, experts.last(len(weights)))
+        count, weights = self._counted(self.weights, experts.length)
+        return merge_of(technique.with_weights(weights), base, experts.last(count))
+
+    def _counted(self, weights: str | tuple[float, ...], length: int) -> tuple[int, str | list[float] | None]:
+        """How many of so many experts count, and their weights: None where they are equal."""
+        if isinstance(weights, str):
+            count = min(self.size, length)
+            return count, None if count == 1 else weights
+        counting = list(dropwhile(lambda weight: weight == 0, weights[-length:]))
+        return len(counting), None if len(set(counting)) == 1 else counting
 
 
 class Outer(Strategy):
@@ -232,13 +235,12 @@ class Outer(Strategy):
         older = self._after(base, before, technique)
         merge = Running(technique, base, older, experts.newest, weight)
         if self.nesterov:
-            return OuterStep(
-                merge, older.merge if isinstance(older, OuterStep) else older, self.momentum, nesterov=True
-            )
+            merge_before = older.merge if isinstance(older, OuterStep) else older
+            return OuterStep(merge, merge_before, self.momentum, nesterov=True)
         if before is None:  # it has not gone anywhere yet
             return merge
-        since = self._after(base, before.previous, technique)
-        return OuterStep(merge, since, self.momentum, nesterov=False)
+        older_before = self._after(base, before.previous, technique)
+        return OuterStep(merge, older_before, self.momentum, nesterov=False)
 
     def _after(self, base: Base, experts: Experts | None, technique: ResolvedTechnique) -> Recipe:
         return base if experts is None else self.recipe(base, experts, technique)

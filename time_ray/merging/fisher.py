@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from time_ray.merging.errors import MergeError
 from time_ray.merging.pieces import STATISTICS
+from time_ray.merging.reductions import dot
 
 Tensors = Mapping[str, Tensor]
 
@@ -69,11 +70,13 @@ def _corrected(parameter: Tensor, optimizer: torch.optim.Optimizer, betas: Mappi
 def _by_element(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Sequence[str]) -> dict[str, Tensor]:
     found = {}
     for name in names:
-        weights = [expert[name].double() for expert in experts]
-        shares = [moment[name].double() for moment in moments]
-        total = torch.stack(shares).sum(0)
-        weighted = torch.stack([share * tensor for share, tensor in zip(shares, weights, strict=True)]).sum(0)
-        found[name] = torch.where(total > 0, weighted / total, torch.stack(weights).mean(0))
+        total, weighted, plain = (torch.zeros_like(experts[0][name], dtype=torch.float64) for _ in range(3))
+        for expert, moment in zip(experts, moments, strict=True):
+            weights, share = expert[name].double(), moment[name].double()
+            total += share
+            weighted.addcmul_(share, weights)
+            plain += weights
+        found[name] = torch.where(total > 0, weighted / total, plain / len(experts))
     return found
 
 
@@ -91,7 +94,7 @@ def _by_model(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Seq
 
 def _square(way: Tensors, moments: Tensors) -> float:
     """dᵀ F d."""
-    return sum(float((tensor.double().square() * moments[name].double()).sum()) for name, tensor in way.items())
+    return sum(dot(tensor.square().flatten(), moments[name].float().flatten()) for name, tensor in way.items())
 
 
 def _result(name: str, newest: Tensor, experts: Sequence[Tensors], found: Tensors) -> Tensor:
