@@ -107,6 +107,7 @@ def test_they_are_merged_over_time_as_they_are(
 
 def test_their_sweep_can_be_timed_beforehand(given: Path, time_ray: Callable[..., Any]) -> None:
     assert json.loads(time_ray("plan", given, "--measure", "-f", "json").out)["seconds"] > 0
+    assert time_ray("plan", given, "--gpus", "2,8").status == 0
 
 
 def expert_keys(path: Path) -> dict[str, str]:
