@@ -15,10 +15,12 @@ from torch import Tensor
 from time_ray import api, merging
 from time_ray.clip.models import base_weights, expert_weights
 from time_ray.core.errors import UserError
+from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import GivenExpert
 from time_ray.data.dataset import write_dataset
 from time_ray.study import check_experts
+from time_ray.whole_files import file_digest
 
 NAMES = ("alpha", "beta", "gamma")
 GIVEN: dict[str, Any] = {
@@ -94,6 +96,9 @@ def test_they_are_merged_over_time_as_they_are(
         ids = [step.expert.key for step in steps]
         want = merging.merge(base_weights(TINY), [moved[name] for name in order], "ties", ids=ids, scaling=0.5)
         assert all(torch.equal(want[name], tensor) for name, tensor in served.items())
+        entry: Any = opened.store.entry("weights", ids[order.index("beta")])
+        assert entry["recipe"]["given"] == "beta.pt"
+        assert entry["recipe"]["digest"] == file_digest(Path("experts/beta.pt"))
     assert len(orders) == 2
     assert all(set(order) == set(NAMES) for order in orders)
     assert time_ray("plan", *words).err.startswith("note: experts are read from experts: nothing is trained")
@@ -102,11 +107,28 @@ def test_they_are_merged_over_time_as_they_are(
 
 def test_their_sweep_can_be_timed_beforehand(given: Path, time_ray: Callable[..., Any]) -> None:
     assert json.loads(time_ray("plan", given, "--measure", "-f", "json").out)["seconds"] > 0
+    assert time_ray("plan", given, "--gpus", "2,8").status == 0
 
 
 def expert_keys(path: Path) -> dict[str, str]:
     (cell, *_) = api.open_experiment(path).study.cells
     return {step.training.task.concepts[0].dataset: step.expert.key for step in cell.walk()}
+
+
+def test_a_key_never_moves(given: Path) -> None:
+    base = api.open_experiment(given).study.settings[0].base
+    files = {"alpha": "alpha.safetensors", "beta": "beta.pt", "gamma": "gamma.safetensors"}
+    assert expert_keys(given) == {
+        name: key_of("trained", base.key, key_of("given", file_digest(Path("experts", file))))
+        for name, file in files.items()
+    }
+
+
+def test_findings_are_about_trainings(given: Path, time_ray: Callable[..., Any]) -> None:
+    for words in ((), ("--run",)):
+        done = time_ray("findings", given, *words)
+        assert done.status == 2
+        assert "experts are given, and findings are about their training; remove experts" in done.err
 
 
 def test_a_key_is_of_the_files_bytes(given: Path, moved: Mapping[str, Mapping[str, Tensor]]) -> None:

@@ -430,17 +430,24 @@ def findings(opened: Opened, epsilon: float = 1.0) -> list[Verdict]:
         epsilon: Differences in GM that do not matter.
 
     Raises:
-        UserError: no cell is finished, or GM is not defined, since nothing is held out.
+        UserError: no cell is finished, or GM is not defined, since nothing is held out; experts are given.
 
     """
+    _trains(opened)
     _finished(opened)
     return judge(Evidence(opened), epsilon)
 
 
 def findings_need(opened: Opened) -> dict[str, Opened]:
     """What to sweep for `findings`, by name: the experiment itself, and the variants that it is compared with."""
+    _trains(opened)
     evidence = Evidence(opened)
     return {"as written": opened, **{name: evidence.open(name) for name in evidence.variants}}
+
+
+def _trains(opened: Opened) -> None:
+    if opened.study.experiment.experts is not None:
+        raise UserError(f"{opened.path}: experts are given, and findings are about their training; remove experts")
 
 
 def _criterion(

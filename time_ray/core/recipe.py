@@ -7,6 +7,7 @@ Equal weights get equal keys wherever that is known without computing; compare r
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import PurePath
 from typing import NamedTuple, TypeAlias
 
 from time_ray.core.keys import key_of
@@ -345,8 +346,7 @@ def describe(recipe: Recipe) -> dict[str, object]:
             if recipe.preprocessing:
                 parts["preprocessing"] = dict(recipe.preprocessing)
         case Trained(training=TaskTraining(given=GivenExpert(path, digest))):
-            file = path.replace("\\", "/").rpartition("/")[2]
-            parts = {"start": _part(recipe.start), "given": file, "digest": digest}
+            parts = {"start": _part(recipe.start), "given": PurePath(path).name, "digest": digest}
         case Trained():
             training = recipe.training
             parts = {
