@@ -78,7 +78,7 @@ def _model(name: str, size: _Size, pool: str, finetune_lr: float) -> MiniModel:
 
 _RATES = {  # chosen by tools.choose_lr
     "mini": {"tiny": 6e-4, "base": 6e-4, "large": 3e-4},
-    "mini2": {"tiny": 6e-4, "base": 6e-4, "large": 3e-4},
+    "mini2": {"tiny": 6e-4, "base": 3e-4, "large": 3e-4},
 }
 _POOLS = {"mini": "pool", "mini2": "pool2"}
 
