@@ -145,7 +145,6 @@ class _Sweep:
         self._breaking_off = False
         self._drain: Callable[[], None] = lambda: None  # lets trials finish what they are at, and stop
         self._made = Counter[type[Event]]()  # how often each of these was told
-        self._wanted: frozenset[str] = frozenset()  # what was asked of trials last
         self.mlflow: MlflowSync | None = None
 
     def run(self, held: str) -> Outcome:
