@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from time_ray import api
 from time_ray.analysis.tuning_gain import gains
 from time_ray.cluster import candidates, tuning
 from time_ray.core.errors import CellError, StoreError, UserError
+from time_ray.core.grid import last
 from time_ray.core.parameter_range import Range
+from time_ray.core.plan import needs
 from time_ray.core.tuning import Candidate, Tuning, best_of
 from time_ray.events import Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.found_params import read_candidates
 from time_ray.report.summary import status_lines
 from time_ray.report.tuning import tuning_lines
+from time_ray.study import candidate
 
 Make = Callable[..., Path]
 TIES = {"name": "ties", "keep": {"from": 0.05, "to": 0.9}, "scaling": {"from": 0.2, "to": 2}}
@@ -56,8 +60,8 @@ def test_the_best_candidate_is_a_cell_as_if_written_by_hand(swept: tuple[api.Ope
         assert best is not None
         assert len(found) == 5
         assert found[0].params == one.start
-        assert all(0.05 <= candidate.params["keep"] <= 0.9 for candidate in found)
-        assert best.value == max(candidate.value or 0 for candidate in found)
+        assert all(0.05 <= each.params["keep"] <= 0.9 for each in found)
+        assert best.value == max(each.value or 0 for each in found)
         assert opened.study.found[one.key] == best.params
     best_params = {json.dumps({"name": "ties", **opened.study.found[one.key]}) for one in opened.study.tunings}
     by_hand = [json.loads(text) for text in best_params if text != '{"name": "ties", "keep": 0.2, "scaling": 1.0}']
@@ -114,11 +118,23 @@ def test_broken_off_and_begun_anew_it_tries_the_same(
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_on_ray_it_tries_the_same(swept: tuple[api.Opened, list[Event]], new_experiment: Make, tmp_path: Path) -> None:
-    opened = api.open_experiment(new_experiment(tmp_path, **SMALL, run={"workers": 1, "trials": 2}))
-    outcome = api.sweep(opened)
+def test_on_ray_it_tries_and_scores_the_same(swept: tuple[api.Opened, list[Event]]) -> None:
+    """The search is begun anew where the grid is done: only its candidates run on Ray."""
+    opened, before = swept[0], tried(swept[0])
+    served = {needs(cell).scores[-1] for cell in opened.study.everything}
+    for one in opened.study.tunings:
+        for found in read_candidates(opened.store, one):
+            for cell in candidate(one, found.params):
+                if (key := cell.setting.scores_key(last(cell))) not in served:
+                    shutil.rmtree(opened.files.path("scores", key[:2], key), ignore_errors=True)
+    shutil.rmtree(opened.files.path("tunings"))
+    again, events = api.open_experiment(opened.path, ["run.workers=1", "run.trials=2"]), list[Event]()
+    assert len(again.study.untuned) == 2
+    outcome = api.sweep(again, events.append)
     assert (outcome.exit_code, outcome.untuned) == (0, {})
-    assert tried(opened) == tried(swept[0])
+    assert tried(again) == before
+    assert [event for event in events if isinstance(event, ModelEvaluated)]
+    assert not [event for event in events if isinstance(event, ExpertTrained)]
 
 
 def test_candidates_that_fail_are_left_out_and_if_all_do_the_sweep_says_so(
@@ -132,6 +148,15 @@ def test_candidates_that_fail_are_left_out_and_if_all_do_the_sweep_says_so(
     outcome = api.sweep(opened)
     assert outcome.exit_code == 1
     assert outcome.untuned == {"ties for zs/all · mini-tiny 2 steps": "all 5 candidates failed: no such luck"}
+
+
+def test_a_search_that_lost_candidates_is_not_over(tmp_path: Path) -> None:
+    opened, failures = experiment(tmp_path, init="zs", deploy="all", technique=[TIES]), dict[str, str]()
+    (one,) = opened.study.tunings
+    tuning.note_found(opened.study, opened.store, one, [Candidate({"keep": 0.2, "scaling": 1.0}, 50.0)] * 39, failures)
+    assert failures == {one.name: "1 of 40 candidates were lost; the same command goes on"}
+    assert opened.study.untuned == (one,)
+    assert read_candidates(opened.store, one) == []
 
 
 RANGES = {"x": Range(low=0, high=1), "n": Range(low=1, high=9, whole=True)}
@@ -169,7 +194,7 @@ def test_suggestions_do_not_depend_on_which_candidate_ends_first(
     (base,) = opened.study.tunings
     one = Tuning(base.technique, "", {}, RANGES, start, base.settings, base.cells)
     here = candidates.candidates_here(one, None, lambda: False, lambda _: None)  # type: ignore[arg-type]
-    assert [found[number] for number in sorted(found)] == [candidate.params for candidate in here]
+    assert [found[number] for number in sorted(found)] == [each.params for each in here]
 
 
 def faults_of(folder: Path, **changes: object) -> list[str]:

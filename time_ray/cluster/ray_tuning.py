@@ -72,7 +72,7 @@ class CandidateSearcher(OptunaSearch):  # type: ignore[misc]  # Ray is not typed
 
 
 def tune_parameters(asked: RunTuning, draining: Callable[[], bool]) -> tuple[Candidate, ...]:
-    """Every candidate, in order, each a trial of Ray Tune; fewer once the sweep is to stop."""
+    """Every candidate, in order, each a trial of Ray Tune; fewer once the sweep is to stop, or where some were lost."""
     worker = dict(asked.request.worker)
     trainable = tune.with_parameters(try_candidate, job=asked.job, tuning=asked.tuning, worker=worker)
     ended = tune.Tuner(
@@ -87,16 +87,8 @@ def tune_parameters(asked: RunTuning, draining: Callable[[], bool]) -> tuple[Can
             failure_config=tune.FailureConfig(max_failures=asked.max_failures),
         ),
     ).fit()
-    found = {one.config["number"]: _candidate(one) for one in ended if one.config}
-    return tuple(found[number] for number in sorted(found))
-
-
-def _candidate(ended: Any) -> Candidate:
-    suggested: dict[str, float] = ended.config["suggested"]
-    if ended.error is not None or METRIC not in (ended.metrics or {}):
-        lines = str(ended.error or "it gave no score").strip().splitlines()
-        return Candidate(suggested, None, lines[-1])
-    return Candidate(ended.metrics["params"], ended.metrics[METRIC], ended.metrics["error"])
+    told = sorted((one for one in ended if one.error is None), key=lambda one: one.config["number"])
+    return tuple(Candidate(one.metrics["params"], one.metrics[METRIC], one.metrics["error"]) for one in told)
 
 
 def try_candidate(config: dict[str, Any], *, job: bytes, tuning: str, worker: dict[str, float]) -> None:

@@ -24,11 +24,14 @@ def note_found(
     study: Study, store: Store, tuning: Tuning, candidates: Sequence[Candidate], failures: dict[str, str]
 ) -> None:
     """A search is over: the store and the study know the best of its candidates, or the failures why there is none."""
+    lost = tuning.settings.candidates - len(candidates)
+    if lost:
+        failures[tuning.name] = f"{lost} of {tuning.settings.candidates} candidates were lost; the same command goes on"
+        return
     whole = [replace(one, params=tuning.rounded(one.params)) for one in candidates]  # JSON made floats of them
     best = write_found(store, tuning, whole)
     if best is None:
-        why = candidates[0].error if candidates else "none was tried"
-        failures[tuning.name] = f"all {len(candidates)} candidates failed: {why}"
+        failures[tuning.name] = f"all {len(candidates)} candidates failed: {candidates[0].error}"
     else:
         study.found[tuning.key] = best
 
