@@ -289,7 +289,7 @@ def _spelled_out(part: str, value: str | None) -> Any:
     if value is None:
         return {}
     if part == "data" and value in WORLDS:
-        return {"adaptation": "mini", "evaluation": "mini", "pretraining": WORLDS[value]}
+        return {"adaptation": value, "evaluation": value, "pretraining": value}
     return value
 
 

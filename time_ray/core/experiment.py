@@ -21,7 +21,7 @@ from time_ray.core.training import Training
 from time_ray.core.tuning import TuningSettings
 
 AXES = ("init", "deploy", "technique", "model", "budget", "seed")
-WORLDS = {"mini": "mini", "mini2": "mini:pool2"}  # versions of the mini world, and the pool of pretraining data of each
+WORLDS = ("mini", "mini2")  # versions of the mini world: each alone is all of `data`
 
 
 class TechniqueSpec(Section):
@@ -208,7 +208,7 @@ def _budget(value: object) -> object:
 def _sources(value: object) -> object:
     """`mini`, `mini2`, one folder, or the full section."""
     if isinstance(value, str) and value in WORLDS:
-        return {"adaptation": ("mini",), "evaluation": ("mini",), "pretraining": WORLDS[value]}
+        return {"adaptation": (value,), "evaluation": (value,), "pretraining": value}
     if isinstance(value, str):
         return {"adaptation": (value,)}
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """Where data comes from: a name or a path in the experiment becomes datasets in time_ray's own format.
 
-`mini` is the embedded world, `mini:letters` one of its datasets, `mini:pool2` the pool of its version 2. A path is a
+`mini2` is the embedded world, `mini` its version 1, `mini:letters` one of their datasets. A path is a
 dataset folder (with `card.json`), a folder of such folders, or whatever an importer recognises: it is imported once.
 """
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Role = Literal["adaptation", "evaluation", "pretraining"]
 MINI = "mini"
+POOL_OF = {MINI: "pool", "mini2": "pool2"}  # versions of the mini world differ in their pools alone
 NAME_BYTES = 200
 
 
@@ -63,8 +64,8 @@ def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> l
     """The datasets that a reference names. What must be imported first is imported into `cache`.
 
     Args:
-        reference: `mini`, one dataset of it as in `mini:flags`, or a path.
-        role: which datasets `mini` stands for.
+        reference: `mini` or `mini2`, one dataset of it as in `mini:flags`, or a path.
+        role: which datasets `mini` and `mini2` stand for.
         cache: folder of the filesystem for what is drawn or imported.
         filesystem: of the storage.
 
@@ -73,7 +74,7 @@ def find(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> l
         StoreError: the cache cannot be written.
 
     """
-    if reference == MINI or reference.startswith(f"{MINI}:"):
+    if reference in POOL_OF or reference.startswith(f"{MINI}:"):
         return _find_mini(reference, role, cache, filesystem)
     return _find_folder(reference, cache, filesystem)
 
@@ -114,13 +115,13 @@ def _is_whole(folder: str, filesystem: fs.FileSystem) -> bool:
 
 
 def _find_mini(reference: str, role: Role, cache: str, filesystem: fs.FileSystem) -> list[DatasetRef]:
-    names = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": ("pool",)}
-    wanted = names[role]
-    if reference != MINI:
+    if reference in POOL_OF:
+        pool = (POOL_OF[reference],)
+        wanted = {"adaptation": mini.NAMES_ADAPTATION, "evaluation": mini.NAMES_EVALUATION, "pretraining": pool}[role]
+    else:
         wanted = (reference.partition(":")[2],)
-    known = {*names["adaptation"], *names["evaluation"], *mini.POOLS}
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
+    known = {*mini.NAMES_ADAPTATION, *mini.NAMES_EVALUATION, *mini.POOLS}
+    if not known.issuperset(wanted):
         raise UserError(f"'{reference}' is no dataset of the mini world; it has {', '.join(sorted(known))}")
     folder = f"{cache}/mini-v{mini.VERSION}"
     return [
@@ -152,7 +153,7 @@ def _find_folder(reference: str, cache: str, filesystem: fs.FileSystem) -> list[
         return [_from_card(folder.as_posix(), local, cache, filesystem) for folder in cards]
     importer = recognised(str(root))
     if importer is None:
-        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini'")
+        raise UserError(f"'{reference}' is no folder ({root}); give a dataset folder, an image folder, or 'mini2'")
     with named_where_it_fails(importer, reference):
         return [_imported(importer, root, cache, filesystem)]
 
