@@ -132,7 +132,7 @@ def _section(world: World, picture: str | None) -> list[str]:
             ),
         ),
         "",
-        f"The {NUM_BEST} cells that lead by GM at their best lengths, and the baselines; the scores are as they are served:",
+        f"The {NUM_BEST} cells that lead by GM at their best lengths and the baselines; scores are as served:",
         "",
         *_table(("cell", "KA", "ZS", "GM", "may be the best"), _best(world.ranked)),
     ]
