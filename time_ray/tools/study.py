@@ -87,7 +87,7 @@ def _head(worlds: Sequence[World]) -> list[str]:
 def _does_not_show(worlds: Sequence[World]) -> list[str]:
     rows = [
         f"- {one.claim}, {one.verdict} in `{world.title}`: {one.says}."
-        f" {_number(one) if one.verdict == 'not held' else f'It would be decided by: {one.decide}'}"
+        f" {_number(one) if one.verdict == 'not held' else _remedy(one, world.opened)}"
         for world in worlds
         for one in world.verdicts
         if one.verdict != "held"
@@ -97,6 +97,10 @@ def _does_not_show(worlds: Sequence[World]) -> list[str]:
 
 def _number(one: Verdict) -> str:
     return one.detail if one.effect is None else f"{one.effect:+.2f} ({_interval(one)}): {one.of}"
+
+
+def _remedy(one: Verdict, opened: Opened) -> str:
+    return f"It would be decided by: {one.decide}".replace(opened.path, Path(opened.path).name)
 
 
 def _interval(one: Verdict) -> str:
@@ -128,7 +132,7 @@ def _section(world: World, picture: str | None) -> list[str]:
             ),
         ),
         "",
-        f"The best {NUM_BEST} cells by GM, and the baselines:",
+        f"The {NUM_BEST} cells that lead by GM at their best lengths and the baselines; scores are as served:",
         "",
         *_table(("cell", "KA", "ZS", "GM", "may be the best"), _best(world.ranked)),
     ]
