@@ -374,13 +374,14 @@ class _Table:
             found = tied_best(self.report)
             equal = practically_equal(self.report, leader, self.criterion.epsilon)
             tied = [bool(one) for one in found.in_set]
+            alone = len(rows) == 1  # then it has no other to be better than
             signed = [(found.lower, found.upper), (-found.upper, -found.lower)][self.sign < 0]
             rows = [
                 replace(
                     row,
                     tied=tied[number],
-                    lower=_bound(signed[0][number]),
-                    upper=_bound(signed[1][number]),
+                    lower=None if alone else float(signed[0][number]),
+                    upper=None if alone else float(signed[1][number]),
                     practically_equal=bool(equal[number]),
                 )
                 for number, row in enumerate(rows)
@@ -427,11 +428,6 @@ class _Table:
                 return None
             values.append(self.sign * found)
         return values
-
-
-def _bound(value: float) -> float | None:
-    """Of a cell alone there is none: it has no other to be better than."""
-    return float(value) if np.isfinite(value) else None
 
 
 def _untrained(result: CellResult) -> CellResult:
