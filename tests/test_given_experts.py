@@ -181,6 +181,13 @@ def test_files_that_are_missing_or_too_many_are_told_each(given: Path, time_ray:
     assert "'experts/gamma.pt' and 'gamma.safetensors' are both of dataset gamma; keep one" in found[3]
 
 
+def test_second_moments_are_of_trainings(given: Path, time_ray: Callable[..., Any]) -> None:
+    done = time_ray("plan", given, "technique=[average,fisher]")
+    assert done.status == 2
+    (line,) = done.err.splitlines()
+    assert "'fisher': it needs second moments of trainings, but experts are given; take it out, or remove" in line
+
+
 def test_others_may_lie_beside_them(given: Path, time_ray: Callable[..., Any]) -> None:
     """One folder serves streams of eight, fourteen and twenty datasets."""
     Path("experts/delta.pt").write_bytes(b"no model")

@@ -628,6 +628,6 @@ def _reach(opened: Sequence[Opened]) -> Reachable:
     scores: set[str] = set()
     for cell in (cell for one in opened for cell in one.study.everything):
         need = needs(cell)
-        weights |= {*need.experts, need.final}
+        weights |= {*need.experts, *need.moments.values(), need.final}
         scores |= {*need.scores}
     return Reachable(weights, scores)

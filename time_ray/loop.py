@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from time_ray.core.grid import Cell, Setting
 from time_ray.core.outcomes import Evaluation
-from time_ray.core.recipe import Recipe
+from time_ray.core.recipe import Moments, Recipe, Trained
 from time_ray.realize import WeightBackend, obtain, realize
 from time_ray.weight_cache import Weights
 
@@ -55,10 +55,11 @@ def run(cells: Sequence[Cell], backend: Backend) -> Iterator[DeployedModel | Non
 
     """
     setting = cells[0].setting
+    moments = {key: found for cell in cells for key, found in cell.moments().items()}
     deployed: list[Recipe] = [setting.base] * len(cells)
     yield from evaluated(cells, 0, deployed, backend)
     for steps in zip(*(cell.walk() for cell in cells), strict=True):  # init: a recipe, the same for all these cells
-        yield from obtain(steps[0].expert, backend)  # train and store, or find
+        yield from obtained(steps[0].expert, moments, backend)  # train and store, or find
         deployed = [step.deployed for step in steps]  # deploy: recipes, too
         if steps[0].training is setting.trainings[-1]:
             keep(deployed, backend)
@@ -79,11 +80,19 @@ def run_to_end(cell: Cell, backend: Backend) -> Iterator[None]:
         StoreError: The storage cannot be read or written just now.
 
     """
+    moments = cell.moments()
     deployed: Recipe = cell.setting.base
     for step in cell.walk():
-        yield from obtain(step.expert, backend)
+        yield from obtained(step.expert, moments, backend)
         deployed = step.deployed
     yield from score(distinct([cell.setting.base, deployed]), cell.setting, backend)
+
+
+def obtained(expert: Trained, moments: Mapping[str, Moments], backend: Backend) -> Iterator[None]:
+    """The expert is in the store, and so are its second moments where these are among those that are needed."""
+    yield from obtain(expert, backend)
+    if expert.key in moments:
+        yield from obtain(moments[expert.key], backend)
 
 
 def keep(models: Iterable[Recipe], backend: Backend) -> None:

@@ -8,7 +8,7 @@ they do not change how long anything takes.
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,22 @@ class _Timed:
         seconds = []
         for technique in techniques.values():
             params: dict[str, Any] = dict(technique.params)
-            fold = merging.fold(technique.name, base, **params)
-            seconds.append(_seconds(partial(_one_more, fold, expert), torch.device("cpu")))
+            if technique.needs_moments:
+                moments = {name: tensor.square() for name, tensor in expert.items()}
+                act = partial(_by_moments, technique.name, [base, expert], [moments, moments], params)
+            else:
+                act = partial(_one_more, merging.fold(technique.name, base, **params), expert)
+            seconds.append(_seconds(act, torch.device("cpu")))
         return sum(seconds) / len(seconds) * len(merges) / len(deployed)
 
 
 def _one_more(fold: merging.Fold, expert: Weights) -> None:
     fold.add(expert, id=str(len(fold.experts) + 1))
     fold.result()
+
+
+def _by_moments(name: str, models: Sequence[Weights], moments: Sequence[Weights], params: Mapping[str, Any]) -> None:
+    merging.merge_by_moments(name, models, moments, params)
 
 
 def _gentle(config: Training) -> Training:

@@ -126,7 +126,7 @@ class PlanReport:
         needs: What a trial of each model needs.
         trials: Ray Tune trials; 0 if nothing is left to do.
         on: What says how many trials run at once: `run.trials`, `the cluster` of RAY_ADDRESS, or `this machine`.
-        bytes: Bytes to be stored: experts and final models.
+        bytes: Bytes to be stored: experts, their second moments where cells merge by them, and final models.
         seconds: Wall seconds, see `on`; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
         fleet: On the numbers of GPUs that were asked for; None if none were.

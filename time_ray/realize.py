@@ -1,7 +1,7 @@
 """From a recipe to its tensors: found in the store, trained, or merged. The one place for all three."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -9,8 +9,10 @@ from time_ray import merging
 from time_ray.core.recipe import (
     Base,
     History,
+    Kept,
     Merge,
     Merged,
+    Moments,
     OuterStep,
     Patched,
     Recipe,
@@ -18,6 +20,8 @@ from time_ray.core.recipe import (
     ResolvedTechnique,
     Running,
     Trained,
+    experts_of,
+    moments_of,
 )
 from time_ray.weight_cache import Cache, Weights
 
@@ -45,14 +49,14 @@ class WeightBackend(Protocol):
     def reestimate(self, recipe: Reestimated, weights: Weights) -> Weights:
         """The merged weights with BatchNorm statistics of the recipe's batches."""
 
-    def has(self, recipe: Recipe) -> bool:
-        """Whether the weights are in the store; what was found damaged is not."""
+    def has(self, recipe: Kept) -> bool:
+        """Whether the weights, or second moments, are in the store; what was found damaged is not."""
 
     def get(self, recipe: Recipe) -> Weights | None:
         """The weights from the store, or None."""
 
     def put(self, recipe: Recipe, weights: Weights) -> None:
-        """The weights are in the store."""
+        """The weights are in the store; of an expert its second moments, too, if cells of the study need them."""
 
     def lease(self, name: str) -> AbstractContextManager[bool]:
         """True: what has this name is ours to make. False: another trial is making it; look again later."""
@@ -61,7 +65,8 @@ class WeightBackend(Protocol):
 def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
     """The tensors of a recipe, taken from the store where they are there and made where they are not.
 
-    Experts of a merge that are lost, or no longer whole in the store, are trained again.
+    Experts of a merge that are lost, or no longer whole in the store, are trained again; so are those whose second
+    moments it needs and does not find.
 
     Raises:
         CellError: A training that it takes failed.
@@ -74,8 +79,9 @@ def realize(recipe: Recipe, backend: WeightBackend) -> Weights:
         found = backend.get(recipe)
         return _changed(recipe, backend) if found is None else found
     while (weights := _found_or_merged(recipe, backend)) is None:
-        for expert in _experts(recipe):
-            for _, seconds in zip(obtain(expert, backend), pauses(), strict=False):
+        parts: list[Trained | Moments] = [*experts_of(recipe), *moments_of(recipe)]
+        for part in parts:
+            for _, seconds in zip(obtain(part, backend), pauses(), strict=False):
                 time.sleep(seconds)
     return weights
 
@@ -95,8 +101,8 @@ def _changed(recipe: Patched | Reestimated, backend: WeightBackend) -> Weights:
     return backend.reestimate(recipe, realize(recipe.merge, backend))
 
 
-def obtain(expert: Trained, backend: WeightBackend) -> Waiting:
-    """The expert is in the store: found there, trained here, or trained meanwhile by another trial.
+def obtain(part: Trained | Moments, backend: WeightBackend) -> Waiting:
+    """An expert, or what its training left, is in the store: found there, made here, or meanwhile by another trial.
 
     Yields:
         None, while the other trial trains it.
@@ -106,9 +112,10 @@ def obtain(expert: Trained, backend: WeightBackend) -> Waiting:
         StoreError: The storage cannot be read or written just now.
 
     """
-    while not backend.has(expert):
+    expert = part.expert if isinstance(part, Moments) else part
+    while not backend.has(part):
         with backend.lease(expert.key) as ours:
-            if ours and not backend.has(expert):
+            if ours and not backend.has(part):
                 backend.put(expert, backend.train(expert, realize(expert.start, backend)))
         if not ours:
             yield
@@ -119,22 +126,12 @@ def _found_or_merged(recipe: Trained | Merge, backend: WeightBackend) -> Weights
     return backend.merge(recipe) if found is None and not isinstance(recipe, Trained) else found
 
 
-def _experts(recipe: Recipe) -> Sequence[Trained]:
-    """The experts that the weights are made of, oldest first."""
-    newer = []
-    while isinstance(recipe, (Running, OuterStep)):
-        newer.append(recipe.newer)
-        recipe = recipe.older
-    oldest = list(recipe.experts) if isinstance(recipe, Merged) else [recipe] if isinstance(recipe, Trained) else []
-    return [*oldest, *reversed(newer)]
-
-
 class IncrementalMerges:
     """Merges as experts arrive: each goes on from the one before it, so a trajectory of T tasks does T merges.
 
     Args:
         load: Gives the weights of a base.
-        read: Gives those of an expert or an earlier merge if they are at hand, else None.
+        read: Gives those of an expert or an earlier merge, or second moments, if they are at hand, else None.
         cache: Keeps merges for those that go on from them.
         folds: Keeps merges of all experts open for the next expert; one that is let go is begun anew.
 
@@ -143,7 +140,7 @@ class IncrementalMerges:
     def __init__(
         self,
         load: Callable[[Base], Weights],
-        read: Callable[[Recipe], Weights | None],
+        read: Callable[[Kept], Weights | None],
         cache: Cache[Weights],
         folds: Cache[merging.Fold],
     ) -> None:
@@ -153,11 +150,16 @@ class IncrementalMerges:
         self._folds = folds
 
     def __call__(self, merge: Merge, device: str = "cpu") -> Weights | None:
-        """The merged weights, on the CPU; None if an expert of theirs is not at hand. `device` does the arithmetic."""
+        """The merged weights, on the CPU; None if something that they are made of is not at hand.
+
+        `device` does the arithmetic, but where moments count: those merges are done on the CPU.
+        """
         held = self._cache.get(merge.key)
         if held is not None:
             return held
         match merge:
+            case Merged(technique=technique) if technique.needs_moments:
+                return self._all_by_moments(merge)
             case Merged():
                 return self._all(merge, device)
             case Running():
@@ -172,10 +174,9 @@ class IncrementalMerges:
             steps.append(older)
             older = older.older
         for step in reversed(steps):
-            newer = self._read(step.newer)
-            if weights is None or newer is None:
+            weights = None if weights is None else self._step(step, weights, device)
+            if weights is None:
                 return None
-            weights = self._pair(step, weights, newer, device)
             self._cache.put(step.key, weights)
         return weights
 
@@ -185,11 +186,12 @@ class IncrementalMerges:
         while (held := self._before(steps[-1], device)) is None and isinstance(steps[-1].older, OuterStep):
             steps.append(steps[-1].older)
         for step in reversed(steps):
-            newer = self._read(step.newer)
-            if held is None or newer is None:
+            if held is None:
                 return None
             older_weights, since = held
-            merged = self._pair(step.merge, older_weights, newer, device)
+            merged = self._step(step.merge, older_weights, device)
+            if merged is None:
+                return None
             latest = merged if step.nesterov else older_weights
             weights = merging.with_momentum(merged, latest, since, step.momentum)
             if step.nesterov:
@@ -213,7 +215,12 @@ class IncrementalMerges:
         found = self._at_hand(recipe)
         return self(recipe, device) if found is None and isinstance(recipe, (Merged, OuterStep)) else found
 
-    def _pair(self, step: Running, older: Weights, newer: Weights, device: str) -> Weights:
+    def _step(self, step: Running, older: Weights, device: str) -> Weights | None:
+        newer = self._read(step.newer)
+        if newer is None:
+            return None
+        if step.technique.needs_moments:
+            return self._step_by_moments(step, older, newer)
         expert = step.older.key if isinstance(step.older, Trained) else None  # None: a merge, never masked again
         params: dict[str, Any] = dict(step.technique.pair_params)
         return merging.pair(
@@ -226,6 +233,48 @@ class IncrementalMerges:
             device=device,
             **params,
         )
+
+    def _step_by_moments(self, step: Running, older: Weights, newer: Weights) -> Weights | None:
+        """The newest expert counts by its moments, the older model by the sum of its experts'; the base by none."""
+        newest, known = self._read(Moments(step.newer)), self._known(step.older)
+        if newest is None or known is None:
+            return None
+        known = known or {name: 0 * tensor for name, tensor in newest.items()}
+        self._cache.put(_moments_place(step), _sum(known, newest))
+        params = dict(step.technique.pair_params)
+        return merging.merge_by_moments(step.technique.name, [older, newer], [known, newest], params)
+
+    def _known(self, older: Recipe) -> Weights | None:
+        """The sum of the moments of all experts in a model, oldest first; of none it is empty."""
+        held = self._cache.get(_moments_place(older))
+        if held is not None:
+            return held
+        known: Weights = {}
+        for expert in experts_of(older):
+            moments = self._read(Moments(expert))
+            if moments is None:
+                return None
+            known = _sum(known, moments) if known else moments
+        return known
+
+    def _all_by_moments(self, merge: Merged) -> Weights | None:
+        models, moments = self._each(merge.experts), self._each(moments_of(merge))
+        if models is None or moments is None:
+            return None
+        params = dict(merge.technique.params)
+        weights = merging.merge_by_moments(merge.technique.name, models, moments, params)
+        self._cache.put(merge.key, weights)
+        return weights
+
+    def _each(self, parts: Iterable[Kept]) -> list[Weights] | None:
+        """All of these; None if one is not at hand."""
+        found = []
+        for part in parts:
+            weights = self._read(part)
+            if weights is None:
+                return None
+            found.append(weights)
+        return found
 
     def _all(self, merge: Merged, device: str) -> Weights | None:
         """Add to a fold whatever it has not seen yet; begin a new one if none went this way."""
@@ -257,6 +306,15 @@ class IncrementalMerges:
         params: dict[str, Any] = dict(merge.technique.params)
         base = self._load(merge.base)
         return merging.fold(merge.technique.name, base, device=device, **params), list(merge.experts)
+
+
+def _sum(one: Weights, other: Weights) -> Weights:
+    return {name: tensor + other[name] for name, tensor in one.items()}
+
+
+def _moments_place(recipe: Recipe) -> str:
+    """Where the sum of the moments of a model's experts is kept in memory."""
+    return f"moments {recipe.merge.key if isinstance(recipe, OuterStep) else recipe.key}"
 
 
 def _place(technique: ResolvedTechnique, experts: History) -> str:

@@ -377,6 +377,10 @@ def _not_with_experts(experiment: Experiment) -> Iterator[Fault]:
         if not isinstance(strategy, Zs):
             text = "given experts start from the base, whatever came before; leave zs alone, or remove experts"
             yield ("init", index), f"'{strategy.label}': {text}"
+    for index, technique in enumerate(experiment.technique):
+        if technique.name in merging.TECHNIQUES and merging.TECHNIQUES[technique.name].needs_moments:
+            text = "it needs second moments of trainings, but experts are given; take it out, or remove experts"
+            yield ("technique", index), f"'{technique.label}': {text}"
     if not experiment.stream.by_dataset:
         text = "an expert is given for each dataset; write random_datasets or dataset_incremental"
         yield ("stream", "order"), f"{experiment.stream.arrangement}: {text}"
@@ -505,6 +509,7 @@ def _technique(spec: TechniqueSpec) -> ResolvedTechnique:
         weighted=row.takes_weight,
         identity_of_one=row.single_is_identity(params),
         weighs_experts=row.takes_weight and "weights" in row.parameters,
+        needs_moments=row.needs_moments,
     )
 
 

@@ -66,7 +66,7 @@ def _trial(group: Sequence[Cell], costs: Mapping[str, Costs], stored: Stored) ->
     scores: set[str] = set()
     for cell in group:
         need = needs(cell)
-        steps.update((key, count) for key, count in need.experts.items() if key not in stored.weights)
+        steps.update(need.untrained(stored))
         scores.update(key for key in need.scores if key not in stored.scores)
     cost = sum(steps.values()) * costs[model].step + len(scores) * costs[model].evaluation
     return Trial(tuple(cell.key for cell in group), model, tuple(steps), cost)

@@ -1,6 +1,6 @@
 """What a sweep has to do, as trials for the simulator: a trial for each trajectory, in the order of its loop."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from time_ray.core.grid import Cell
@@ -34,9 +34,10 @@ def workload(
     trials, trainings, found = list[SimulatedTrial](), list[int](), set[str]()
     for group in of_a_trial(cells, one_each=one_each):
         need = needs[group[0].setting.model.label]
-        stages = [stage for stage in _stages(group, need, stored) if stage]
+        moments = {key: one.key for cell in group for key, one in cell.moments().items()}
+        stages = [stage for stage in _stages(group, need, stored, moments) if stage]
         experts = [step.expert.key for step in group[0].walk()]
-        have = {key for key in experts if key in stored.weights}
+        have = {key for key in experts if key in stored.weights and moments.get(key, key) in stored.weights}
         if any(piece.key not in have for stage in stages for piece in stage):
             trials.append(SimulatedTrial(stages, need.gpus, experts))
             trainings.append(len(experts) - len(have))
@@ -44,7 +45,7 @@ def workload(
     return Workload(trials, trainings, frozenset(found))
 
 
-def _stages(group: Sequence[Cell], need: TrialNeeds, stored: Stored) -> Iterator[list[Piece]]:
+def _stages(group: Sequence[Cell], need: TrialNeeds, stored: Stored, moments: Container[str]) -> Iterator[list[Piece]]:
     """As `loop.run` goes: the base is scored; then, task after task, an expert is made and what is deployed is scored.
 
     What is deployed last is kept.
@@ -64,7 +65,8 @@ def _stages(group: Sequence[Cell], need: TrialNeeds, stored: Stored) -> Iterator
     yield scores(deployed[:1])
     for steps in zip(*(cell.walk() for cell in group), strict=True):
         expert, training = steps[0].expert, steps[0].training
-        yield [Piece(expert.key, training.steps * need.rate.step, need.num_bytes, need.num_bytes)]
+        written = need.num_bytes * (2 if expert.key in moments else 1)
+        yield [Piece(expert.key, training.steps * need.rate.step, written, need.num_bytes)]
         deployed = [step.deployed for step in steps]
         yield scores(deployed, last=training is setting.trainings[-1])
     yield scores(

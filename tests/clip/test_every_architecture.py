@@ -21,8 +21,9 @@ from time_ray.merging.models import MemoryModel
 from time_ray.merging.pieces import STATISTICS
 
 OF_EACH_KIND = ("ViT-B-32", "RN50-quickgelu", "MobileCLIP-B", "MobileCLIP2-S0", "ViTamin-S", "EVA02-B-16")
-DEFAULTS = [(name, {}) for name in TECHNIQUES]
-EXAMPLES = [(name, params) for name, row in TECHNIQUES.items() for params in row.examples]
+RULES = {name: row for name, row in TECHNIQUES.items() if not row.needs_moments}
+DEFAULTS = [(name, {}) for name in RULES]
+EXAMPLES = [(name, params) for name, row in RULES.items() for params in row.examples]
 Settings = Iterable[tuple[str, Mapping[str, Any]]]
 Weights = dict[str, Tensor]
 

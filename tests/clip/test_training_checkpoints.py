@@ -92,6 +92,17 @@ def test_interrupted_after_any_step(clip: Clip, weights: Weights, tmp_path: Path
     assert heard == list(range(step + 1, STEPS + 1))
 
 
+def test_its_second_moments_are_those_of_an_undisturbed_training(clip: Clip, weights: Weights, tmp_path: Path):
+    found: list[Weights] = []
+    again = partial(train, clip, weights, given(STEPS), config("fp32"), steps=STEPS)
+    again(on_end=found.append)
+    with pytest.raises(KilledError):
+        again(checkpoints=Kept(tmp_path, (3,), dies_after=3))
+    again(on_end=found.append, checkpoints=Kept(tmp_path))
+    assert same(*found)
+    assert found[0].keys() == {name for name, tensor in weights.items() if tensor.is_floating_point()}
+
+
 def test_interrupted_again_and_again(clip: Clip, weights: Weights, tmp_path: Path):
     undisturbed = train(clip, weights, given(STEPS), config("fp32"), steps=STEPS)
     for step in (1, 2, 5):

@@ -13,7 +13,13 @@ from time_ray.core.experiment import TechniqueSpec
 from time_ray.study import _technique
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
-VERSION_OF = {"experts": "training", "merges": "training", "cells": "training", "scores": "evaluation"}
+VERSION_OF = {
+    "experts": "training",
+    "moments": "moments",
+    "merges": "training",
+    "cells": "training",
+    "scores": "evaluation",
+}
 _KINDS = ("techniques", *VERSION_OF)
 Keys = Mapping[str, Mapping[str, object]]
 
@@ -21,7 +27,11 @@ Keys = Mapping[str, Mapping[str, object]]
 def current() -> dict[str, dict[str, object]]:
     """Versions, and the key of a recipe of every kind: what goes into each of them shows here."""
     found: dict[str, dict[str, object]] = {
-        "versions": {"training": recipe.TRAINING_VERSION, "evaluation": grid.EVALUATION_VERSION},
+        "versions": {
+            "training": recipe.TRAINING_VERSION,
+            "moments": recipe.MOMENTS_VERSION,
+            "evaluation": grid.EVALUATION_VERSION,
+        },
         **{kind: {} for kind in _KINDS},
     }
     for name, row in merging.TECHNIQUES.items():
@@ -34,6 +44,7 @@ def current() -> dict[str, dict[str, object]]:
         for step in cell.walk():
             task = f"task {step.training.task.number} seed {cell.setting.seed}"
             found["experts"][f"{cell.init.label} {task}"] = step.expert.key
+            found["moments"][f"{cell.init.label} {task}"] = recipe.Moments(step.expert).key
             found["merges"][f"{cell.init.label}/{cell.deploy.label} {task}"] = step.deployed.key
             found["scores"][f"{cell.init.label}/{cell.deploy.label} {task}"] = cell.setting.scores_key(step.deployed)
     return found
@@ -55,7 +66,7 @@ def _is_said(kind: str, name: str, stored: Keys, found: Keys) -> bool:
     raised = {which for which, version in stored["versions"].items() if found["versions"].get(which) != version}
     if kind == "techniques":
         return name.removesuffix(" of a pair") in raised
-    return VERSION_OF[kind] in raised or (kind in ("scores", "cells") and "training" in raised)
+    return VERSION_OF[kind] in raised or (kind in ("moments", "scores", "cells") and "training" in raised)
 
 
 def test_no_key_moves_without_a_version() -> None:

@@ -312,7 +312,7 @@ def one_of_a_group(rank: int, backend: str, workers: int, folder: str, device: s
 def every_technique_agrees_with_the_cpu(machine: Machine) -> Found:
     base, experts = world(4)
     far = {}
-    for name in merging.TECHNIQUES:
+    for name in [name for name, row in merging.TECHNIQUES.items() if not row.needs_moments]:
         expected = merging.merge(base, experts, name)
         found = merging.merge(base, experts, name, device=str(machine.device))
         far[name] = max(

@@ -5,9 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from time_ray.merging import TECHNIQUES
 from time_ray.merging.toy_models import SHAPES, Weights, moved, near, same, toy, world
 
 __all__ = [
+    "RULES",
     "SHAPES",
     "Weights",
     "bits",
@@ -20,6 +22,10 @@ __all__ = [
     "with_batch_norm",
     "world",
 ]
+
+
+RULES = {name: row for name, row in TECHNIQUES.items() if not row.needs_moments}
+"""The techniques that merge weights alone."""
 
 
 def with_batch_norm(model: Weights, seed: int) -> Weights:

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from merging_toys import moved, near, same, toy, with_batch_norm
+from merging_toys import RULES, moved, near, same, toy, with_batch_norm
 from safetensors.torch import load_file, save_file
 
-from time_ray.merging import TECHNIQUES, MergeError, ema, fold, merge, merge_files, pair
+from time_ray.merging import MergeError, ema, fold, merge, merge_files, pair
 
-SETTINGS = [(name, params) for name, row in TECHNIQUES.items() for params in ({}, *row.examples)]
+SETTINGS = [(name, params) for name, row in RULES.items() for params in ({}, *row.examples)]
 EQUAL = [(name, params) for name, params in SETTINGS if "weights" not in params]
 
 
-@pytest.mark.parametrize("technique", TECHNIQUES)
+@pytest.mark.parametrize("technique", RULES)
 def test_counters_are_the_newest_experts_and_statistics_are_averages(tmp_path, technique):
     models = []
     for steps in (3, 10, 7):

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 import torch
+from merging_toys import RULES
 from pretended_device import DEVICE, There, pretended
 
-from time_ray.merging import TECHNIQUES, ema, fold, merge, pair
+from time_ray.merging import ema, fold, merge, pair
 from time_ray.merging.engine import CHUNK
 from time_ray.merging.masks import keep_mask
 
-CASES = [(row.name, params) for row in TECHNIQUES.values() for params in ({}, *row.examples)]
+CASES = [(row.name, params) for row in RULES.values() for params in ({}, *row.examples)]
 
 
 def model(seed: int) -> dict[str, torch.Tensor]:
@@ -48,7 +49,7 @@ def test_folds_and_merges_mix_no_devices(name: str, params: dict[str, Any]) -> N
     assert sum(there.calls.values()) > there.calls["_to_copy"] > 0
 
 
-@pytest.mark.parametrize("name", [row.name for row in TECHNIQUES.values()])
+@pytest.mark.parametrize("name", [row.name for row in RULES.values()])
 def test_running_merges_mix_no_devices(name: str) -> None:
     ids = ("a", "b")
     expected = pair(BASE, EXPERTS[0], EXPERTS[1], name, ids=ids), ema(BASE, EXPERTS, name)

@@ -15,7 +15,13 @@ STRATEGIES = ("zs", "ft", "ema", "all")
 
 
 def technique(
-    name: str = "blend", *, weighted: bool = True, alone: bool = True, weighs_experts: bool = False, **params: object
+    name: str = "blend",
+    *,
+    weighted: bool = True,
+    alone: bool = True,
+    weighs_experts: bool = False,
+    needs_moments: bool = False,
+    **params: object,
 ) -> ResolvedTechnique:
     """A technique without tensors: what it takes and what it leaves alone is said, not looked up."""
     more: dict[str, object] = {"weights": None} if weighs_experts else {}
@@ -24,6 +30,7 @@ def technique(
         weighted=weighted,
         identity_of_one=alone,
         weighs_experts=weighs_experts,
+        needs_moments=needs_moments,
     )
 
 

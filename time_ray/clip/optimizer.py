@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from time_ray.core.errors import CellError
 from time_ray.core.training import Training
+from time_ray.merging.fisher import second_moments
 
 SMALLEST_LOSS_SCALE = 2.0**-16
 SCALE_CHECK_STEPS = 50  # reading the loss scale makes a GPU wait
@@ -64,6 +65,10 @@ class Optimizer:
             found = self._scaler.state_dict()
             state |= {f"scaler/{what}": torch.tensor(found[what], dtype=torch.float64) for what in _SCALER}
         return state
+
+    def second_moments(self) -> dict[str, Tensor]:
+        """What AdamW has found of the squares of gradients, on the CPU, by the names of weights."""
+        return second_moments(self._module, self._adamw)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """The next step is the one that followed when this state was taken."""

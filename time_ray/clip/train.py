@@ -51,6 +51,7 @@ def train(
     compile_blocks: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_end: Callable[[dict[str, Tensor]], None] | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> dict[str, Tensor]:
     """The expert: the weights after `steps` steps of AdamW on the symmetric contrastive loss (CLIP, arXiv:2103.00020),
@@ -76,6 +77,7 @@ def train(
             that fails they run as they are.
         on_step: hears step, from 1, and the loss of this worker's slice.
         on_note: hears what people should know, such as why nothing is compiled.
+        on_end: gets AdamW's second moments at the end, see `Optimizer.second_moments`.
         checkpoints: where it is kept on the way. Going on from there ends, on the CPU, with the bits of an
             undisturbed training.
 
@@ -117,6 +119,8 @@ def train(
                 losses.read()
                 checkpoints.save(step + 1, lambda: {**optimizer.state(), **averaged.state()})
     losses.read()
+    if on_end is not None:
+        on_end(optimizer.second_moments())
     return _result(averaged.weights(), weights, steps)
 
 

@@ -45,13 +45,16 @@ from time_ray.core.recipe import (
     MERGES,
     Base,
     GivenExpert,
+    Kept,
     Merge,
+    Moments,
     Patched,
     Recipe,
     Reestimated,
     TaskTraining,
     Trained,
     describe,
+    describe_moments,
 )
 from time_ray.data.batch import Batch
 from time_ray.data.batches import training_batches
@@ -110,7 +113,7 @@ class SweepBackend:
         self.cells = {cell.key: cell for cell in study.everything}
         self._profiles = profiles
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._writing: str | None = None  # the key of the weights that were put last, until they are known to be there
+        self._writing: tuple[str, ...] = ()  # keys of what was put last, until it is known to be there
         self._write: Future[None] | None = None  # on rank 0
         self._kept_leases: list[str] = []
         self.hold_as(uuid.uuid4().hex)
@@ -131,6 +134,8 @@ class SweepBackend:
         self._spent_each: Mapping[Part, float] = {}  # on a model of the newest pass
         self._performance: dict[str, dict[str, float]] = {}  # of experts that are not in the store yet
         self._curves: dict[str, list[LossPoint]] = {}  # of experts that are not in the store yet
+        self._needed = {key: moments for cell in study.everything for key, moments in cell.moments().items()}
+        self._moments: dict[str, Weights] = {}  # on rank 0, of experts that are not in the store yet
         self._failed: dict[str, str] = {}  # by expert: what failed once fails again
 
     def hold_as(self, holder: str) -> None:
@@ -205,6 +210,7 @@ class SweepBackend:
                 seed=training.seed,
                 on_step=_recorder(training, curve),
                 on_note=lambda text: self.emit(Note(f"{spec.label}: {text}")),
+                on_end=self._moments_keeper(expert),
                 checkpoints=self._checkpoints(expert, start, curve),
                 accumulate=needs.accumulate,
                 recompute=needs.recompute,
@@ -213,6 +219,12 @@ class SweepBackend:
         self._seconds[expert.key] = time.perf_counter() - started
         self._performance[expert.key] = performance.found(training.config, self._gflops[spec], self.ranks.size)
         return weights
+
+    def _moments_keeper(self, expert: Trained) -> Callable[[Weights], None] | None:
+        """Takes the second moments of a training, where they are needed; they are the same on every worker."""
+        if expert.key not in self._needed or self.ranks.rank != 0:
+            return None
+        return partial(self._moments.__setitem__, expert.key)
 
     def _loaders(self, spec: ModelSpec) -> int:
         """Threads that make coming batches."""
@@ -343,9 +355,9 @@ class SweepBackend:
             fit = min(fit, free // 2 // size)
         return self.ranks.least(max(1, min(MOST_IN_A_PASS, fit)))
 
-    def has(self, recipe: Recipe) -> bool:
+    def has(self, recipe: Kept) -> bool:
         """See Backend. What is being written counts: nothing follows from it before it is there."""
-        if recipe.key == self._writing:
+        if recipe.key in self._writing:
             return True
         with self.clock.at("store"):
             return self.ranks.broadcast(lambda: self.store.entry("weights", recipe.key) is not None)
@@ -365,10 +377,14 @@ class SweepBackend:
         """See Backend. They are written beside what comes next, one model at a time: see `settle`."""
         self.settle()
         self._cache.put(recipe.key, weights)
-        self._writing = recipe.key
+        moments = self._needed.get(recipe.key)
+        self._writing = (recipe.key,) if moments is None else (moments.key, recipe.key)
         about = self._about(recipe)
         if self.ranks.rank == 0:
-            self._write = self._writer.submit(self._put, recipe, weights, about)
+            left = () if moments is None else ((moments, self._moments.pop(recipe.key)),)
+            for of, tensors in left:
+                self._cache.put(of.key, tensors)
+            self._write = self._writer.submit(self._put, recipe, weights, about, left)
 
     def settle(self) -> None:
         """The weights that were put last are in the store. Called on all workers.
@@ -377,7 +393,7 @@ class SweepBackend:
             StoreError: They could not be written.
 
         """
-        if self._writing is None:
+        if not self._writing:
             return
         try:
             with self.clock.at("store"):
@@ -398,7 +414,7 @@ class SweepBackend:
 
     def _release_kept(self) -> None:
         """The leases of what is not being written any more are given up."""
-        self._writing = None
+        self._writing = ()
         while self._kept_leases:
             self._leases.release(self._kept_leases.pop())
 
@@ -455,7 +471,7 @@ class SweepBackend:
             yield ours
         finally:
             if ours and self.ranks.rank == 0:
-                if name == self._writing:
+                if name in self._writing:
                     self._kept_leases.append(name)  # until it is there
                 else:
                     self._leases.release(name)
@@ -479,8 +495,12 @@ class SweepBackend:
             "device": device_names(self.device, self.ranks.size),
         }
 
-    def _put(self, recipe: Recipe, weights: Weights, about: Mapping[str, Any]) -> None:
-        """In the writer's thread: other trials go on with an expert as soon as it is there."""
+    def _put(
+        self, recipe: Recipe, weights: Weights, about: Mapping[str, Any], left: Sequence[tuple[Moments, Weights]]
+    ) -> None:
+        """In the writer's thread: other trials go on with an expert as soon as it is there, after what it left."""
+        for of, tensors in left:
+            self.store.put(of.key, tensors, {"recipe": describe_moments(of), "made_by": about["made_by"]})
         self.store.put(recipe.key, weights, about)
         if isinstance(recipe, Trained):
             self.store.drop_checkpoints(recipe.key)
@@ -489,11 +509,11 @@ class SweepBackend:
     def _merge_seconds(self, recipe: Recipe) -> float:
         return self._seconds.get(recipe.key, 0.0) if isinstance(recipe, _MADE) else 0.0
 
-    def _read(self, recipe: Recipe) -> Weights | None:
+    def _read(self, recipe: Kept) -> Weights | None:
         held = self._cache.get(recipe.key)
         if held is None:
             with self.clock.at("store"):
-                if recipe.key == self._writing:
+                if recipe.key in self._writing:
                     self._written()
                 held = self.store.get(recipe.key)
             if held is not None:

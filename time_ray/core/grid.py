@@ -6,7 +6,18 @@ from typing import NamedTuple
 
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
-from time_ray.core.recipe import Base, Experts, Recipe, ResolvedTechnique, TaskTraining, Trained, patched, reestimated
+from time_ray.core.recipe import (
+    Base,
+    Experts,
+    Moments,
+    Recipe,
+    ResolvedTechnique,
+    TaskTraining,
+    Trained,
+    moments_of,
+    patched,
+    reestimated,
+)
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Strategy, made_by
 
@@ -137,6 +148,13 @@ class Cell:
         for link in self.setting.chain(self.init, technique):
             served = patched(made_by(self.deploy, base, link.experts, technique), base, self.deploy.patch)
             yield Step(link.expert.training, link.start, link.expert, reestimated(served, self.setting.batches))
+
+    def moments(self) -> dict[str, Moments]:
+        """The second moments that its merges need, by the expert's key."""
+        if not self.technique.needs_moments:
+            return {}
+        merges = (recipe for step in self.walk() for recipe in (step.start, step.deployed))
+        return {one.expert.key: one for recipe in merges for one in moments_of(recipe)}
 
     def at_lengths(self, final: Recipe) -> dict[float, Recipe]:
         """What the cell serves last at the other lengths that are asked for."""

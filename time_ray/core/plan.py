@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from time_ray.core.grid import Cell
-from time_ray.core.recipe import MERGES, Patched, Recipe, Reestimated
+from time_ray.core.recipe import Recipe, merge_in
 
 
 class Stored(NamedTuple):
-    """Keys of what the store holds: weights (experts and final models), and scores."""
+    """Keys of what the store holds: weights (experts, their moments, and final models), and scores."""
 
     weights: Container[str]
     scores: Container[str]
@@ -22,6 +22,7 @@ class Needs(NamedTuple):
     """What one cell needs to exist: its trainings with their steps, its scores, its final weights."""
 
     experts: dict[str, int]
+    moments: dict[str, str]  # keys of second moments, by that of the expert that leaves them
     scores: list[str]
     final: str
     merges: list[str]
@@ -30,9 +31,17 @@ class Needs(NamedTuple):
         """Whether anything is not in the store yet."""
         return (
             self.final not in stored.weights
-            or any(key not in stored.weights for key in self.experts)
+            or bool(self.untrained(stored))
             or any(key not in stored.scores for key in self.scores)
         )
+
+    def untrained(self, stored: Stored) -> dict[str, int]:
+        """The trainings to do, with their steps: the expert is not in the store yet, or its moments are not."""
+        return {
+            key: steps
+            for key, steps in self.experts.items()
+            if key not in stored.weights or self.moments.get(key, key) not in stored.weights
+        }
 
 
 def needs(cell: Cell) -> Needs:
@@ -44,17 +53,11 @@ def needs(cell: Cell) -> Needs:
     for step in cell.walk():
         experts[step.expert.key] = step.training.steps
         scores.append(setting.scores_key(step.deployed))
-        merges += [key for w in (step.start, step.deployed) if (key := _merge_in(w))]
+        merges += [merge.key for weights in (step.start, step.deployed) if (merge := merge_in(weights))]
         final = step.deployed
     scores += [setting.scores_key(recipe) for recipe in cell.at_lengths(final).values()]
-    return Needs(experts, scores, final.key, merges)
-
-
-def _merge_in(weights: Recipe) -> str | None:
-    """The key of the merge that these weights are, or are made from."""
-    merge = weights.merge if isinstance(weights, Reestimated) else weights
-    merge = merge.model if isinstance(merge, Patched) else merge
-    return merge.key if isinstance(merge, MERGES) else None
+    moments = {key: one.key for key, one in cell.moments().items()}
+    return Needs(experts, moments, scores, final.key, merges)
 
 
 class Work(NamedTuple):
@@ -62,7 +65,7 @@ class Work(NamedTuple):
 
     steps: int
     evaluations: int
-    weights: int  # models to be stored
+    weights: int  # models to be stored, and second moments, which are as large
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,8 @@ def plan(cells: Sequence[Cell], stored: Stored = NOTHING) -> Plan:
     experts: dict[str, tuple[str, int]] = {}
     scores: dict[str, str] = {}
     finals: dict[str, str] = {}
+    moments: dict[str, str] = {}
+    untrained: dict[str, tuple[str, int]] = {}
     merges: set[str] = set()
     asked = to_do = 0
     for cell in cells:
@@ -93,22 +98,23 @@ def plan(cells: Sequence[Cell], stored: Stored = NOTHING) -> Plan:
         experts.update((key, (model, steps)) for key, steps in need.experts.items())
         scores.update(dict.fromkeys(need.scores, model))
         finals[need.final] = model
+        moments.update(dict.fromkeys(need.moments.values(), model))
+        untrained.update((key, (model, steps)) for key, steps in need.untrained(stored).items())
         merges.update(need.merges)
         to_do += need.missing(stored)
-    trainings = [v for key, v in experts.items() if key not in stored.weights]
     evaluations = [model for key, model in scores.items() if key not in stored.scores]
-    weights = [model for key, (model, _) in experts.items() if key not in stored.weights]
-    weights += [model for key, model in finals.items() if key not in stored.weights and key not in experts]
+    kept = {key: model for key, (model, _) in experts.items()} | moments | finals
+    weights = [model for key, model in kept.items() if key not in stored.weights]
     return Plan(
         cells=len(cells),
         cells_to_do=to_do,
         trainings_asked=asked,
         trainings_distinct=len(experts),
-        trainings_to_do=len(trainings),
+        trainings_to_do=len(untrained),
         merges_distinct=len(merges),
         evaluations_distinct=len(scores),
         evaluations_to_do=len(evaluations),
-        work=_work(trainings, evaluations, weights),
+        work=_work(untrained.values(), evaluations, weights),
     )
 
 

@@ -18,6 +18,7 @@ from time_ray.core.training import Training
 TRAINING_VERSION = 2  # bump when the same settings would train other weights
 FLOAT16_VERSION = 2  # the same, of those in float16
 STATISTICS_VERSION = 1  # bump when the same batches would give other statistics of BatchNorm
+MOMENTS_VERSION = 1  # bump when the same training would leave other second moments
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +36,7 @@ class ResolvedTechnique:
     weighted: bool  # takes the newest expert's share in a running merge
     identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
     weighs_experts: bool = False  # takes weights in a merge of many: a list, or the name of a schedule
+    needs_moments: bool = False  # merges by the second moments of its experts, too
     share: float | None = None  # the newest expert's in a running merge, where it is fixed and not the strategy's
     written_as: str = ""  # the technique of the experiment, where that is this one by another name
     key: str = field(init=False)
@@ -121,6 +123,17 @@ class Trained:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", key_of("trained", self.start.key, self.training.key))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """AdamW's second moments at the end of an expert's training, by the names of its weights."""
+
+    expert: Trained
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of("moments", MOMENTS_VERSION, self.expert.key))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,6 +259,11 @@ class OuterStep:
         return self.merge.base
 
     @property
+    def technique(self) -> ResolvedTechnique:
+        """How the merge is made."""
+        return self.merge.technique
+
+    @property
     def older(self) -> "Recipe":
         """What the steps before this one have made."""
         return self.merge.older
@@ -309,6 +327,30 @@ def _newest(model: Trained | Merge) -> Trained:
 
 
 Recipe: TypeAlias = Base | Trained | Merge | Patched | Reestimated
+Kept: TypeAlias = Recipe | Moments  # what may lie in the store under its key
+
+
+def merge_in(recipe: Recipe) -> Merge | None:
+    """The merge that these weights are, or are made from; None where they are none."""
+    found = recipe.merge if isinstance(recipe, Reestimated) else recipe
+    found = found.model if isinstance(found, Patched) else found
+    return found if isinstance(found, MERGES) else None
+
+
+def experts_of(recipe: Recipe) -> list[Trained]:
+    """The experts that a model or a merge is made of, oldest first; none of the base."""
+    newer: list[Trained] = []
+    while isinstance(recipe, (Running, OuterStep)):
+        newer.append(recipe.newer)
+        recipe = recipe.older
+    oldest = list(recipe.experts) if isinstance(recipe, Merged) else [recipe] if isinstance(recipe, Trained) else []
+    return [*oldest, *reversed(newer)]
+
+
+def moments_of(recipe: Recipe) -> list[Moments]:
+    """The second moments that these weights are merged by, oldest first: none unless their technique needs them."""
+    merge = merge_in(recipe)
+    return [Moments(one) for one in experts_of(merge)] if merge is not None and merge.technique.needs_moments else []
 
 
 def merge_of(technique: ResolvedTechnique, base: Base, experts: History) -> Merged | Trained:
@@ -376,6 +418,11 @@ def describe(recipe: Recipe) -> dict[str, object]:
         case Reestimated():
             parts = {"merge": describe(recipe.merge), "batches": recipe.batches, "version": STATISTICS_VERSION}
     return {"kind": type(recipe).__name__.lower(), "key": recipe.key, **parts}
+
+
+def describe_moments(moments: Moments) -> dict[str, object]:
+    """As `describe`, of second moments."""
+    return {"kind": "moments", "key": moments.key, "expert": _part(moments.expert), "version": MOMENTS_VERSION}
 
 
 def _described(technique: ResolvedTechnique, params: Mapping[str, object]) -> dict[str, object]:

@@ -16,7 +16,7 @@ from time_ray.merging.techniques import TECHNIQUES, normalise, register
 if TYPE_CHECKING:
     from time_ray.merging.fisher import fisher_merge, second_moments
     from time_ray.merging.function_rule import TensorContext
-    from time_ray.merging.in_memory import ema, merge, pair
+    from time_ray.merging.in_memory import ema, merge, merge_by_moments, pair
     from time_ray.merging.incremental import Fold, fold
     from time_ray.merging.momentum import with_momentum
     from time_ray.merging.patching import distance, patch
@@ -35,6 +35,7 @@ __all__ = [
     "fisher_merge",
     "fold",
     "merge",
+    "merge_by_moments",
     "merge_faults",
     "merge_files",
     "normalise",
@@ -54,6 +55,7 @@ _NEEDS_TORCH = {
     "fisher_merge": "fisher",
     "fold": "incremental",
     "merge": "in_memory",
+    "merge_by_moments": "in_memory",
     "merge_faults": "streaming",
     "merge_files": "streaming",
     "pair": "in_memory",

@@ -32,9 +32,12 @@ class CheckResult:
 def run(technique: TechniqueLike) -> Iterator[CheckResult]:
     """Tests a technique with its defaults and its examples, on small models: one result after the other.
 
-    Which checks it has to pass follows from what it claims (`Technique.symmetric` and so on).
+    Which checks it has to pass follows from what it claims (`Technique.symmetric` and so on). MergeError: it merges by
+    second moments, and these models have none.
     """
     found = technique_named(technique)
+    if found.needs_moments:
+        raise MergeError(f"{found.name}: it merges by second moments, and the suite has only weights; test it yourself")
     for check, params in cases(found):
         yield result_of(check, found, params)
 

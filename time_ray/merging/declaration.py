@@ -8,6 +8,8 @@ from time_ray.merging.errors import MergeError, collecting
 from time_ray.merging.parameters import Parameter, fill
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from time_ray.merging.rule import Rule
 
 Use = Literal["merge", "pair"]
@@ -24,6 +26,11 @@ TAKEN = {
 Claim = bool | Callable[[Mapping[str, Any]], bool]
 """Something that a technique says of itself: always, never, or depending on its canonical parameters."""
 
+
+ByMoments = Callable[
+    [Sequence[Mapping[str, "Tensor"]], Sequence[Mapping[str, "Tensor"]], Mapping[str, Any]], dict[str, "Tensor"]
+]
+"""A merge of experts, oldest first, by the second moments of each; with canonical parameters."""
 
 TechniqueLike = Union[str, "Technique"]
 """What the public functions take for a technique: its name in the table, or itself."""
@@ -56,6 +63,8 @@ class Technique:
     parameters: Mapping[str, Parameter]
     build: "Callable[[Mapping[str, Any], Sequence[str]], Rule]"
     """The rule for canonical parameters and the names of all tensors."""
+    by_moments: ByMoments | None = None
+    """It merges by second moments, too, which no model file holds: so it has this, and `build` raises MergeError."""
     state: str = "all experts"
     """What a merge over time remembers, in models of float32 besides the base."""
     elementwise: Claim = False
@@ -91,6 +100,11 @@ class Technique:
             with collecting(faults):
                 self.fill(settings)
         MergeError.unless_none(faults)
+
+    @property
+    def needs_moments(self) -> bool:
+        """Whether it merges by the second moments of experts, too: then `merge_by_moments` alone can."""
+        return self.by_moments is not None
 
     def fill(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter in canonical form, defaults filled in; MergeError lists every fault."""

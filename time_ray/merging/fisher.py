@@ -1,7 +1,7 @@
 """Fisher merging: experts count by how sure each is of its weights, as AdamW's second moments tell.
 
 Fisher-weighted averaging (https://arxiv.org/abs/2111.09832), and one rate a step as in BECAME
-(https://arxiv.org/abs/2504.02666). Moments are no part of a model file, so this is a function beside the techniques.
+(https://arxiv.org/abs/2504.02666). Moments are no part of a model file, so no rule of weights alone can do this.
 """
 
 import math
@@ -50,18 +50,20 @@ def fisher_merge(
 
 
 def second_moments(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What AdamW has found of the squares of gradients, by the names of parameters: the diagonal of Fisher information.
+    """What AdamW has found of the squares of gradients, by the names of weights: the diagonal of Fisher information.
 
-    They are corrected for having begun at 0, so that trainings of any length compare; on the CPU. Parameters that were
-    not trained have 0. Gradients that are clipped, or means over larger batches, have smaller squares.
+    They are corrected for having begun at 0, so that trainings of any length compare; on the CPU. What was not trained
+    has 0. Gradients that are clipped, or means over larger batches, have smaller squares.
     """
     betas = {parameter: group["betas"] for group in optimizer.param_groups for parameter in group["params"]}
-    return {name: _corrected(parameter, optimizer, betas) for name, parameter in module.named_parameters()}
+    weights = module.state_dict(keep_vars=True)
+    floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+    return {name: _corrected(tensor, optimizer, betas) for name, tensor in floats.items()}
 
 
 def _corrected(parameter: Tensor, optimizer: torch.optim.Optimizer, betas: Mapping[Tensor, Sequence[float]]) -> Tensor:
     state = optimizer.state.get(parameter)
-    if not state:
+    if not state or not state["step"]:
         return torch.zeros_like(parameter, device="cpu", requires_grad=False)
     squares: Tensor = state["exp_avg_sq"]
     return squares.cpu() / (1 - math.pow(betas[parameter][1], state["step"]))

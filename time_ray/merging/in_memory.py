@@ -147,6 +147,23 @@ def merge(
     return merge_experts(plan, list(opened.values()), [Expert(number, name) for number, name in enumerate(names, 1)])
 
 
+def merge_by_moments(
+    technique: TechniqueLike,
+    experts: Sequence[Mapping[str, Tensor]],
+    moments: Sequence[Mapping[str, Tensor]],
+    params: Mapping[str, Any],
+) -> Weights:
+    """The merge of experts, oldest first, by a technique that needs the second moments of each.
+
+    Of a model that is merged itself they are the sum of those of its experts, and of a base zeros. MergeError lists
+    every fault.
+    """
+    chosen = technique_named(technique)
+    if chosen.by_moments is None:
+        raise MergeError(f"{chosen.name}: it takes no moments; use merge")
+    return chosen.by_moments(experts, moments, chosen.fill(params))
+
+
 def pair(
     base: ModelLike,
     older: ModelLike,

@@ -23,6 +23,8 @@ from time_ray.merging.parameters import (
 from time_ray.merging.scaling import SCALING, SCALING_SUM, fixed_alpha, moved, own_alpha, replaced
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from time_ray.merging.rule import Rule, VectorRule
     from time_ray.merging.sparsify import Sparsifier
 
@@ -140,6 +142,23 @@ def consensus(p: Params, names: Sequence[str]) -> "VectorRule":
     from time_ray.merging.consensus import Consensus
 
     return Consensus(*moved(p, names), p["min_agree"], p["mask_scale"])
+
+
+def fisher(_: Params, __: Sequence[str]) -> "Rule":
+    """Fisher merging has no rule of weights alone."""
+    raise MergeError(
+        "fisher: it needs the second moments of each expert's training, which are in no model file; "
+        "name it in an experiment, or give them to time_ray.merging.fisher_merge"
+    )
+
+
+def fisher_by_moments(
+    experts: "Sequence[Mapping[str, Tensor]]", moments: "Sequence[Mapping[str, Tensor]]", p: Params
+) -> "dict[str, Tensor]":
+    """Fisher merging."""
+    from time_ray.merging.fisher import fisher_merge
+
+    return fisher_merge(experts, moments, rate=p["rate"])
 
 
 def not_by_row(p: Params) -> bool:
@@ -338,6 +357,19 @@ ROWS = (
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
     *MATRIX_ROWS,
+    Technique(
+        name="fisher",
+        rule="experts count by AdamW's second moments: one rate a step (BECAME), or each element its own",
+        paper="https://arxiv.org/abs/2504.02666",
+        parameters={"rate": choice("model", "model", "element")},
+        build=fisher,
+        by_moments=fisher_by_moments,
+        state="all experts, and the moments of each",
+        symmetric=lambda p: p["rate"] == "element",
+        faithful=True,
+        alone=True,
+        examples=({"rate": "element"},),
+    ),
 )
 TECHNIQUES: dict[str, Technique] = {row.name: row for row in ROWS}
 
