@@ -68,7 +68,9 @@ def faults(path: str, source: str) -> Iterator[str]:
 STARTS = ("subprocess.", "multiprocessing.", "concurrent.futures.Process", "os.exec", "os.spawn", "os.posix_spawn")
 STARTS_OTHERS = {
     "data/importers/worker_processes.py",  # by multiprocessing, within python_child.safe_spawning
+    "data/importers/npm_packages.py",  # npm, in a folder of its own
     "tools/pictures/mlflow_page.py",  # a browser
+    "tools/pretrain_mini.py",  # by multiprocessing, likewise
     "version.py",  # git
 }
 

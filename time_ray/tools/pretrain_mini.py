@@ -35,6 +35,7 @@ from time_ray.data import mini
 from time_ray.data.batch import Batch
 from time_ray.data.dataset import Dataset
 from time_ray.data.mini.pool import ROWS
+from time_ray.python_child import safe_spawning
 from time_ray.whole_files import file_digest, replacing
 
 CONFIG = Training(
@@ -68,7 +69,7 @@ def render(pool: str, number: int, workers: int = 1) -> Pictures:
     if workers == 1:
         done = [_rendered(pool, part) for part in parts]
     else:
-        with multiprocessing.get_context("spawn").Pool(workers) as processes:
+        with safe_spawning(), multiprocessing.get_context("spawn").Pool(workers) as processes:
             done = processes.map(partial(_rendered, pool), parts, chunksize=1)
     return Pictures(
         np.concatenate([part.pixels for part in done]), [captions for part in done for captions in part.captions]
