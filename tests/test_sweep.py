@@ -238,6 +238,7 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
         "gpu_hours",
         "fleet",
         "notes",
+        "search",
         "tunings",
     }
     assert found["stream"] == {"tasks": 3, "classes": 6, "datasets_never_learned": 0}
