@@ -197,4 +197,5 @@ def _renderer() -> Callable[..., bytes]:
         from resvg_py import svg_to_bytes
     except ImportError as error:
         raise UserError("resvg-py, which draws SVG, is not installed; pip install 'time_ray[drawings]'") from error
-    return svg_to_bytes
+    renderer: Callable[..., bytes] = svg_to_bytes
+    return renderer
