@@ -20,6 +20,7 @@ from time_ray.whole_files import replacing
 
 PICTURES = "pictures"  # folder beside the page
 NUM_BEST = 5
+ELSEWHERE = ("storage=", "data.root=", "run.")  # overrides that no result depends on
 
 
 class World(NamedTuple):
@@ -59,8 +60,8 @@ def make(swept: Sequence[Opened], planned: Sequence[Opened], page: Path) -> None
 
 
 def _title(opened: Opened) -> str:
-    """The file and its overrides, without where it is stored."""
-    return " ".join([Path(opened.path).name, *(one for one in opened.overrides if not one.startswith("storage="))])
+    """The file and its overrides, without those that say where things lie and how they are run."""
+    return " ".join([Path(opened.path).name, *(one for one in opened.overrides if not one.startswith(ELSEWHERE))])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
