@@ -88,7 +88,7 @@ def _points(rows: Sequence[Ranked]) -> list[_Point]:
 def _title(ranked: Ranking, count: int) -> str:
     tasks = len(ranked.leader.results[0].rows) - 1
     seeds = f", means of {len(ranked.seeds)} seeds" if len(ranked.seeds) > 1 else ""
-    return f"{count} different cells after {tasks} tasks{seeds}"
+    return f"{count} different cell{'s' * (count != 1)} after {tasks} tasks{seeds}"
 
 
 class _Channel(NamedTuple):
