@@ -228,7 +228,7 @@ def _tunings(
         places: dict[tuple[str, ...], list[Cell]] = {}
         for cell in cells:
             if cell.technique is technique:
-                places.setdefault(tuple(value for axis, value in cell.axes.items() if axis != "seed"), []).append(cell)
+                places.setdefault(cell.place, []).append(cell)
         every = [_tuning(experiment.tuning, spec, place) for place in places.values()]
         trained = [one for one in every if _differs(one, lambda cell: cell.trajectory)]
         served = [one for one in every if _differs(one, lambda cell: last(cell).key)]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from time_ray.core.errors import UserError
+from time_ray.core.grid import last
 from time_ray.core.recipe import Reestimated, describe
 from time_ray.results import CellResult
 from time_ray.store.store import Store
@@ -39,8 +40,7 @@ def final_weights(
         raise UserError(f"{cell.name}: its weights are not there; run: {again}")
     if length == 1:
         return FinalWeights(data, str(entry["digest"]), entry)
-    *_, last = cell.walk()
-    recipe = cell.recipe_at(last.deployed, length)
+    recipe = cell.recipe_at(last(cell), length)
     if isinstance(recipe, Reestimated):
         how = f"write deploy as {{name: {cell.deploy.name}, patch: {length:g}}} and run {again}"
         raise UserError(f"{cell.name}: at length {length:g} BatchNorm's statistics are estimated on data; {how}")

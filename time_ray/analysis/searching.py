@@ -109,8 +109,7 @@ def candidates(study: Study) -> tuple[Candidate, ...]:
     """All that a search of the study is among, in the order of its cells."""
     by_place: dict[tuple[str, ...], dict[int, Cell]] = {}
     for cell in study.cells:
-        place = tuple(value for axis, value in cell.axes.items() if axis != "seed")
-        by_place.setdefault(place, {})[cell.setting.seed] = cell
+        by_place.setdefault(cell.place, {})[cell.setting.seed] = cell
     shared = set.intersection(*(set(cells) for cells in by_place.values()))
     same: dict[tuple[str, ...], list[dict[int, Cell]]] = {}
     for cells in by_place.values():

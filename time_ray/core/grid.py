@@ -129,6 +129,11 @@ class Cell:
         }
 
     @property
+    def place(self) -> tuple[str, ...]:
+        """Its place on every axis but the seed: what cells share that are compared or averaged over seeds."""
+        return tuple(value for axis, value in self.axes.items() if axis != "seed")
+
+    @property
     def name(self) -> str:
         """The cell in one line, for people."""
         axes = self.axes

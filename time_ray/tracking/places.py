@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.core.keys import key_of
 from time_ray.core.recipe import TaskTraining
@@ -13,14 +12,15 @@ from time_ray.study import Study
 def place_key(cell: Cell, study: Study) -> str:
     """What is the same for all seeds of a cell, and for no other cell of any sweep of this name."""
     setting, experiment = cell.setting, study.experiment
-    axes = [cell.axes[axis] for axis in AXES if axis != "seed"]
     training: TaskTraining = setting.trainings[0]
     learned = (training.config.identity, training.mixture.model_dump(), training.steps, len(setting.trainings))
     scored = (setting.adaptation, setting.evaluation, setting.evaluation_data_key)
     scoring: tuple[object, ...] = (setting.scoring.subset, setting.scoring.templates, setting.batches)
     scoring += () if setting.scoring.precision == "fp32" else (setting.scoring.precision,)
     stream = experiment.stream.model_dump(mode="json")
-    return key_of("place", axes, cell.technique.entry_key, setting.base.key, *learned, *scored, *scoring, stream)
+    return key_of(
+        "place", list(cell.place), cell.technique.entry_key, setting.base.key, *learned, *scored, *scoring, stream
+    )
 
 
 def places(results: Sequence[CellResult], study: Study) -> dict[str, list[CellResult]]:
