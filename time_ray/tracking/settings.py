@@ -15,6 +15,7 @@ _OF_THE_SWEEP = (
     "evaluation.lengths",
     "exclude",
     "only",
+    "search",
     "tuning",
 )  # a cell is the same without them
 
