@@ -13,7 +13,7 @@ import yaml
 
 from time_ray import merging
 from time_ray.core.experiment import TechniqueSpec
-from time_ray.study import _technique
+from time_ray.study.techniques import resolved_technique
 
 BASE: dict[str, Any] = {
     "name": "same",
@@ -68,7 +68,7 @@ def test_a_share_of_the_strategy_stays_the_averages_alone(plan: Callable[..., di
 
 @pytest.mark.parametrize("params", [{"scaling": 0.5}, {"keep_norm": True}, {"lines": {"alpha": 0.2}}])
 def test_what_is_set_is_no_average(params: dict[str, object]) -> None:
-    assert _technique(TechniqueSpec(name="task_arithmetic", params=params)).name == "task_arithmetic"
+    assert resolved_technique(TechniqueSpec(name="task_arithmetic", params=params)).name == "task_arithmetic"
 
 
 def test_the_two_agree() -> None:

@@ -10,7 +10,7 @@ from toy_grid import full_grid, setting, technique
 from time_ray import merging
 from time_ray.core import grid, recipe
 from time_ray.core.experiment import TechniqueSpec
-from time_ray.study import _technique
+from time_ray.study.techniques import resolved_technique
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "keys.json"
 VERSION_OF = {
@@ -35,7 +35,7 @@ def current() -> dict[str, dict[str, object]]:
         **{kind: {} for kind in _KINDS},
     }
     for name, row in merging.TECHNIQUES.items():
-        real = _technique(TechniqueSpec(name=name))
+        real = resolved_technique(TechniqueSpec(name=name))
         found["versions"][name] = row.version
         found["techniques"] |= {name: real.key, f"{name} of a pair": real.pair_key}
     one = technique(scaling=0.5, lines={"alpha": 0.1})
