@@ -135,6 +135,13 @@ def test_a_cell_that_failed_leaves(tmp_path: Path) -> None:
     assert lost.first.key not in {cell.key for cell in found.wanted}
 
 
+def test_a_candidate_is_named_by_the_techniques_of_its_own_place(tmp_path: Path) -> None:
+    left_out = [{"init": "zs", "deploy": "ft", "technique": "ties"}]
+    opened = experiment(tmp_path, **SMALL, technique=["average", "slerp", "ties"], exclude=left_out)
+    names = {one.name.split(" ·")[0]: len(one.cells[0]) for one in candidates(opened.study)}
+    assert (names["zs/ft any"], names["ft/ft any"], names["zs/ema ties"]) == (2, 3, 1)
+
+
 def test_what_is_said_at_the_end(raced: api.Opened) -> None:
     left, sure, variances, cost = search_lines(raced.study, raced.store)
     assert left.startswith("race: ")

@@ -1,6 +1,6 @@
 """Contenders: what competes for Best-in-TIME. A cell without its seed; cells that serve the same models are one."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,12 +66,23 @@ def _merged(found: Sequence[Contender]) -> Iterator[Contender]:
         alike.setdefault(identity(contender.axes, contender.results.values()), []).append(contender)
     for group in alike.values():
         names = [contender.axes["technique"] for contender in group]
-        technique = ANY if len(names) > 1 and set(names) == techniques[_place(group[0])] else ", ".join(names)
+        technique = common_technique(names, techniques[_place(group[0])])
         yield Contender({**group[0].axes, "technique": technique}, group[0].results)
 
 
 def _place(contender: Contender) -> tuple[str, ...]:
     return tuple(value for name, value in contender.axes.items() if name != "technique")
+
+
+def common_technique(names: Sequence[str], every: Collection[str]) -> str:
+    """What the technique is called of cells that serve the same models.
+
+    Args:
+        names: their techniques.
+        every: all techniques of cells with the same init, deploy, model and budget.
+
+    """
+    return ANY if len(names) > 1 and set(names) == set(every) else ", ".join(names)
 
 
 def comparable(found: Sequence[Contender]) -> Comparable:

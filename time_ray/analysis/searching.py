@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from time_ray.analysis.contenders import ANY
+from time_ray.analysis.contenders import AXES, common_technique
 from time_ray.analysis.halves import Halves, MissingOutcomesError, Part
 from time_ray.core.errors import UserError
 from time_ray.core.grid import Cell, without_lengths
@@ -115,18 +115,26 @@ def candidates(study: Study) -> tuple[Candidate, ...]:
     for cells in by_place.values():
         one = next(iter(cells.values()))
         same.setdefault(tuple(step.deployed.key for step in one.walk()), []).append(cells)
-    techniques = {cell.technique.label for cell in study.cells}
+    techniques: dict[tuple[str, ...], set[str]] = {}
+    for place in by_place:
+        techniques.setdefault(_but_for_technique(place), set()).add(place[AXES.index("technique")])
     return tuple(
         Candidate({seed: [cells[seed] for cells in group] for seed in shared}, _name(group, techniques))
         for group in same.values()
     )
 
 
-def _name(group: Sequence[Mapping[int, Cell]], techniques: Collection[str]) -> str:
-    axes = [next(iter(cells.values())).axes for cells in group]
-    named = list(dict.fromkeys(one["technique"] for one in axes))
-    technique = ANY if len(named) > 1 and set(named) == set(techniques) else ", ".join(named)
-    return f"{axes[0]['init']}/{axes[0]['deploy']} {technique} · {axes[0]['model']} {axes[0]['budget']}"
+def _name(group: Sequence[Mapping[int, Cell]], techniques: Mapping[tuple[str, ...], Collection[str]]) -> str:
+    """That of the first place, with all techniques that serve the same there."""
+    places = [next(iter(cells.values())).place for cells in group]
+    init, deploy, _, model, budget = places[0]
+    every = techniques[_but_for_technique(places[0])]
+    names = dict.fromkeys(place[AXES.index("technique")] for place in places)
+    return f"{init}/{deploy} {common_technique(list(names), every)} · {model} {budget}"
+
+
+def _but_for_technique(place: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(value for axis, value in zip(AXES, place, strict=True) if axis != "technique")
 
 
 def kind_of(candidate: Candidate) -> tuple[str, str, str]:
