@@ -13,6 +13,8 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -64,10 +66,17 @@ def plainly(base: Weights, expert: Weights) -> None:
         torch.linalg.svd(torch.stack(stack), full_matrices=False)
 
 
-def compare(blocks: int, experts: int, techniques: Sequence[str]) -> None:
+def on_disk(weights: Weights, path: Path) -> Weights:
+    """The same, read as they are needed: twenty experts of all of ViT-B-16 take 10 GB."""
+    torch.save(weights, path)
+    mapped: Weights = torch.load(path, mmap=True)
+    return mapped
+
+
+def compare(blocks: int, experts: int, techniques: Sequence[str], folder: Path) -> None:
     """Print the unit, and each technique in units."""
     base = model(blocks, 0)
-    moved = [model(blocks, seed, base) for seed in range(1, experts + 1)]
+    moved = [on_disk(model(blocks, seed, base), folder / f"{seed}.pt") for seed in range(1, experts + 1)]
     size = sum(value.numel() for value in base.values()) / 1e6
     print(f"{experts} experts of {size:.1f} M in {blocks} blocks a tower, {torch.get_num_threads()} threads")
     plainly({"w": torch.zeros(64, 64)}, {"w": torch.randn(64, 64)})  # LAPACK has been used before
@@ -90,7 +99,8 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     print(f"torch {torch.__version__}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    compare(asked.blocks, asked.experts, asked.techniques)
+    with TemporaryDirectory() as folder:
+        compare(asked.blocks, asked.experts, asked.techniques, Path(folder))
 
 
 if __name__ == "__main__":

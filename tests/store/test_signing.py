@@ -217,6 +217,8 @@ def test_signing_a_store_changes_no_result(files: Files, key: Callable[[str], No
     assert {item.path: item.fault for item in verify(files) if item.fault} == {torn: "half-written"}
     forge(files, "scores", OTHER, FORGED)
     assert list(sign(files)) == []
+    unneeded = {item.why for item in Inventory.of(files).garbage(young=True)}
+    assert "damaged, or not signed with this key" in unneeded
     assert Store(files).entry("scores", OTHER) is None
 
 

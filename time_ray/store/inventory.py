@@ -102,9 +102,10 @@ class Inventory:
         self, reachable: Reachable | None, spared: Callable[[FileInfo], bool]
     ) -> Iterator[tuple[FileInfo, str]]:
         kept: set[str] = set()
+        foreign = "damaged" if self.signer is None else "damaged, or not signed with this key"
         for kind, keys in self.entries.items():
             for key, at in keys.items():
-                yield from ((file, "half-written") for file in at.torn)
+                yield from ((file, foreign if is_whole(file) else "half-written") for file in at.torn)
                 for place, (file, entry) in enumerate(at.whole):
                     needed = place == 0 and (reachable is None or reachable.has(kind, key))
                     if "payload" in entry and (needed or spared(file)):
