@@ -1,6 +1,6 @@
 """A study: the experiment as written, resolved against data, models and techniques into cells."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +22,7 @@ from time_ray.core.home import at_home
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.parameter_range import Range
-from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining
+from time_ray.core.recipe import Base, ResolvedTechnique, TaskTraining, Trained
 from time_ray.core.scoring import Scoring
 from time_ray.core.strategies import Ft, Zs, taken_by
 from time_ray.core.stream import Concept, Task, cut
@@ -242,7 +242,8 @@ def _tunings(
             text = "there is nothing to search on, as nothing that is deployed depends on these ranges"
             faults.add([(("technique", index), f"{text}; give deploy: all, or values instead of ranges")])
     faults.unless_none()
-    return tuple(found)
+    called = [one.name for one in found]
+    return tuple(replace(one, named=one.label) if called.count(one.name) > 1 else one for one in found)
 
 
 def _tuning(settings: TuningSettings, spec: TechniqueSpec, cells: Sequence[Cell]) -> Tuning:
@@ -330,12 +331,12 @@ def allot(experiment: Experiment, num_tasks: int) -> dict[tuple[ModelSpec, Budge
     return steps
 
 
-def check_weights(study: Study) -> None:
+def check_weights(study: Study, stored: Container[str]) -> None:
     """Every model's base weights can be read and fit its architecture. UserError names each tensor that does not.
 
-    Shipped ones do: their digest is known. Those of given experts are compared by names and shapes.
+    Shipped ones do: their digest is known. Those of given experts are compared by names and shapes, see check_experts.
     """
-    check_experts(study)
+    check_experts(study, stored)
     given = [spec for spec in study.experiment.model if spec.weights is not None]
     if not given:
         return
@@ -350,14 +351,24 @@ def check_weights(study: Study) -> None:
     UserError.unless_none(faults)
 
 
-def check_experts(study: Study) -> None:
-    """Given experts have the tensors of their models. UserError names each that does not fit; no value is read."""
-    given = study.datasets.experts
-    if given is None:
+def check_experts(study: Study, stored: Container[str]) -> None:
+    """Given experts have the tensors of their models. UserError names each that does not fit; no value is read.
+
+    Args:
+        study: Of the experts.
+        stored: Keys of weights that are in the store: of those no file is read again.
+
+    """
+    files = [
+        (setting.model, Path(training.given.path))
+        for setting in study.settings
+        for training in setting.trainings
+        if training.given is not None and Trained(setting.base, training).key not in stored
+    ]
+    if not files:
         return
     from time_ray.clip.models import unfit
 
-    files = [(spec, Path(file.path)) for spec in study.experiment.model for file in given[spec.name].values()]
     UserError.unless_none(fault for spec, path in dict.fromkeys(files) for fault in unfit(spec, path))
 
 
