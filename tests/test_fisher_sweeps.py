@@ -136,12 +136,17 @@ def test_a_cell_needs_moments_of_the_experts_that_it_merges() -> None:
     assert not any(found for name, found in needed.items() if "fisher" not in name)
 
 
-def test_a_plan_counts_moments_to_be_stored_and_none_without_a_need(new_experiment: Make, tmp_path: Path) -> None:
+def test_a_plan_counts_moments_to_be_stored_and_none_without_a_need(
+    new_experiment: Make, tmp_path: Path, time_ray: Callable[..., Any]
+) -> None:
     path = new_experiment(tmp_path, **SMALL)
     planned = [api.plan(api.open_experiment(path, [f"technique={name}"])) for name in ("average", "fisher")]
     one_model = planned[0].bytes // (NUM_TASKS + 1)
     assert planned[1].bytes == planned[0].bytes + NUM_TASKS * one_model
     assert planned[1].trainings.to_do == NUM_TASKS
+    assert [one.moments for one in planned] == [0, NUM_TASKS]
+    assert "weights of experts and final models, second moments of 3 experts" in time_ray("plan", path).out
+    assert "moments" not in time_ray("plan", path, "technique=average").out
 
 
 def test_what_is_not_there_is_trained_again_to_the_same_bits(

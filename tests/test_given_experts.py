@@ -14,11 +14,14 @@ from torch import Tensor
 
 from time_ray import api, merging
 from time_ray.clip.models import base_weights, expert_weights
-from time_ray.core.errors import UserError
+from time_ray.cluster.given_experts import copy_experts, missing_experts
+from time_ray.core.errors import StoreError, UserError
 from time_ray.core.keys import key_of
 from time_ray.core.model import ModelSpec
 from time_ray.core.recipe import GivenExpert
 from time_ray.data.dataset import write_dataset
+from time_ray.events import CellsRunning, Event, ExpertTrained, ModelEvaluated
+from time_ray.store.files import Files
 from time_ray.study import check_experts
 from time_ray.whole_files import file_digest
 
@@ -231,10 +234,87 @@ def test_each_model_has_a_folder_of_its_own(given: Path, time_ray: Callable[...,
 
 
 def test_a_file_that_was_changed_since_is_not_taken(given: Path) -> None:
-    check_experts(api.open_experiment(given).study)
+    check_experts(api.open_experiment(given).study, stored=())
     path = Path("experts/alpha.safetensors")
     with pytest.raises(UserError, match="changed since the sweep began; start the sweep again"):
         expert_weights(TINY, GivenExpert(str(path), "0" * 64))
+
+
+def test_what_came_of_files_that_are_gone_can_still_be_read(given: Path, time_ray: Callable[..., Any]) -> None:
+    """And merged: experts lie in the store. One that is neither there nor in a file is told before anything runs."""
+    words = (given, "deploy=ft", "technique=average")
+    assert time_ray("sweep", *words).status == 0
+    before = time_ray("best", *words, "-f", "json").out
+    keys = expert_keys(given)
+    Path("experts").rename("elsewhere")
+    assert time_ray("best", *words, "-f", "json").out == before
+    for command in ("show", "status", "plan", "sweep", "report"):
+        assert time_ray(command, *words).status == 0
+    assert time_ray("sweep", given, "deploy=all", "technique=average").status == 0
+    opened = api.open_experiment(given)
+    shutil.rmtree(opened.files.path("weights", keys["beta"][:2], keys["beta"]))
+    for command in ("plan", "sweep"):
+        done = time_ray(command, given, "technique=magmax")
+        assert (done.status, len(done.err.splitlines())) == (2, 1)
+        assert "experts/beta.pt" in done.err
+    Path("elsewhere/alpha.safetensors").rename("elsewhere/alfa.safetensors")  # never seen there
+    assert "did you mean 'alfa'?" in time_ray("plan", given, "experts=elsewhere").err
+
+
+def test_a_storage_that_takes_nothing_can_be_read(given: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("full")
+
+    keys = expert_keys(given)
+    Path("experts/alpha.safetensors").touch()  # its digest is to be noted anew
+    monkeypatch.setattr(Files, "write", full)
+    assert expert_keys(given) == keys
+
+
+def test_an_address_is_told(given: Path, time_ray: Callable[..., Any]) -> None:
+    done = time_ray("plan", given, "experts=s3://bucket/experts")
+    assert "experts: 's3://bucket/experts' is an address; experts are read from a folder on a disk" in done.err
+
+
+def test_they_are_copied_before_trials_start(given: Path) -> None:
+    """But for one whose file has changed: its cells say so."""
+    opened = api.open_experiment(given)
+    missing = missing_experts(opened.study.cells, opened.store)
+    shutil.copy("experts/alpha.safetensors", "experts/gamma.safetensors")
+    events = list[Event]()
+    copy_experts(missing, opened.study, opened.store, events.append, lambda: False)
+    keys = expert_keys(given)
+    left = missing_experts(opened.study.cells, opened.store)
+    assert [Path(expert.training.given.path).name for expert in left if expert.training.given] == ["gamma.safetensors"]
+    copied = {event.expert for event in events if isinstance(event, ExpertTrained)}
+    assert copied == {keys["alpha"], keys["beta"]}
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_on_ray_no_worker_reads_their_files(given: Path, time_ray: Callable[..., Any]) -> None:
+    """They are gone before trials begin; trials of two workers and of one serve the same models."""
+    words = (given, "seed=[0,1]", "deploy=[all,ema]")
+    assert time_ray("sweep", *words).status == 0
+    here = api.open_experiment(given, words[1:])
+    want = {result.cell.key: result.final for result in api.status(here)}
+    for workers in (1, 2):
+        more = [*words[1:], f"run.workers={workers}", "run.trials=2", f"storage={given.parent}/ray-{workers}"]
+        opened = api.open_experiment(given, more)
+
+        def remove(event: Event) -> None:
+            if isinstance(event, CellsRunning):
+                shutil.rmtree("experts", ignore_errors=True)
+
+        shutil.copytree("experts", "kept")
+        outcome = api.sweep(opened, remove)
+        Path("kept").rename("experts")
+        assert (outcome.exit_code, outcome.tracking_error) == (0, None)
+        assert {result.cell.key: result.final for result in outcome.results} == want
+        again = list[Event]()
+        assert api.sweep(api.open_experiment(given, more), again.append).exit_code == 0
+        assert not [event for event in again if isinstance(event, ExpertTrained | ModelEvaluated)]
 
 
 def test_a_file_that_was_changed_fails_its_cells_alone(given: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from scored_store import experiment
 
 from time_ray import api
 from time_ray.analysis.tuning_gain import gains
+from time_ray.analysis.tuning_verdict import gain_text, tuning_lines
 from time_ray.cluster import candidates, tuning
 from time_ray.core.errors import CellError, StoreError, UserError
 from time_ray.core.grid import last
@@ -20,8 +22,8 @@ from time_ray.core.plan import needs
 from time_ray.core.tuning import Candidate, Tuning, best_of
 from time_ray.events import Event, ExpertTrained, ModelEvaluated, Planned
 from time_ray.found_params import read_candidates
+from time_ray.report.best import GAIN
 from time_ray.report.summary import status_lines
-from time_ray.report.tuning import tuning_lines
 from time_ray.study import candidate
 
 Make = Callable[..., Path]
@@ -89,10 +91,54 @@ def test_the_gain_is_reported_on_the_other_half(swept: tuple[api.Opened, list[Ev
         assert gain.halves
         assert gain.candidates == 5
         assert gain.low <= gain.mean <= gain.high
-    lines = list(tuning_lines(opened.study, opened.store))
+    lines = list(tuning_lines(gains(opened.study, opened.store)))
     assert lines[0].startswith("ties for zs/all · mini-tiny 2 steps: keep ")
     assert "the best of 5 candidates: GM " in lines[0]
     assert "over the defaults, on the half of the test images that did not choose" in lines[0]
+
+
+def test_best_has_the_gain_in_the_row_of_what_was_found(
+    swept: tuple[api.Opened, list[Event]], time_ray: Callable[..., Any]
+) -> None:
+    opened, _ = swept
+    said = time_ray("best", opened.path, "-f", "json")
+    rows = json.loads(said.out)
+    (row,) = (row for row in rows if row["gain"] is not None)  # cells of ft lack a seed that others have
+    every = api.tuned(opened)
+    of_zs = next(gain for gain in every if gain.axes["init"] == "zs")
+    assert [row[name] for name in GAIN] == [of_zs.mean, of_zs.low, of_zs.high, "gm", "ties"]
+    assert row["technique"] == of_zs.axes["technique"]
+    assert all(gain_text(gain) in said.err for gain in every)
+
+
+def test_the_report_has_a_row_for_every_search(swept: tuple[api.Opened, list[Event]], tmp_path: Path) -> None:
+    opened, _ = swept
+    page = api.report(opened, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Gain of the best parameters over the defaults, on the half of the test images that did not choose" in page
+    for gain in api.tuned(opened):
+        (row,) = (line for line in page.splitlines() if line.startswith(f'<tr><th scope="row">{gain.name}<'))
+        for words in ("keep 0.2, scaling 1", f"{gain.params['keep']:g}", f"{gain.mean:+.2f}", f"{gain.low:+.2f} … "):
+            assert words in row
+
+
+def test_mlflow_has_the_gain_on_the_run_of_the_sweep(swept: tuple[api.Opened, list[Event]]) -> None:
+    opened, _ = swept
+    client = MlflowClient(f"sqlite:///{opened.files.path('mlflow.db')}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    (run,) = (run for run in runs if any(name.startswith("tuned/") for name in run.data.metrics))
+    for gain in api.tuned(opened):
+        place = f"tuned/ties {gain.axes['init']} all mini-tiny 2 steps"
+        found = [run.data.metrics[f"{place}/{end}"] for end in ("gain", "gain_low", "gain_high")]
+        assert found == pytest.approx([gain.mean, gain.low, gain.high], abs=1e-4)
+        assert run.data.tags[place].startswith(f"keep {gain.params['keep']:g}, scaling ")
+        assert gain_text(gain).partition(" (")[0] in run.data.tags["mlflow.note.content"]
+
+
+def test_searches_of_one_technique_are_told_apart(tmp_path: Path) -> None:
+    half = {"name": "ties", "keep": {"from": 0.1, "to": 0.9}, "scaling": 0.5}
+    opened = experiment(tmp_path, init="zs", deploy="all", technique=[TIES, half])
+    names = [one.name.partition(" for ")[0] for one in opened.study.tunings]
+    assert names == ["ties(keep=0.05…0.9,scaling=0.2…2)", "ties(keep=0.1…0.9,scaling=0.5)"]
 
 
 def test_broken_off_and_begun_anew_it_tries_the_same(

@@ -261,7 +261,7 @@ def best(
 
     opened = api.open_experiment(exp, overrides or ())
     ranked = api.best(opened, by, over=over, floor=floor, epsilon=epsilon, lengths=lengths, seed=seed)
-    print_ranking(ranked, form, talk, words=opened.words, everything=everything)
+    print_ranking(ranked, form, talk, words=opened.words, everything=everything, gains=api.tuned(opened))
     if register:
         talk.print(f"registered: {api.register(opened, ranked)}")
     else:

@@ -127,6 +127,7 @@ class PlanReport:
         trials: Ray Tune trials; 0 if nothing is left to do.
         on: What says how many trials run at once: `run.trials`, `the cluster` of RAY_ADDRESS, or `this machine`.
         bytes: Bytes to be stored: experts, their second moments where cells merge by them, and final models.
+        moments: How many of these are second moments, each as large as an expert.
         seconds: Wall seconds, see `on`; None until a sweep on this storage has measured every model.
         gpu_hours: None where no budget is in FLOPs and no `tflops` was given.
         fleet: On the numbers of GPUs that were asked for; None if none were.
@@ -146,6 +147,7 @@ class PlanReport:
     merges: MergeCounts
     evaluations: EvaluationCounts
     bytes: int
+    moments: int
     on: str
     seconds: float | None
     gpu_hours: GpuHours | None
@@ -196,9 +198,9 @@ def plan_report(
 
     """
     study, store = opened.study, opened.store
-    check_experts(study)
     experiment = study.experiment
     have = stored(store)
+    check_experts(study, have.weights)
     counts, speed = plan(study.everything, have), Speed.of(study, tflops)
     rates = known_rates(store, study.everything)
     seconds = work_seconds(counts.work, {model: known.rate for model, known in rates.items()})
@@ -217,6 +219,7 @@ def plan_report(
         merges=MergeCounts(counts.merges_distinct),
         evaluations=EvaluationCounts(counts.evaluations_distinct, counts.evaluations_to_do),
         bytes=_bytes(experiment, counts),
+        moments=counts.moments_to_do,
         on="run.trials" if experiment.run.trials else "this machine" if slots is None else "the cluster",
         seconds=None if seconds is None else round(seconds / max(1, min(at_once, trials)), 1),
         gpu_hours=_gpu_hours(study, counts, speed) if in_flops else None,

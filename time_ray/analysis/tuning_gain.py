@@ -6,9 +6,11 @@ from typing import Literal
 
 import numpy as np
 
+from time_ray import merging
 from time_ray.analysis.final_score import final_score
 from time_ray.analysis.resampling import Right, difference_interval
 from time_ray.core.grid import Cell, last
+from time_ray.core.parameter_range import Range
 from time_ray.core.statistics import mean
 from time_ray.core.tuning import Params, Tuning
 from time_ray.found_params import read_candidates
@@ -23,8 +25,14 @@ class Gain:
 
     Attributes:
         name: of the search.
+        searched: the technique as people call it.
+        over: with the defaults, as the grid has it.
+        axes: where the best parameters stand in the grid: all axes but the seed.
         by: the metric.
+        ranges: what was searched.
+        defaults: of the same parameters.
         params: the best parameters.
+        cells: keys of the cells with these, a seed each.
         candidates: how many were tried.
         failed: how many of them could not be merged or scored.
         mean: of the metric, what the best has more than the defaults: mean over seeds, on the reported half.
@@ -36,8 +44,14 @@ class Gain:
     """
 
     name: str
+    searched: str
+    over: str
+    axes: Mapping[str, str]
     by: str
+    ranges: Mapping[str, Range]
+    defaults: Mapping[str, object]
     params: Params
+    cells: tuple[str, ...]
     candidates: int
     failed: int
     mean: float
@@ -67,8 +81,14 @@ def _gain(tuning: Tuning, params: Params, store: Store, images: PerImage) -> Gai
     at_bounds = {name: tuning.ranges[name].bound_at(value) for name, value in params.items()}
     return Gain(
         name=tuning.name,
+        searched=tuning.searched,
+        over=tuning.cells[0].axes["technique"],
+        axes={axis: value for axis, value in best[0].axes.items() if axis != "seed"},
         by=tuning.by,
+        ranges=tuning.ranges,
+        defaults={name: merging.TECHNIQUES[tuning.technique].parameters[name].default for name in params},
         params=params,
+        cells=tuple(cell.key for cell in best),
         candidates=len(tried),
         failed=sum(one.value is None for one in tried),
         mean=mean(differences),

@@ -17,6 +17,7 @@ from typing import assert_never
 from time_ray.analysis.searching import results_of, searched
 from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.doctor import brief
+from time_ray.cluster.given_experts import copy_experts, missing_experts
 from time_ray.cluster.messages import Ready, RunTrials, Trials
 from time_ray.cluster.plan_stages import PlanStages
 from time_ray.cluster.ray_cluster import check_address
@@ -173,7 +174,7 @@ class _Sweep:
         if not todo and is_tracked(self.study, self.files):
             return Outcome(results_of(self.study, self.store))
         if todo:
-            check_weights(self.study)
+            check_weights(self.study, stored(self.store).weights)
             brief(self.study, self.files, self.watch)
         owners(self.study, self.store)  # noted now, so that MLflow can be told later
         self.mlflow = MlflowSync(self.study, self.files, host=Host() if todo else None)
@@ -362,6 +363,12 @@ class _Sweep:
         """Datasets that are made here lie on the disk."""
         prepare(self.study.datasets.all, self._status)
 
+    def _copy_experts(self) -> None:
+        """Given experts are in the store: nodes need not see the folder that they lie in."""
+        if experts := missing_experts(self._todo(), self.store):
+            self._status(f"copying {len(experts)} experts into the store")
+            copy_experts(experts, self.study, self.store, self._take, lambda: self.drained)
+
     def _on_ray(self) -> list[str]:
         """Trials ran every cell that they could; why the last of them ended early, if they did."""
         self._status("starting Ray")
@@ -369,6 +376,7 @@ class _Sweep:
         with ray_process(needs_by_model(self._settled).values()) as (ray, folder):
             self._drain = ray.drain
             self._draw()  # while Ray starts
+            self._copy_experts()
             for _ in range(MAX_ROUNDS):
                 ready = ray.ready()
                 if not (todo := self._todo()):

@@ -30,6 +30,10 @@ class Range:
         """The value to be tried for this one."""
         return int(value) if self.whole else min(max(float(f"{value:.{_DIGITS}g}"), self.low), self.high)
 
+    def at(self, bound: Literal["lower", "upper"]) -> float:
+        """One of its bounds."""
+        return self.low if bound == "lower" else self.high
+
     def bound_at(self, value: float) -> Literal["lower", "upper"] | None:
         """The bound that a value lies at: there may be better ones beyond it."""
         low, high, at = map(math.log, (self.low, self.high, value)) if self.log else (self.low, self.high, value)

@@ -80,6 +80,7 @@ class Plan:
     merges_distinct: int
     evaluations_distinct: int
     evaluations_to_do: int
+    moments_to_do: int  # second moments to be stored
     work: Mapping[str, Work]  # by model label
 
 
@@ -114,6 +115,7 @@ def plan(cells: Sequence[Cell], stored: Stored = NOTHING) -> Plan:
         merges_distinct=len(merges),
         evaluations_distinct=len(scores),
         evaluations_to_do=len(evaluations),
+        moments_to_do=sum(key not in stored.weights for key in moments),
         work=_work(untrained.values(), evaluations, weights),
     )
 

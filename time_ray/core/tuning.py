@@ -53,6 +53,7 @@ class Tuning:
     Attributes:
         technique: its name.
         label: the technique as it was written, with ranges.
+        named: what people call it; empty: by the technique's name.
         fixed: parameters with one value.
         ranges: those that are searched.
         start: the defaults of these, which are the first candidate; None where a range is without its default.
@@ -68,6 +69,7 @@ class Tuning:
     start: Params | None
     settings: TuningSettings
     cells: tuple[Cell, ...]
+    named: str = ""
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,10 +85,15 @@ class Tuning:
         return "ka" if has_no_gm else self.settings.by
 
     @property
+    def searched(self) -> str:
+        """The technique as people call it."""
+        return self.named or self.technique
+
+    @property
     def name(self) -> str:
         """It in one line, for people."""
         axes = self.cells[0].axes
-        return f"{self.technique} for {axes['init']}/{axes['deploy']} · {axes['model']} {axes['budget']}"
+        return f"{self.searched} for {axes['init']}/{axes['deploy']} · {axes['model']} {axes['budget']}"
 
     def rounded(self, suggested: Params) -> dict[str, float]:
         """The candidate that is tried for what was suggested."""

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from time_ray.analysis.ranking import Ranked, Ranking, columns
+from time_ray.analysis.tuning_gain import Gain
+from time_ray.analysis.tuning_verdict import tuning_lines
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.statistics import deviation
 from time_ray.report import tables
@@ -14,13 +16,32 @@ from time_ray.report.tables import Format
 MOST_ROWS = 12
 MOST_REMOVED = 8
 SURE = 95  # percent
+GAIN = ("gain", "gain_low", "gain_high", "gain_by", "gain_over")
 
 
-def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, everything: bool = False) -> None:
-    """The ranking is on stdout: for people the first rows, for programs all of them. What it says is on stderr."""
+def print_ranking(
+    ranked: Ranking,
+    form: Format,
+    talk: Console,
+    *,
+    words: str,
+    everything: bool = False,
+    gains: Sequence[Gain] = (),
+) -> None:
+    """The ranking is on stdout: for people the first rows, for programs all of them. What it says is on stderr.
+
+    Args:
+        ranked: The ranking.
+        form: Of what is on stdout.
+        talk: Where stderr is.
+        words: The experiment and its overrides, as a command has them.
+        everything: Whether people see all rows, too.
+        gains: What searches for parameters have found.
+
+    """
     if form in ("json", "csv"):
-        rows = [row.as_row() for row in (*ranked.rows, *ranked.removed, *ranked.baselines)]
-        tables.print_rows(rows, form, columns=columns())
+        rows = [row.as_row() | gain_of(row, gains) for row in (*ranked.rows, *ranked.removed, *ranked.baselines)]
+        tables.print_rows(rows, form, columns=(*columns(), *GAIN))
     else:
         shown = ranked.rows if everything else ranked.rows[:MOST_ROWS]
         named = [row for row in ranked.rows if row.baseline and row not in shown]
@@ -31,6 +52,17 @@ def print_ranking(ranked: Ranking, form: Format, talk: Console, *, words: str, e
         if left:
             talk.print(f"{left} more cells: --all", style="dim")
     _print_verdict(ranked, talk, words, everything=everything)
+    for line in tuning_lines(gains):
+        talk.print(line)
+
+
+def gain_of(row: Ranked, gains: Sequence[Gain]) -> dict[str, object]:
+    """What the parameters of a row have more than the defaults, if a search has found them."""
+    keys = {result.cell.key for result in row.results}
+    found = next((gain for gain in gains if keys.intersection(gain.cells)), None)
+    if found is None:
+        return dict.fromkeys(GAIN)
+    return dict(zip(GAIN, (found.mean, found.low, found.high, found.by, found.over), strict=True))
 
 
 def table_rows(ranked: Ranking, shown: Sequence[Ranked], baselines: Sequence[Ranked]) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import ranking
 from time_ray.analysis.search_verdict import known_text, search_lines
+from time_ray.analysis.tuning_gain import gains
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.core.quantities import duration, size
 from time_ray.model_needs import Needs, device_of
@@ -19,7 +20,6 @@ from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
 from time_ray.report.running import best_so_far, counted
 from time_ray.report.tables import Format
-from time_ray.report.tuning import tuning_lines
 from time_ray.results import CellResult, Outcome
 from time_ray.search_plan import SearchPlan
 from time_ray.store.lease import holders
@@ -116,7 +116,7 @@ def print_plan(plan: PlanReport, form: Format, talk: Console) -> None:
         ("merges", plan.merges.distinct, "distinct"),
         ("evaluations", evaluations.distinct, f"distinct; {evaluations.to_do} to do"),
         *(("candidates", one.candidates, f"{one.name}: {_tuning_words(one)}") for one in plan.tunings),
-        ("to be stored", size(plan.bytes), "weights of experts and final models"),
+        ("to be stored", size(plan.bytes), _stored_words(plan)),
         (
             "time",
             "unknown" if plan.seconds is None else duration(plan.seconds),
@@ -155,6 +155,11 @@ def _search_words(search: SearchPlan | None) -> Iterator[tuple[int, str]]:
         yield search.worst, f"at most, if none of {search.cells} leaves; {search.unshared} if nothing was shared"
 
 
+def _stored_words(plan: PlanReport) -> str:
+    experts = f"{plan.moments} expert{'s' * (plan.moments > 1)}"
+    return "weights of experts and final models" + (f", second moments of {experts}" if plan.moments else "")
+
+
 def _workers(need: Needs) -> str:
     if not need.workers:
         return "no worker"
@@ -185,13 +190,11 @@ def _who_measures(plan: PlanReport) -> str:
 
 def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything: bool = False) -> None:
     """The end of a sweep: the ranking on stdout; what it says, failures and next commands on stderr."""
-    ranked = ranking(outcome.results, Halves(opened.store))
+    ranked, found = ranking(outcome.results, Halves(opened.store)), gains(opened.study, opened.store)
     if ranked.rows:
-        print_ranking(ranked, "table", talk, words=opened.words, everything=everything)
+        print_ranking(ranked, "table", talk, words=opened.words, everything=everything, gains=found)
     for line in search_lines(opened.study, opened.store, outcome.failures):
         talk.print(f"  {line}")
-    for line in tuning_lines(opened.study, opened.store):
-        talk.print(line)
     for name, why in outcome.untuned.items():
         talk.print(f"failed: searching {name}: {why}", style="red")
     names = {cell.key: cell.name for cell in opened.study.everything}

@@ -41,7 +41,8 @@ def find_tunings(
             text = "there is nothing to search on, as nothing that is deployed depends on these ranges"
             faults.add([(("technique", index), f"{text}; give deploy: all, or values instead of ranges")])
     faults.unless_none()
-    return tuple(found)
+    called = [one.name for one in found]
+    return tuple(replace(one, named=one.label) if called.count(one.name) > 1 else one for one in found)
 
 
 def candidate(tuning: Tuning, params: Params) -> tuple[Cell, ...]:

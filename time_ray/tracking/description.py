@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from time_ray.analysis.ranking import Ranked, Ranking
+from time_ray.analysis.tuning_verdict import tuning_lines
 from time_ray.core.foreign import shown
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.results import CellResult
@@ -32,7 +33,7 @@ def description(sweep: Started, found: Verdict, experiment_id: str, run: Run) ->
         sweep.about,
         _verdict(found.ranked) if found.ranked else "",
         "" if done == len(found.results) else f"{done} of {len(found.results)} cells are done.",
-        "\n".join(f"- {_plain(line)}" for line in found.search),
+        "\n".join(f"- {_plain(line)}" for line in (*found.search, *tuning_lines(found.gains))),
         _removed(found.results),
         "\n".join(_table(found.ranked)) if found.ranked else "",
         _links(experiment_id, run),

@@ -18,6 +18,7 @@ GROUPS = tuple(  # the first parts of keys that time_ray makes
         "training",
         "cost",
         "importance",
+        "tuned",
         "system",
     )
 )

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
 from time_ray.results import CellResult
 from time_ray.tracking import params
@@ -76,10 +75,8 @@ class SweepRuns:
             self._runs.end(run, ending(statuses, whole=statuses.count("FINISHED") >= len(sweep.cells) - spared))
 
     def _tell(self, sweep: Started, run: Run, found: Verdict) -> None:
-        winner = found.ranked.leader.contender.axes if found.ranked else {}
-        best = {f"best.{axis}": winner[axis] for axis in AXES if axis in winner}
         failed = float(self._statuses(sweep).count("FAILED"))
-        self._runs.state(run, {**found.of_sweep(), "cells_failed": failed}, best)
+        self._runs.state(run, {**found.of_sweep(), "cells_failed": failed}, found.tags_of_sweep())
         log_figures(self._runs, run, of_sweep(found), shown_key([result for result in found.results if result.done]))
         self._describe(run, description(sweep, found, self._runs.experiment_id, run))
 

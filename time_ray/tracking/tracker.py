@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from time_ray.analysis.search_verdict import search_lines
+from time_ray.analysis.tuning_gain import gains
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.grid import Cell
@@ -101,7 +102,8 @@ class Tracker:
         self.runs.look()
         for result in results:
             self._cells.close(result, ended.failed)
-        found = verdict(results, self.store, search_lines(self.study, self.store, ended.failed))
+        lines = search_lines(self.study, self.store, ended.failed)
+        found = verdict(results, self.store, lines, gains(self.study, self.store))
         self._summaries.state(results, found)
         self._sweeps.conclude(results, found)
         self.models.lead(found.ranked.winner if found.ranked else None)

@@ -9,8 +9,11 @@ from time_ray.analysis.contenders import identity
 from time_ray.analysis.costs import Costs, costs
 from time_ray.analysis.halves import Halves
 from time_ray.analysis.ranking import Ranked, Ranking, ranking
+from time_ray.analysis.tuning_gain import Gain
+from time_ray.analysis.tuning_verdict import params_text
 from time_ray.core.criterion import Criterion
 from time_ray.core.errors import UserError
+from time_ray.core.experiment import AXES
 from time_ray.core.importance import Importance
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
 from time_ray.results import CellResult
@@ -32,6 +35,7 @@ class Verdict:
         importance: None unless the grid is whole, and has an axis to speak of.
         costs: of what is done.
         search: what is said of the search, line by line; nothing for a full grid.
+        gains: what searches for parameters have found.
 
     """
 
@@ -40,6 +44,7 @@ class Verdict:
     importance: AxisImportance | None
     costs: Costs
     search: Sequence[str] = ()
+    gains: Sequence[Gain] = ()
 
     def of_sweep(self) -> dict[str, float | None]:
         """Metrics of the sweep's run."""
@@ -51,8 +56,17 @@ class Verdict:
         if self.importance:
             found |= _shares("importance", self.importance.at_one)
             found |= _shares("importance/at_best_length", self.importance.at_best) if self.importance.at_best else {}
+        for gain in self.gains:
+            ends = {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
+            found |= {metric_key(f"{_place(gain)}/{end}", "tuned"): value for end, value in ends.items()}
         found |= {f"cost/{stage}_seconds": seconds for stage, seconds in self.costs.total.items()}
         return {**found, "cost/saved_seconds": self.costs.saved}
+
+    def tags_of_sweep(self) -> dict[str, str]:
+        """The winner's place as tags of the sweep's run, and what searches for parameters have found."""
+        winner = self.ranked.leader.contender.axes if self.ranked else {}
+        best = {f"best.{axis}": winner[axis] for axis in AXES if axis in winner}
+        return {**best, **{metric_key(_place(gain), "tuned"): params_text(gain.params) for gain in self.gains}}
 
     def of_cells(self, results: Sequence[CellResult]) -> dict[str, float | None]:
         """Metrics of a cell, or of the seeds of one, beside its scores: its place in the ranking, and costs."""
@@ -88,8 +102,10 @@ class Verdict:
         return {_of_one(result): row for row in rows for result in row.contender.results.values()}
 
 
-def verdict(results: Sequence[CellResult], store: Store, search: Sequence[str] = ()) -> Verdict:
-    """What can be said of the results, as far as they go, and of the search that left some out."""
+def verdict(
+    results: Sequence[CellResult], store: Store, search: Sequence[str] = (), gains: Sequence[Gain] = ()
+) -> Verdict:
+    """What can be said of the results, as far as they go, and of searches for the best cell and for parameters."""
     halves = Halves(store)
     try:
         ranked = ranking(results, halves, Criterion())
@@ -103,11 +119,16 @@ def verdict(results: Sequence[CellResult], store: Store, search: Sequence[str] =
             importance = axis_importance(results, halves, ranked.criterion, to_finish="")
         except UserError:
             importance = None
-    return Verdict(results, ranked, importance, costs(results), search)
+    return Verdict(results, ranked, importance, costs(results), search, gains)
 
 
 def _shares(group: str, importance: Importance) -> dict[str, float | None]:
     return {f"{group}/{':'.join(share.axes) or 'rest'}": share.value for share in importance.shares}
+
+
+def _place(gain: Gain) -> str:
+    """Where something was searched, as a key of MLflow's may have it."""
+    return " ".join([gain.searched, *(gain.axes[axis] for axis in ("init", "deploy", "model", "budget"))])
 
 
 def _of_one(result: CellResult) -> tuple[object, ...]:

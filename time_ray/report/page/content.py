@@ -9,6 +9,7 @@ from time_ray.analysis.claim_rules import Verdict
 from time_ray.analysis.costs import costs
 from time_ray.analysis.ranking import Ranking
 from time_ray.analysis.search_verdict import search_lines
+from time_ray.analysis.tuning_gain import gains
 from time_ray.core.metrics import METRICS
 from time_ray.figures.chosen import chosen
 from time_ray.figures.cost import cost_by_stage
@@ -23,6 +24,7 @@ from time_ray.report.page.headline import Headline, headline
 from time_ray.report.page.inline import Picture, inline
 from time_ray.report.page.origin import Origin, origin
 from time_ray.report.page.score_table import ScoreTable, score_table
+from time_ray.report.page.tuned import Tuned, tuned
 from time_ray.results import CellResult
 
 MOST_UNFINISHED = 200
@@ -42,6 +44,7 @@ class Content:
     importance: Picture | None
     importance_says: Sequence[str]
     datasets: Sequence[Accuracies]
+    tuned: Tuned | None
     numbers: Picture | None
     cost: Picture | None
     unfinished: "Unfinished"
@@ -95,6 +98,7 @@ def content(
         importance=None if importance is None else inline("importance", partial(shares, importance)),
         importance_says=importance_says,
         datasets=[accuracies(one) for one in chosen(ranked) if len(one.results[0].rows) > 1],
+        tuned=tuned(gains(opened.study, opened.store)),
         numbers=inline("numbers", partial(over_numbers, results, ranked, ranked.metric.name)),
         cost=inline("cost", partial(cost_by_stage, spent, ranked)),
         unfinished=_unfinished(results, opened),
