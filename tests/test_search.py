@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from time_ray import api
+from time_ray import api, plugins
 from time_ray.analysis.searching import Searched, searched
 from time_ray.events import Event, ExpertTrained, Planned
 from time_ray.tracking.verdict import REMOVED_TAG
@@ -105,6 +105,50 @@ def test_an_interrupted_search_goes_on_to_the_same_decisions(
         stops += 1
     assert stops > 2
     assert searching(opened).selection == raced.found.selection
+
+
+BROKEN = """
+from time_ray.merging import technique
+
+@technique
+def broken(base, experts):
+    raise ValueError("no such luck")
+"""
+
+
+@pytest.mark.nightly
+def test_a_cell_that_fails_leaves_and_others_go_on(new_experiment: Make, tmp_path: Path) -> None:
+    """The sweep ends with 1, and so it does again, at no cost but that of what failed."""
+    (tmp_path / "broken.py").write_text(BROKEN, encoding="utf-8")
+    changes = {"init": "zs", "deploy": ["ft", "all"], "technique": ["average", "broken"], "plugins": "broken.py"}
+    path = new_experiment(tmp_path, **{**SMALL, **changes, "seed": [0, 1], "evaluation": {}})
+    first, again = Raced(path), Raced(path)
+    plugins.forget(str(tmp_path / "broken.py"))
+    for raced in (first, again):
+        assert raced.outcome.exit_code == 1
+        (failure,) = raced.outcome.failures.values()
+        assert "ValueError: no such luck" in failure.error
+        (why,) = {one.removed.text for one in raced.outcome.results if one.removed and one.removed.failed}
+        assert why == "removed after 1 seed: it failed"
+        assert sum(one.due for one in raced.outcome.results) == 1
+        assert raced.outcome.tracking_error is None
+    assert (first.count(ExpertTrained), again.count(ExpertTrained)) == (4, 0)
+    client = MlflowClient(f"sqlite:///{first.opened.files.path('mlflow.db')}")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    status = {run.data.tags["mlflow.runName"]: run.info.status for run in runs}
+    assert [name for name, ended in status.items() if ended == "FAILED"]
+    (sweep,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert sweep.info.status == "FAILED"
+
+
+def test_a_plan_counts_what_is_trained_on_all_tasks_at_once(raced: Raced) -> None:
+    without, with_bounds = (
+        api.plan(api.open_experiment(raced.opened.path, [f"multitask={flag}"])).search for flag in ("false", "true")
+    )
+    assert without is not None
+    assert with_bounds is not None
+    assert with_bounds.worst == without.worst + 3
+    assert without.expected < with_bounds.expected <= without.expected + 3
 
 
 @pytest.mark.ray

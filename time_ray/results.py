@@ -62,6 +62,11 @@ class Removed:
     sure: bool
 
     @property
+    def failed(self) -> bool:
+        """Whether it left as it failed."""
+        return self.ahead is None
+
+    @property
     def text(self) -> str:
         """It as people read it."""
         when = f"removed after {self.seeds} seed{'s' * (self.seeds > 1)}"
@@ -97,8 +102,8 @@ class CellResult:
 
     @property
     def due(self) -> bool:
-        """Whether it is yet to be done."""
-        return not self.done and self.wanted and self.removed is None
+        """Whether it is yet to be done. What left a search as it failed is."""
+        return not self.done and self.wanted and (self.removed is None or self.removed.failed)
 
     @property
     def final(self) -> Mapping[str, float | None]:

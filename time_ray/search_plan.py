@@ -38,7 +38,7 @@ class SearchPlan:
         mode: race or halve.
         seeds: the most that it runs.
         cells: what it is among, those that serve the same models counted once.
-        expected: trainings, the mean over draws.
+        expected: trainings, the mean over draws, with those on all tasks at once where they are asked for.
         worst: trainings if nothing leaves: those of the grid.
         unshared: trainings of the grid if every cell trained its own.
         drawn_from: what the draws rest on.
@@ -64,16 +64,17 @@ def search_plan(study: Study, files: Files) -> SearchPlan | None:
     found, seeds = candidates(study), search_seeds(study)
     known = known_before(study, files)
     cost = plan([cell for one in found for seed in seeds for cell in one.cells[seed]])
+    bounds = plan([cell for cell in study.bounds if cell.setting.seed in seeds]).trainings_distinct
     drawn = _drawn_from(study, found, Store(files), known)
     rule = search_rule(search, found, len(seeds), known)
-    expected = _expected(found, drawn, rule, len(seeds)) * cost.trainings_distinct
+    trained, begun = _expected(found, drawn, rule, len(seeds))
     return SearchPlan(
         mode=search.mode,
         seeds=len(seeds),
         cells=len(found),
-        expected=round(expected),
-        worst=cost.trainings_distinct,
-        unshared=cost.trainings_asked,
+        expected=round(trained * cost.trainings_distinct + begun * bounds),
+        worst=cost.trainings_distinct + bounds,
+        unshared=cost.trainings_asked + bounds,
         drawn_from=drawn.where,
         known=tuple({name: one[name] for name in ("sweep", "of", "cells", "seeds")} for one in known["known"]),
     )
@@ -87,19 +88,20 @@ class Drawn(NamedTuple):
     where: str
 
 
-def _expected(found: Sequence[Candidate], drawn: Drawn, rule: Rule, seeds: int) -> float:
-    """Share of the grid's trainings, the mean over draws."""
+def _expected(found: Sequence[Candidate], drawn: Drawn, rule: Rule, seeds: int) -> tuple[float, float]:
+    """Shares of the grid's trainings and of its seeds that are begun, means over draws."""
     generator = np.random.default_rng(0)
     experts = [{step.expert.key for step in one.first.walk()} for one in found]
     whole = seeds * len(set().union(*experts))
     never = np.zeros((len(found), seeds), dtype=np.bool_)
-    trained = 0
+    trained = begun = 0
     for draw in range(DRAWS):
         noise = drawn.noise[:, None] * generator.normal(size=(len(found), seeds))
         values = drawn.means[draw % len(drawn.means), :, None] + noise
         ran = select(values, never, rule).ran
         trained += sum(len(set().union(*(experts[number] for number in live))) for live in ran)
-    return trained / (DRAWS * whole)
+        begun += len(ran)
+    return trained / (DRAWS * whole), begun / (DRAWS * seeds)
 
 
 def _drawn_from(study: Study, found: Sequence[Candidate], store: Store, known: Mapping[str, Any]) -> Drawn:

@@ -142,6 +142,23 @@ def test_a_candidate_is_named_by_the_techniques_of_its_own_place(tmp_path: Path)
     assert (names["zs/ft any"], names["ft/ft any"], names["zs/ema ties"]) == (2, 3, 1)
 
 
+def test_a_sweep_that_lost_a_cell_to_a_failure_is_not_done(tmp_path: Path) -> None:
+    """The same command tries it again; the seeds that it was never begun on are not waited for."""
+    opened = experiment(tmp_path, **SMALL)
+    every, lost = candidates(opened.study), candidates(opened.study)[-1]
+    failed = {cell.key for cell in lost.cells[0]}
+    while (found := searched(opened.study, opened.store, failed)) and not found.selection.over:
+        record(opened.store, [cell for cell in found.wanted if cell.key not in failed], scorer)
+    results = results_of(opened.study, opened.store, failed)
+    assert {one.cell.key for one in results if one.due and one.removed} == failed
+    assert Outcome(results).exit_code == 1
+    survivor = next(one for one in every if one.first.key in {cell.key for cell in found.wanted} if found)
+    again = searched(opened.study, opened.store, failed | {survivor.cells[0][0].key})
+    assert again
+    assert found
+    assert again.selection == found.selection  # it was scored before it failed, as at other lengths
+
+
 def test_what_is_said_at_the_end(raced: api.Opened) -> None:
     left, sure, variances, cost = search_lines(raced.study, raced.store)
     assert left.startswith("race: ")

@@ -149,7 +149,7 @@ def searched(study: Study, store: Store, failed: Collection[str] = ()) -> Search
     Args:
         study: with its `search`.
         store: where scores are, and what was known of variances.
-        failed: cells, by key, that will have no score. A candidate that has one leaves.
+        failed: cells, by key, that can go no further. A candidate whose cells of a seed will have no score leaves.
 
     Raises:
         UserError: the metric is not defined for these cells.
@@ -161,7 +161,7 @@ def searched(study: Study, store: Store, failed: Collection[str] = ()) -> Search
     found, seeds = candidates(study), search_seeds(study)
     metric = search_metric(study)
     rule = search_rule(search, found, len(seeds), store.entry(SEARCHES, search_key(study)) or NOTHING_KNOWN)
-    lost = np.array([[all(cell.key in failed for cell in one.cells[seed]) for seed in seeds] for one in found])
+    lost = np.array([[_is_lost(one.cells[seed], store, failed) for seed in seeds] for one in found])
     halves = Halves(store)
 
     def selected(part: Part) -> Selection:
@@ -185,6 +185,11 @@ def searched(study: Study, store: Store, failed: Collection[str] = ()) -> Search
         part = "all"
         selection = selected(part)
     return Searched(search, metric, part, seeds, found, selection, study.everything)
+
+
+def _is_lost(cells: Sequence[Cell], store: Store, failed: Collection[str]) -> bool:
+    """Whether all of them have failed, and before they were scored."""
+    return all(cell.key in failed for cell in cells) and not read_results(cells[:1], store)[0].scored
 
 
 def search_seeds(study: Study) -> tuple[int, ...]:
@@ -240,7 +245,7 @@ def results_of(study: Study, store: Store, failed: Collection[str] = ()) -> list
         replace(
             result,
             removed=found.removed.get(result.cell.key),
-            wanted=not found.selection.over or result.cell.key in final,
+            wanted=not found.selection.over or result.cell.key in final or result.cell.key in failed,
         )
         for result in results
     ]
