@@ -71,6 +71,8 @@ FILES = [
     ("name: !!int x\n", "exp.yaml:1: not YAML: 'x' is no int; put quotes around it"),
     ("name: !!nothing x\n", "exp.yaml:1: not YAML: could not determine a constructor"),
     ("name: a\x00b\n", "exp.yaml: not YAML: "),
+    ("run: {<<: {workers: 0}}\n", "exp.yaml:1: not YAML: a mapping is not merged into another by <<; write its keys"),
+    ("init: !!set {zs, ft}\n", "exp.yaml:1: not YAML: unknown tag tag:yaml.org,2002:set; leave it out"),
 ]
 
 
@@ -146,6 +148,39 @@ CONFIGURATION = [
         "search",
         "search: technique ties(keep=0.1…0.9): ranges are searched once the whole grid is there",
     ),
+    (
+        {**SEEDS, "data": {"adaptation": "mini:chess"}, "search": {"by": "zs"}},
+        "search",
+        "search: zs is not defined without held-out datasets (data.evaluation); go by another metric",
+    ),
+    (
+        {**SEEDS, "stream": {"tasks": 1}, "search": {"by": "bwt"}},
+        "search",
+        "search: bwt is not defined for a stream of one task; go by another metric",
+    ),
+    (
+        {"data": {"adaptation": "mini:chess"}, "tuning": {"by": "zs"}},
+        "tuning",
+        "tuning: zs is not defined without held-out datasets",
+    ),
+    (
+        {"technique": [{"name": "ties", "scaling": {"from": -1e308, "to": 1e308}}]},
+        "technique",
+        "technique.0: scaling: from -1e+308 to 1e+308 is too far; give bounds that are nearer",
+    ),
+    ({"only": "zs"}, "only", "only.0: 'zs' is no rule; write an axis and values of it, as in {init: zs"),
+    (
+        {"exclude": {"init": {"name": "ema", "weight": 0.3}}},
+        "exclude",
+        "exclude.0: {'name': 'ema', 'weight': 0.3}: write it as tables show it, as in 'ema(weight=0.3)'",
+    ),
+    ({"storage": ""}, "storage", "storage: string should have at least 1 character, not ''"),
+    ({"plugins": ""}, "plugins", "plugins.0: string should have at least 1 character, not ''"),
+    ({"experts": ""}, "experts", "experts: string should have at least 1 character, not ''"),
+    ({"stream": {"file": ""}}, "file", "stream.file: string should have at least 1 character, not ''"),
+    ({"model": ""}, "model", "model.0.name: string should have at least 1 character, not ''"),
+    ({"data": ""}, "data", "data.adaptation.0: string should have at least 1 character, not ''"),
+    ({"data": {"adaptation": "mini:chess", "root": ""}}, "root", "data.root: string should have at least"),
     ({"budget": ["2 steps", "2  steps"]}, "budget", "budget: '2 steps' is given twice"),
     ({"budget": ["2 steps", "16 samples"]}, "budget", "budget.1: '16 samples' is the same as '2 steps'; keep one"),
     ({"budget": ["0 steps"]}, "budget", "budget.0: '0 steps' is no budget; write a positive amount"),
@@ -365,6 +400,8 @@ OVERRIDES = [
     ("training.lrr=1", "command line 'training.lrr=1': training.lrr: unknown key; did you mean 'lr'?"),
     ("trainig.lr=1", "command line 'trainig.lr=1': trainig: unknown key; did you mean 'training'?"),
     ("technique.keep=1", "command line 'technique.keep=1': technique is a list; give the whole of it"),
+    ("name.x=1", "command line 'name.x=1': name is 'tiny' and has no keys"),
+    ("seed=010", "command line 'seed=010': seed.0: input should be a valid integer, not '010'"),
     ("init=zs,emaa", "command line 'init=zs,emaa': init.1.name: no such value 'emaa'"),
     ("run.workers=many", "command line 'run.workers=many': run.workers: input should be a valid integer"),
 ]

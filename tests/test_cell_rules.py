@@ -86,7 +86,7 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ({"exclude": [{"seed": [0, 7]}]}, "exclude.0.seed: no such seed '7'; known: 0, 1"),
     ({"exclude": [{}]}, "exclude.0: a rule needs an axis and values of it, as in {init: zs, deploy: [ft, ema]}"),
     ({"exclude": [{"init": []}]}, "exclude.0: a rule needs an axis and values of it"),
-    ({"only": "zs"}, "only.0: input should be a valid dictionary, not 'zs'"),
+    ({"only": "zs"}, "only.0: 'zs' is no rule; write an axis and values of it"),
     ({"exclude": {"model": "mini-tiny"}}, "exclude: none of 48 cells is left; take a rule out"),
 ]
 

@@ -50,6 +50,8 @@ def test_short_forms_stand_for_the_long_ones(path: Path) -> None:
         ("seed=[0,1,2]", "seed", (0, 1, 2)),
         ("seed=0,1,2", "seed", (0, 1, 2)),
         ("seed=3", "seed", (3,)),
+        ("deploy.name=all", "deploy", "all"),
+        ("exclude=null", "exclude", ()),
         ("init=[ft]", "init", "ft"),
         ("init=ft,all", "init", "ft all"),
         ("init={name: ema, weight: 0.1}", "init", "ema(weight=0.1)"),
@@ -68,7 +70,7 @@ def test_an_override_is_as_if_it_were_written(path: Path, override: str, name: s
     value: Any = experiment
     for part in name.split("."):
         value = getattr(value, part)
-    if isinstance(value, tuple) and hasattr(value[0], "label"):
+    if isinstance(value, tuple) and value and hasattr(value[0], "label"):
         value = " ".join(entry.label for entry in value)
     assert value == expected
 
@@ -96,11 +98,41 @@ def test_numbers_are_numbers(path: Path, text: str, value: float) -> None:
     assert type(config._parse(text, document)) is type(value)
 
 
+@pytest.mark.parametrize("text", ["010", "-07", "1:30", "1:30.5", "0o10", "08"])
+def test_what_old_yaml_counts_in_other_bases_is_no_number(path: Path, text: str) -> None:
+    assert config._parse(text, config.Document(str(path))) == text
+
+
+@pytest.mark.parametrize("about", ["1e5", ".5e3", "010", "1:30", "yes", "2026-01-01", "0x1f", ".inf", "null", "θ"])
+def test_words_that_look_like_something_else_survive_being_written(path: Path, about: str) -> None:
+    path.write_text(config.dumped({**yaml.safe_load(FILE), "training": {}, "about": about}), encoding="utf-8")
+    assert config.load(path)[0].about == about
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "expected"),
+    [
+        (["training.average_within=5", "training.average_within.every=2"], "training", (5, 2)),
+        (["deploy=ema", "deploy.weight=0.1"], "deploy", ["ema(weight=0.1)"]),
+        (["technique=ties", "technique.keep=0.1"], "technique", ["ties(keep=0.1)"]),
+        (["model.weights=x"], "model", ["mini-tiny@x"]),
+        (["data=folder", "data.evaluation=other"], "data", (("folder",), ("other",))),
+    ],
+)
+def test_parts_of_short_forms_can_be_overridden(path: Path, overrides: list[str], name: str, expected: object) -> None:
+    found = getattr(config.load(path, overrides)[0], name)
+    shown = {
+        "training": lambda: (found.average_within.last, found.average_within.every),
+        "data": lambda: (found.adaptation, found.evaluation),
+    }.get(name, lambda: [entry.label for entry in found])
+    assert shown() == expected
+
+
 def test_what_is_written_out_loads_to_the_same(path: Path) -> None:
     experiment, _ = config.load(
         path, ["init=[zs, {name: ema, start: expert}, {name: window, size: 2}]", "data.pretraining=null"]
     )
-    path.write_text(yaml.safe_dump(experiment.written()), encoding="utf-8")
+    path.write_text(config.dumped(experiment.written()), encoding="utf-8")
     assert config.load(path)[0] == experiment
 
 

@@ -184,6 +184,17 @@ def test_files_that_are_missing_or_too_many_are_told_each(given: Path, time_ray:
     assert "'experts/gamma.pt' and 'gamma.safetensors' are both of dataset gamma; keep one" in found[3]
 
 
+def test_what_lies_there_instead_of_a_file_is_named(given: Path, time_ray: Callable[..., Any]) -> None:
+    Path("experts/alpha.safetensors").rename("experts/alpha.pth")
+    Path("experts/beta.pt").unlink()
+    Path("experts/beta.pt").symlink_to("nowhere")
+    Path("experts/gamma.safetensors").unlink()
+    Path("experts/gamma.safetensors").mkdir()
+    found = time_ray("plan", given).err.splitlines()
+    for line, name in zip(found, ("alpha.pth", "beta.pt", "gamma.safetensors"), strict=True):
+        assert f"missing, as is .pt; '{name}' is no file that ends so" in line
+
+
 def test_second_moments_are_of_trainings(given: Path, time_ray: Callable[..., Any]) -> None:
     done = time_ray("plan", given, "technique=[average,fisher]")
     assert done.status == 2

@@ -53,7 +53,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("\n".join("  " * depth + "a:" for depth in range(500)), "nested more than 32 deep"),
         ("seed: " + "9" * 5000, "a number of 5000 letters"),
         ("seed: 0x" + "f" * 9000, "a number of 9002 letters"),
-        ("seed: 1" + ":59" * 50_000, "a number of 150001 letters"),
+        ("seed: !!int 1" + ":59" * 50_000, "a number of 150001 letters"),
         ("# " + "x" * YAML_BYTES, f"it has more than {YAML_BYTES} bytes"),
     ],
 )

@@ -101,9 +101,9 @@ def show(exp: Exp, overrides: Overrides = None, form: Form = "table") -> None:
 
     values = api.show(exp, overrides or ())
     if form == "table":
-        import yaml
+        from time_ray.config import dumped
 
-        print(yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=100), end="")
+        print(dumped(values), end="")
     else:
         tables.print_mapping(values, form)
 

@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -24,6 +24,7 @@ EXPERIMENTS = "experiments"  # where experiment files lie
 _COMMAND_LINE = "command line"  # where an override stands, in place of a file and its line
 
 
+_COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -50,7 +51,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML within limits, where 1e-3 is a number, as in YAML 1.2, and not a word."""
+    """Safe YAML within limits, with numbers as in YAML 1.2: 1e-3 is one, 010 and 1:30 are words."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -79,12 +80,39 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_DIGITS, _EXPONENT = "[0-9][0-9_]*", "[eE][-+]?[0-9]+"
+for _kind, _form in (
+    ("int", "[-+]?(0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)"),
+    ("float", rf"[-+]?(({_DIGITS}\.[0-9_]*|\.{_DIGITS})({_EXPONENT})?|{_DIGITS}{_EXPONENT})"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^({_form})$"), list("-+.0123456789"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML in which words that the loader would take for numbers have quotes."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    letter: [*yaml.SafeDumper.yaml_implicit_resolvers.get(letter, ()), *_Loader.yaml_implicit_resolvers.get(letter, ())]
+    for letter in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+
+
+def dumped(values: Mapping[str, Any]) -> str:
+    """The YAML of an experiment, or of a part of one, that says these values."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def plain_value(text: str, name: str) -> Any:
+    """What a value of that name says as YAML. Raises UserError for what is none, or is beyond the limits."""
+    found = _parse(text, document := Document(name), source=name)
+    UserError.unless_none(document.faults)
+    return found
 
 
 def plain_values(text: str, name: str) -> dict[str, Any]:
@@ -132,7 +160,7 @@ def _load_plugins(document: Document, folder: Path) -> None:
     """
     given = document.values.get("plugins", [])
     listed = given if isinstance(given, list) else [given]
-    if not all(isinstance(path, str) for path in listed):
+    if not all(isinstance(path, str) and path for path in listed):
         return  # the experiment's own check says so
     place: Place = ("plugins",)
     start = Path() if document.where(place).startswith(_COMMAND_LINE) else folder
@@ -156,9 +184,12 @@ _STAND_IN: dict[str, Any] = {
 }
 
 
+_RESTS_ON = (("data", "stream"), ("experts", "data"))  # the first decides what may be wrong with the second
+
+
 def placed(document: Document, error: StudyError) -> UserError:
     """Every fault of the document, those found while resolving it among them, each with its file and line."""
-    unsure = document.broken | ({"stream"} if "data" in document.broken else set())
+    unsure = document.broken | {place for whole, place in _RESTS_ON if whole in document.broken}
     found = [document.fault(*fault) for fault in error.found if fault[0][0] not in unsure]
     return UserError(*document.faults, *found)
 
@@ -224,6 +255,8 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
     loader.check_depth(len(place), node.start_mark)  # aliases may lead back
     loader.count(node)
     document.lines.setdefault(place, source or f"{document.name}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+        raise yaml.constructor.ConstructorError(None, None, f"unknown tag {node.tag}; leave it out", node.start_mark)
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, document, (*place, i), source) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
@@ -243,6 +276,9 @@ def _value(loader: _Loader, node: yaml.Node, document: Document, place: Place, s
 def _key(loader: _Loader, node: yaml.Node) -> Any:
     if not isinstance(node, yaml.ScalarNode):
         problem = "a key is a list or a mapping; write a word"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    if node.tag == "tag:yaml.org,2002:merge":
+        problem = "a mapping is not merged into another by <<; write its keys"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     return _scalar(loader, node)
 
@@ -264,32 +300,39 @@ def _override(document: Document, text: str) -> None:
     source = f"{_COMMAND_LINE} '{text}'"
     if not equals or not dotted:
         raise UserError(f"{source}: write overrides as key=value, for example seed=[0,1,2] or training.lr=1e-4")
-    place: Place = tuple(dotted.split("."))
+    place = tuple(dotted.split("."))
     for known in [known for known in document.lines if known[: len(place)] == place]:
         del document.lines[known]
     value = _parse(raw, document, place, source=source)
     if place[0] in AXES and isinstance(value, str) and "," in value:
         value = [_parse(part, document, place, source=source) for part in value.split(",")]
     target = document.values
-    for part in dotted.split(".")[:-1]:
-        inner = target.get(part)
-        if isinstance(inner, str) or inner is None:
-            inner = _spelled_out(part, inner)
+    for depth, part in enumerate(place[:-1], 1):
+        inner = _spelled_out(place[:depth], target.get(part))
         if not isinstance(inner, dict):
-            raise UserError(f"{source}: {part} is a list; give the whole of it, as in {part}=[...]")
+            path = ".".join(place[:depth])
+            what = f"is a list; give the whole of it, as in {path}=[...]"
+            raise UserError(f"{source}: {path} {what if isinstance(inner, list) else f'is {inner!r} and has no keys'}")
         target[part] = inner
         target = inner
-    target[dotted.split(".")[-1]] = value
+    target[place[-1]] = value
     for depth in range(1, len(place) + 1):
         document.lines.setdefault(place[:depth], source)
 
 
-def _spelled_out(part: str, value: str | None) -> Any:
-    """`data: mini` as the section it stands for, so that one part of it can be overridden."""
+def _spelled_out(place: Sequence[str], value: object) -> object:
+    """`data: mini` as the section it stands for, and likewise other short forms, so that a part can be overridden."""
     if value is None:
         return {}
-    if part == "data" and value in WORLDS:
-        return {"adaptation": value, "evaluation": value, "pretraining": value}
+    match place:
+        case ("data",) if value in WORLDS:
+            return {"adaptation": value, "evaluation": value, "pretraining": value}
+        case ("data",) if isinstance(value, str):
+            return {"adaptation": value}
+        case ("init" | "deploy" | "technique" | "model",) if isinstance(value, str):
+            return {"name": value}
+        case ("training", "average_within") if isinstance(value, int):
+            return {"last": value}
     return value
 
 
@@ -297,6 +340,8 @@ def _faults(errors: Sequence[ErrorDetails], document: Document) -> Iterator[Faul
     for error in errors:
         place = tuple(error["loc"])
         kind, given = error["type"], error["input"]
+        if kind == "too_short" and given:
+            continue  # it is only short of those that are at fault themselves
         if kind == "extra_forbidden":
             yield place, f"unknown key{_meant(place, given, document)}"
         elif kind == "missing":

@@ -134,3 +134,30 @@ def test_every_fault_is_a_line() -> None:
         "moments 1: b is not there in the shape of the weights",
         "expert 2: b is not as in expert 1",
     ]
+
+
+def test_models_that_do_not_fit_or_are_broken_are_lines() -> None:
+    experts, curvatures = drawn(2)
+    broken = {**experts[1], "a": torch.full_like(experts[1]["a"], torch.nan), "more": torch.ones(1)}
+    del broken["b"]
+    whole = [{**experts[0], "c": torch.tensor(1)}, {**broken, "c": torch.tensor(1.0)}]
+    with pytest.raises(MergeError) as caught:
+        merging.fisher_merge(whole, curvatures)
+    assert [fault.partition(";")[0] for fault in caught.value.faults] == [
+        "expert 2: a holds NaN or Inf",
+        "expert 2: b is not as in expert 1",
+        "expert 2: c is not as in expert 1",
+        "expert 2: more is not as in expert 1",
+    ]
+
+
+def test_what_is_too_large_to_be_squared_is_a_line() -> None:
+    experts, curvatures = drawn(2)
+    large = [{name: 1e30 * tensor.float() for name, tensor in one.items()} for one in experts]
+    with pytest.raises(MergeError, match="a: values are too large to be squared"):
+        merging.fisher_merge(large, curvatures)
+
+
+def test_float64_is_merged_in_float64() -> None:
+    experts, curvatures = drawn(1)
+    assert torch.equal(merging.fisher_merge(experts, curvatures)["a"], experts[0]["a"])

@@ -31,6 +31,14 @@ def test_parameters_are_read_as_yaml(tmp_path):
     assert load_file(output)["w"].tolist() == [1.75] * 4
 
 
+def test_numbers_are_numbers_as_in_an_experiment(tmp_path):
+    output = tmp_path / "o.safetensors"
+    more = ["-t", "wudi", "--set", "ridge=1e-3", "--set", "scaling=5e-1"]
+    assert CliRunner().invoke(app, asked(tmp_path, "-o", str(output), *more)).exit_code == 0
+    done = CliRunner().invoke(app, asked(tmp_path, "-o", str(output), "-t", "wudi", "--set", "ridge=1e-13"))
+    assert done.exception.faults == ("wudi: ridge is 1e-13; give a number of at least 1e-12",)
+
+
 def test_every_fault_is_told_at_once(tmp_path):
     settings = [
         "--set",
@@ -47,8 +55,8 @@ def test_every_fault_is_told_at_once(tmp_path):
     done = CliRunner().invoke(app, asked(tmp_path, str(tmp_path / "gone"), "-o", str(tmp_path / "no" / "o"), *settings))
     assert [fault.split(";")[0].split("(")[0] for fault in done.exception.faults] == [
         "--set keep: write it as NAME=VALUE, as in --set keep=0.2",
-        "--set scaling={: write it as NAME=VALUE, as in --set keep=0.2",
-        "--set trim=2026-02-30: write it as NAME=VALUE, as in --set keep=0.2",
+        "--set scaling={: not YAML: expected the node content, but found '<stream end>'",
+        "--set trim=2026-02-30: not YAML: '2026-02-30' is no timestamp",
         "ties: unknown parameter 'kepp'",
         f"{tmp_path / 'gone'}: cannot be read ",
         f"{tmp_path / 'no' / 'o'}: its folder does not exist",

@@ -65,14 +65,17 @@ def _matched(place: Path, datasets: Sequence[str], seen: Collection[str], found:
     if not is_there and len(seen) < len(datasets):
         yield f"'{place}' is no folder; give one with a file {datasets[0]}{ENDINGS[0]} for each dataset"
         return
-    by_name: dict[str, list[Path]] = {}
+    by_name, odd = dict[str, list[Path]](), dict[str, Path]()
     for path in sorted(place.iterdir()) if is_there else ():
         if path.suffix in ENDINGS and path.is_file():
             by_name.setdefault(path.stem, []).append(path)
+        else:
+            odd.setdefault(path.stem, path)
     others = by_name.keys() - set(datasets)
     missing = [name for name in datasets if name not in by_name and name not in seen]
     for name in missing:
-        yield f"'{place / name}{ENDINGS[0]}': missing, as is {ENDINGS[1]}{nearest(name, others) or '; put it there'}"
+        meant = f"; '{odd[name].name}' is no file that ends so" if name in odd else nearest(name, others)
+        yield f"'{place / name}{ENDINGS[0]}': missing, as is {ENDINGS[1]}{meant or '; put it there'}"
     for name in sorted(others if missing else ()):
         yield f"'{by_name[name][0]}': no dataset is named so; the stream has {some_of(datasets)}"
     for name in datasets:

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from time_ray import config
 from time_ray.clip.weights import known_name
+from time_ray.config import dumped
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import DataSection, Experiment
 from time_ray.data.sources import MINI
@@ -71,7 +70,7 @@ def shipped(path: str | Path, overrides: Sequence[str] = (), folder: str = "") -
     if experiment.stream.file is not None:
         files["stream.json"] = _text(experiment.stream.file)
         written["stream"]["file"] = f"{folder}stream.json"
-    files[f"{experiment.name}.yaml"] = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
+    files[f"{experiment.name}.yaml"] = dumped(written)
     return Shipped(experiment, storage, files, folder)
 
 

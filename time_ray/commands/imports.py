@@ -92,9 +92,10 @@ def emoji(
     jobs: Jobs = None,
 ) -> None:
     """See the registry: of all datasets, and from npm, so that it has a command of its own."""
-    from time_ray.data.importers.emoji import LICENCES, PACKAGES, read_emoji
+    from time_ray.data.importers.emoji import LICENCES, PACKAGES, check_drawable, read_emoji
     from time_ray.data.importers.npm_packages import package_files
 
+    check_drawable(size)
     with package_files(PACKAGES, packages) as folder:
         found = read_emoji(folder)
         for name in found.names(by):

@@ -9,6 +9,7 @@ from time_ray.core import strategies
 from time_ray.core.batch_norm import BatchNorm
 from time_ray.core.budget import Budget
 from time_ray.core.errors import unknown
+from time_ray.core.metrics import is_defined
 from time_ray.core.mixture import Mixture
 from time_ray.core.model import ModelSpec
 from time_ray.core.parameter_range import Range, is_range, read_range
@@ -52,13 +53,21 @@ class TechniqueSpec(Section):
         return {"name": self.name, **self.params} if self.params else self.name
 
 
+PathText = Annotated[str, Field(min_length=1)]
+"""A path, or the name of something: an empty one would be the current folder."""
+
+
 class DataSection(Section):
     """Which datasets are learned, which only test retention, and which pool is replayed."""
 
-    root: Annotated[str | None, Field(description="folder that paths of data start from; null: the current one")] = None
-    adaptation: Annotated[tuple[str, ...], Field(min_length=1, description="datasets that the stream teaches")]
-    evaluation: Annotated[tuple[str, ...], Field(description="held-out datasets that measure zero-shot retention")] = ()
-    pretraining: Annotated[str | None, Field(description="pool for the pretraining share of the mixture")] = None
+    root: Annotated[
+        PathText | None, Field(description="folder that paths of data start from; null: the current one")
+    ] = None
+    adaptation: Annotated[tuple[PathText, ...], Field(min_length=1, description="datasets that the stream teaches")]
+    evaluation: Annotated[
+        tuple[PathText, ...], Field(description="held-out datasets that measure zero-shot retention")
+    ] = ()
+    pretraining: Annotated[PathText | None, Field(description="pool for the pretraining share of the mixture")] = None
 
 
 class Stream(Section):
@@ -73,7 +82,9 @@ class Stream(Section):
             "else random"
         ),
     ] = None
-    file: Annotated[str | None, Field(description="JSON list of DATASET+++class; null: all classes of the data")] = None
+    file: Annotated[
+        PathText | None, Field(description="JSON list of DATASET+++class; null: all classes of the data")
+    ] = None
     reverse: Annotated[bool, Field(description="the order backwards")] = False
 
     @property
@@ -163,6 +174,10 @@ def _listed(value: object) -> object:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
+def _none_for_null(value: object) -> object:
+    return () if value is None else value
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -220,7 +235,8 @@ def _sources(value: object) -> object:
 def _cell_rule(value: object) -> object:
     """`{init: zs, deploy: [ft, ema], seed: 0}`: of some axes the values, as tables show them."""
     if not isinstance(value, dict):
-        return value
+        msg = f"{value!r} is no rule; write an axis and values of it, as in {{init: zs, deploy: [ft, ema]}}"
+        raise ValueError(msg)  # noqa: TRY004 what pydantic tells people
     if wrong := [str(axis) for axis in value if axis not in AXES]:
         raise ValueError(unknown("axis", wrong[0], AXES))
     if not value or [] in value.values():
@@ -231,6 +247,8 @@ def _cell_rule(value: object) -> object:
 
 def _labels(values: object) -> tuple[object, ...]:
     listed = values if isinstance(values, list | tuple) else [values]
+    if mappings := [value for value in listed if isinstance(value, dict)]:
+        raise ValueError(f"{mappings[0]!r}: write it as tables show it, as in 'ema(weight=0.3)'")
     return tuple(str(value) if isinstance(value, int) else value for value in listed)  # a seed
 
 
@@ -245,9 +263,21 @@ def _no_twice(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _check_metric(name: str, info: ValidationInfo) -> None:
+    """Raises ValueError where the data and the stream, as far as they are whole, leave the metric without a value."""
+    if not {"data", "stream"} <= info.data.keys():
+        return
+    tasks, held_out = info.data["stream"].tasks or _SEVERAL, bool(info.data["data"].evaluation)
+    if not is_defined(name, tasks, held_out=held_out):
+        with_more = is_defined(name, _SEVERAL, held_out=held_out)
+        why = "for a stream of one task" if with_more else "without held-out datasets (data.evaluation)"
+        raise ValueError(f"{name} is not defined {why}; go by another metric")
+
+
+_SEVERAL = 2
 _Axis = (BeforeValidator(_as_tuple), BeforeValidator(_listed), Field(min_length=1), AfterValidator(_no_twice))
 CellRule: TypeAlias = dict[str, tuple[str, ...]]
-_Rules = (BeforeValidator(_as_tuple), BeforeValidator(_listed))
+_Rules = (BeforeValidator(_as_tuple), BeforeValidator(_listed), BeforeValidator(_none_for_null))
 StrategyEntry = Annotated[Strategy, BeforeValidator(strategies.read), PlainSerializer(Strategy.written)]
 TechniqueEntry = Annotated[TechniqueSpec, BeforeValidator(_technique)]
 ModelEntry = Annotated[ModelSpec, BeforeValidator(_named)]
@@ -263,7 +293,7 @@ class Experiment(Section):
     ]
     about: Annotated[str, Field(description="the question it answers, in a sentence")] = ""
     plugins: Annotated[
-        tuple[str, ...],
+        tuple[PathText, ...],
         BeforeValidator(_as_tuple),
         BeforeValidator(_listed),
         Field(description="Python files of your own; from this file's folder"),
@@ -287,7 +317,7 @@ class Experiment(Section):
     data: Annotated[DataSection, BeforeValidator(_sources)]
     stream: Stream = Stream()
     experts: Annotated[
-        str | None,
+        PathText | None,
         Field(
             description="folder of fine-tuned weights, [MODEL/]DATASET.safetensors or .pt: the experts of their tasks; "
             "null: experts are trained"
@@ -306,7 +336,7 @@ class Experiment(Section):
     ] = None
     run: Run = Run()
     storage: Annotated[
-        str | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
+        PathText | None, Field(description="root of everything a run makes; null: TIME_RAY_STORAGE, else ./runs")
     ] = None
 
     @field_validator("init")
@@ -325,6 +355,21 @@ class Experiment(Section):
             msg = f"{search.mode} compares cells over seeds, and there is one; write seed: [0, 1, 2, 3, 4]"
             raise ValueError(msg)
         return search
+
+    @field_validator("search")
+    @classmethod
+    def _by_what_there_is(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        """GM is KA where nothing is held out; any other metric has to be there."""
+        if search is not None and search.by != "gm":
+            _check_metric(search.by, info)
+        return search
+
+    @field_validator("tuning")
+    @classmethod
+    def _to_what_there_is(cls, tuning: TuningSettings, info: ValidationInfo) -> TuningSettings:
+        if tuning.by != "gm":
+            _check_metric(tuning.by, info)
+        return tuning
 
     def written(self) -> dict[str, Any]:
         """Plain values that load to the same experiment, short where there is nothing to say."""

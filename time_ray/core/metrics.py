@@ -165,6 +165,19 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
+def is_defined(name: str, num_tasks: int, *, held_out: bool) -> bool:
+    """Whether a metric has a value after so many tasks, with held-out datasets or without. Of a plugin's: it may have.
+
+    What the accuracies are does not matter for that.
+    """
+    if name not in _OWN:
+        return True
+    most = min(num_tasks, 2)
+    accuracies = [{"learned": 50.0, "held out": 50.0}] * (most + 1)
+    history = AccuracyHistory(accuracies, ["learned"], ["held out"] if held_out else [], [[50.0] * most] * (most + 1))
+    return METRICS[name].compute(history) is not None
+
+
 class Scores(Mapping[str, float | None]):
     """Every metric after the last task of a history, by name, each computed when it is asked for."""
 

@@ -15,9 +15,12 @@ def _tagged(value: object) -> object:
 class ModelSpec(Section):
     """An open_clip architecture, where its pretrained weights come from, and what images they want."""
 
-    name: Annotated[str, Field(description="open_clip architecture, or mini2-tiny, mini2-base, mini2-large")]
+    name: Annotated[
+        str, Field(min_length=1, description="open_clip architecture, or mini2-tiny, mini2-base, mini2-large")
+    ]
     weights: Annotated[
-        str | None, Field(description="local safetensors or torch file, or open_clip tag; null: the shipped base")
+        str | None,
+        Field(min_length=1, description="local safetensors or torch file, or open_clip tag; null: the shipped base"),
     ] = None
     preprocess: Annotated[
         PreprocessSpec | None,

@@ -58,6 +58,8 @@ def read_range(name: str, value: Mapping[str, Any]) -> Range:
     if not low < high:
         what = "are the same" if low == high else "are the wrong way round"
         raise ValueError(f"{name}: from {low:g} and to {high:g} {what}; give a lower and a higher bound, or one value")
+    if not math.isfinite(high - low):
+        raise ValueError(f"{name}: from {low:g} to {high:g} is too far; give bounds that are nearer")
     if log and low <= 0:
         raise ValueError(f"{name}: log needs bounds above 0, and from is {low:g}")
     return Range(low=low, high=high, log=log)

@@ -57,8 +57,11 @@ class ListedAverage(Average):
     """An average whose weights are a list, oldest first."""
 
     def __init__(self, weights: Sequence[float]) -> None:
-        super().__init__(lambda number: weights[number - 1] if number <= len(weights) else 0.0)
-        self.weights = weights
+        """`weights` may be any floats: a power of 2, which changes no bit of the mean, brings them near 1."""
+        _, exponent = math.frexp(max(weights))
+        near = [math.ldexp(weight, -exponent) for weight in weights]
+        super().__init__(lambda number: near[number - 1] if number <= len(near) else 0.0)
+        self.weights = near
 
     def faults(self, num_experts: int) -> Iterator[str]:
         """Also: as many weights as experts."""

@@ -15,6 +15,7 @@ from time_ray.merging.compatibility import not_finite
 from time_ray.merging.errors import MergeError
 from time_ray.merging.models import Model
 from time_ray.merging.pieces import Expert, Piece, State, TensorEntry, cut
+from time_ray.merging.reductions import exact_sum
 from time_ray.merging.rule import ExpertPiece, FinishContext, Rule, Totals
 from time_ray.merging.selection import find_bounds, histograms
 
@@ -83,7 +84,7 @@ class TotalsAccumulator:
 
     def result(self) -> dict[str, list[float]]:
         """The sums."""
-        return {key: [math.fsum(column) for column in zip(*rows, strict=True)] for key, rows in self.parts.items()}
+        return {key: [exact_sum(column) for column in zip(*rows, strict=True)] for key, rows in self.parts.items()}
 
 
 def hold_freed_memory() -> None:

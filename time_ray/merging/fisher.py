@@ -28,8 +28,8 @@ def fisher_merge(
     λ_t = dᵀ F_t d / dᵀ (F_1 + ... + F_t) d. On the line between the two models this is where the loss on all tasks so
     far is least, as its Laplace approximation has it: F_1 + ... + F_{t-1} around m_{t-1}, F_t around θ_t.
 
-    Sums are in float64, other arithmetic in float32. BatchNorm's running statistics are averaged; what is no
-    floating-point tensor is the newest expert's.
+    Sums are in float64, other arithmetic in float32 (float64 where the newest expert is). BatchNorm's running
+    statistics are averaged; what is no floating-point tensor is the newest expert's.
 
     Args:
         experts: tensors by name, of the same names and shapes, on the same device.
@@ -46,7 +46,10 @@ def fisher_merge(
     MergeError.unless_none(_faults(experts, moments))
     weighed = [name for name, tensor in experts[-1].items() if tensor.is_floating_point() and not _is_statistic(name)]
     found = _by_element(experts, moments, weighed) if rate == "element" else _by_model(experts, moments, weighed)
-    return {name: _result(name, tensor, experts, found) for name, tensor in experts[-1].items()}
+    merged = {name: _result(name, tensor, experts, found) for name, tensor in experts[-1].items()}
+    large = [name for name in weighed if not bool(merged[name].isfinite().all())]
+    MergeError.unless_none(f"{name}: values are too large to be squared; leave out what grew so" for name in large)
+    return merged
 
 
 def second_moments(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -83,11 +86,11 @@ def _by_element(experts: Sequence[Tensors], moments: Sequence[Tensors], names: S
 
 
 def _by_model(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Sequence[str]) -> dict[str, Tensor]:
-    merged = {name: experts[0][name].float() for name in names}
-    known = {name: moments[0][name].float() for name in names}
+    precisions = {name: torch.promote_types(experts[-1][name].dtype, torch.float32) for name in names}
+    merged, known = ({name: of[0][name].to(kind) for name, kind in precisions.items()} for of in (experts, moments))
     for number, (expert, moment) in enumerate(zip(experts[1:], moments[1:], strict=True), 2):
-        way = {name: expert[name].float() - merged[name] for name in names}
-        known = {name: known[name] + moment[name].float() for name in names}
+        way = {name: expert[name].to(kind) - merged[name] for name, kind in precisions.items()}
+        known = {name: known[name] + moment[name].to(kind) for name, kind in precisions.items()}
         of_all = _square(way, known)
         rate = _square(way, moment) / of_all if of_all else 1 / number
         merged = {name: torch.add(merged[name], way[name], alpha=rate) for name in names}
@@ -96,7 +99,7 @@ def _by_model(experts: Sequence[Tensors], moments: Sequence[Tensors], names: Seq
 
 def _square(way: Tensors, moments: Tensors) -> float:
     """dᵀ F d."""
-    return sum(dot(tensor.square().flatten(), moments[name].float().flatten()) for name, tensor in way.items())
+    return sum(dot(tensor.square().flatten(), moments[name].to(tensor.dtype).flatten()) for name, tensor in way.items())
 
 
 def _result(name: str, newest: Tensor, experts: Sequence[Tensors], found: Tensors) -> Tensor:
@@ -118,12 +121,19 @@ def _faults(experts: Sequence[Tensors], moments: Sequence[Tensors]) -> Iterator[
         yield f"moments: {len(moments)} for {len(experts)} experts; give one for each, oldest first"
         return
     for number, (expert, moment) in enumerate(zip(experts, moments, strict=True), 1):
-        for name, wanted in experts[0].items():
-            found = expert.get(name)
-            if found is None or found.shape != wanted.shape:
+        for name in {**experts[0], **expert}:
+            wanted, found = experts[0].get(name), expert.get(name)
+            if wanted is None or found is None or not _alike(found, wanted):
                 yield f"expert {number}: {name} is not as in expert 1; give models of one architecture"
-            elif found.is_floating_point() and not _is_statistic(name):
+                continue
+            if found.is_floating_point() and not bool(found.isfinite().all()):
+                yield f"expert {number}: {name} holds NaN or Inf; leave this model out or train it again"
+            if found.is_floating_point() and not _is_statistic(name):
                 yield from _unfit(f"moments {number}: {name}", moment.get(name), found)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
 
 
 def _unfit(where: str, moment: Tensor | None, weights: Tensor) -> Iterator[str]:

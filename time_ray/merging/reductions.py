@@ -1,7 +1,7 @@
 """Sums over whole tensors in float64, a block at a time so that the doubles stay in the cache."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,10 +9,18 @@ from torch import Tensor
 BLOCK = 1 << 16
 
 
+def exact_sum(numbers: Iterable[float]) -> float:
+    """The sum, whatever the order; Inf where one is too large for float64."""
+    try:
+        return math.fsum(numbers)
+    except (OverflowError, ValueError):  # the latter where there are both Inf and -Inf
+        return math.inf
+
+
 def dot(left: Tensor, right: Tensor) -> float:
     """Σ left · right of two flat tensors; the same for any number of threads but for the last bit."""
     starts = range(0, left.numel(), BLOCK)
-    return math.fsum(torch.dot(left[i : i + BLOCK].double(), right[i : i + BLOCK].double()).item() for i in starts)
+    return exact_sum(torch.dot(left[i : i + BLOCK].double(), right[i : i + BLOCK].double()).item() for i in starts)
 
 
 def square(values: Tensor) -> float:

@@ -24,6 +24,14 @@ class Svd(NamedTuple):
     vh: Tensor
 
 
+def eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and vectors of a symmetric matrix; NaN where squares were too large, as LAPACK would only fail."""
+    if not bool(gram.isfinite().all()):
+        return gram.new_full(gram.shape[:-1], torch.nan), gram.new_full(gram.shape, torch.nan)
+    values, vectors = torch.linalg.eigh(gram)
+    return values, vectors
+
+
 def eigen_svd(matrices: Tensor, count: int | None = None) -> Svd:
     """The thin decomposition in float64, of matrices [..., m, n]; without vectors where a value is exactly 0.
 
@@ -31,7 +39,7 @@ def eigen_svd(matrices: Tensor, count: int | None = None) -> Svd:
     """
     wide = matrices.shape[-2] < matrices.shape[-1]
     long = (matrices.mT if wide else matrices).double()
-    squares, vectors = torch.linalg.eigh(long.mT @ long)
+    squares, vectors = eigen(long.mT @ long)
     values, short_side = squares.clamp(min=0).sqrt().flip(-1)[..., :count], vectors.flip(-1)[..., :count]
     inverse = torch.where(values > 0, 1 / values, 0.0)
     long_side = long @ (short_side * inverse[..., None, :])
@@ -64,7 +72,7 @@ def orthonormal(columns: Tensor) -> Tensor:
     Where columns depend on each other U and V have no direction of their own, and U Vᵀ leaves it out.
     """
     exact = columns.double()
-    squares, vectors = torch.linalg.eigh(exact.mT @ exact)
+    squares, vectors = eigen(exact.mT @ exact)
     root = torch.where(squares > DIRECTION**2 * squares[..., -1:], squares.clamp(min=0).rsqrt(), 0.0)
     turned: Tensor = exact @ (vectors * root[..., None, :]) @ vectors.mT
     return turned.to(columns.dtype)

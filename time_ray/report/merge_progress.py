@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from time_ray.config import plain_value
 from time_ray.core.errors import StoreError, UserError
 from time_ray.merging import merge_faults, merge_files
 from time_ray.merging.declaration import TAKEN
@@ -84,13 +84,14 @@ def _params(settings: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     faults: list[str] = []
     for text in settings:
         name, equals, value = text.partition("=")
-        try:
-            params[name] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, RecursionError):  # 2026-02-30 looks like a date and is none
-            equals = ""
-        if not equals:
-            params.pop(name, None)
-            faults.append(f"--set {text}: write it as NAME=VALUE, as in --set keep=0.2")
-        elif name in TAKEN and params.pop(name, None) is not None:
-            faults.append(f"--set {text}: {name} is no parameter of a technique; see time-ray merge --help")
+        where = f"--set {text}"
+        if not equals or not name:
+            faults.append(f"{where}: write it as NAME=VALUE, as in --set keep=0.2")
+        elif name in TAKEN:
+            faults.append(f"{where}: {name} is no parameter of a technique; see time-ray merge --help")
+        else:
+            try:
+                params[name] = plain_value(value, where)
+            except UserError as error:
+                faults += error.faults
     return params, faults

@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from time_ray.config import plain_values
+from time_ray.config import dumped, plain_values
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import AXES
 from time_ray.core.keys import key_of
@@ -80,7 +78,7 @@ def _record(study: Study) -> dict[str, Any]:
     return {
         "experiment": experiment.name,
         "about": experiment.about,
-        "written": yaml.safe_dump(written, sort_keys=False, allow_unicode=True),
+        "written": dumped(written),
         "cells": sorted(cell.key for cell in study.everything),
         "varying": sorted({name for row in axes for name in row if row[name] != axes[0][name]}),
         "versions": provenance(),

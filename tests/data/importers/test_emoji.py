@@ -167,7 +167,7 @@ def pretended_client(folder: Path, program: str, monkeypatch: pytest.MonkeyPatch
 
 def test_npm_fetches_what_is_not_given(packages: Path, time_ray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     program = f"""
-assert sys.argv[1:5] == ["pack", "--ignore-scripts", "--silent", "--pack-destination"], sys.argv
+assert sys.argv[1:5] == ["pack", "--ignore-scripts", "--loglevel=error", "--pack-destination"], sys.argv
 assert sys.argv[6:] == {[package.spec for package in emoji.PACKAGES]}, sys.argv
 shutil.copytree({str(packages)!r}, sys.argv[5], dirs_exist_ok=True)
 """
@@ -187,9 +187,14 @@ def test_npm_that_fails_or_is_not_there_is_told_in_a_line(
     assert "npm is not installed; install it, or give --packages FOLDER" in line
 
 
-def test_without_a_renderer_nothing_is_written(packages: Path, time_ray: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_at_all_is_told_before_anything_is_fetched(
+    packages: Path, time_ray: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretended_client(packages.parent / "bin", "sys.exit('something was fetched')", monkeypatch)
+    (line,) = time_ray("data", "import", "emoji", "--size", "5000", "-o", "drawn").err.splitlines()
+    assert "--size 5000: not from 1 to 1024 pixels" in line
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    (line,) = time_ray("data", "import", "emoji", "--packages", packages, "-o", "drawn").err.splitlines()
+    (line,) = time_ray("data", "import", "emoji", "-o", "drawn").err.splitlines()
     assert "resvg-py, which draws SVG, is not installed; pip install 'time_ray[drawings]'" in line
     assert not Path("drawn").exists()
 

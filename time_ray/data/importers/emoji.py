@@ -105,9 +105,7 @@ def import_emoji(
         StoreError: as import_parts does.
 
     """
-    if not 1 <= size <= LARGEST:
-        raise UserError(f"--size {size}: not from 1 to {LARGEST} pixels; give another")
-    _renderer()
+    check_drawable(size)
     emoji = read_emoji(Path(packages))
     mine = [drawing for drawing in emoji.drawings if dataset in _names(drawing).values()]
     if not mine:
@@ -122,6 +120,13 @@ def import_emoji(
         notes,
         **settings,
     )
+
+
+def check_drawable(size: int) -> None:
+    """Raises UserError where there is no such size, or nothing that draws SVG: before anything is fetched."""
+    if not 1 <= size <= LARGEST:
+        raise UserError(f"--size {size}: not from 1 to {LARGEST} pixels; give another")
+    _renderer()
 
 
 def _names(drawing: _Drawing) -> dict[By, str]:

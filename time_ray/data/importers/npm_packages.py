@@ -77,7 +77,7 @@ def _fetch(packages: Sequence[Package], folder: str) -> None:
     files = some_of((package.file for package in packages), len(packages))
     if client is None:
         raise UserError(f"{CLIENT} is not installed; install it, or give --packages FOLDER with {files}")
-    words = [client, "pack", "--ignore-scripts", "--silent", "--pack-destination", folder]
+    words = [client, "pack", "--ignore-scripts", "--loglevel=error", "--pack-destination", folder]
     done = subprocess.run(  # noqa: S603 names and versions are those of a table
         [*words, *(package.spec for package in packages)], capture_output=True, text=True, check=False, cwd=folder
     )
