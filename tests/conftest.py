@@ -31,9 +31,8 @@ for name in (
     os.environ.pop(name, None)
 
 
-
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two processes for the suite; none beside this one for single files, nor for what counts on the machine at night."""
+    """Two processes for the suite; this one alone for single files, and for what takes the whole machine at night."""
     given = [Path(name.partition("::")[0]) for name in config.option.file_or_dir]
     return 0 if config.option.markexpr == "nightly" or any(path.is_file() for path in given) else 2
 
@@ -82,7 +81,7 @@ def time_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with the data of TINY, its test images few, and an empty MLflow database: both take seconds to make."""
+    """A storage root with the data of TINY, of few test images, and an empty MLflow database: both take seconds."""
     from time_ray.core.experiment import Experiment
     from time_ray.data.mini import world
     from time_ray.data.sources import prepare
