@@ -30,6 +30,14 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the suite; this one alone for single files, and for what takes the whole machine at night."""
+    given = [Path(name.partition("::")[0]) for name in config.option.file_or_dir]
+    at_night = "not nightly" not in config.option.markexpr
+    return 0 if at_night or any(path.is_file() for path in given) else 2
+
+
 TINY: dict[str, Any] = {
     "name": "tiny",
     "init": ["zs", "ft", "ema", "all"],
@@ -74,15 +82,18 @@ def time_ray(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A storage root with the data of TINY and an empty MLflow database: both take seconds to make."""
+    """A storage root with the data of TINY, of few test images, and an empty MLflow database: both take seconds."""
     from time_ray.core.experiment import Experiment
+    from time_ray.data.mini import world
     from time_ray.data.sources import prepare
     from time_ray.store.files import Files
     from time_ray.study import find_datasets
     from time_ray.tracking.client import open_client
 
     root = tmp_path_factory.mktemp("drawn")
-    prepare(find_datasets(Experiment(**TINY), Files(str(root))).all, lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "TEST_PER_CLASS", 8)
+        prepare(find_datasets(Experiment(**TINY), Files(str(root))).all, lambda _: None)
     database = root / "mlflow.db"
     open_client(f"sqlite:///{database}")
     with sqlite3.connect(database) as connection:
@@ -92,7 +103,24 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_experiment(drawn: Path) -> Callable[..., Path]:
+def blank_figures() -> Iterator[Callable[..., Any]]:
+    """Every run in MLflow has one blank figure, since drawing takes longer than a tiny sweep. Gives what draws them."""
+    from time_ray.tracking import pictures
+
+    draw = pictures._drawn
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_drawn", lambda _: iter([("tasks.svg", b"<svg/>")]))
+        yield draw
+
+
+@pytest.fixture
+def drawn_figures(blank_figures: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs in MLflow have their own figures."""
+    monkeypatch.setattr("time_ray.tracking.pictures._drawn", blank_figures)
+
+
+@pytest.fixture(scope="session")
+def new_experiment(drawn: Path, blank_figures: object) -> Callable[..., Path]:
     """An experiment file like TINY in a folder of its own, with a storage that has the data already."""
 
     def make(folder: Path, **changes: object) -> Path:

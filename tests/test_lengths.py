@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from copied_results import copy_results
 
 from time_ray import api
 from time_ray.core.errors import UserError
@@ -22,9 +23,20 @@ Make = Callable[..., Path]
 SMALL = {"init": ["ft", "ema"], "deploy": ["ft", "ema"], "technique": ["average"], "stream": {"tasks": 2}}
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Path:
+    """The storage of the whole sweep."""
+    path = new_experiment(tmp_path_factory.mktemp("finished"), **SMALL)
+    assert api.sweep(api.open_experiment(path)).exit_code == 0
+    return path.parent / "runs"
+
+
 @pytest.fixture
-def path(tmp_path: Path, new_experiment: Make) -> Path:
-    return new_experiment(tmp_path, **SMALL)
+def path(tmp_path: Path, new_experiment: Make, finished: Path) -> Path:
+    """The experiment, with a storage of its own that has all results."""
+    made = new_experiment(tmp_path, **SMALL)
+    copy_results(finished, tmp_path / "runs")
+    return made
 
 
 def weights(opened: api.Opened) -> frozenset[str]:

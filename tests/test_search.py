@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,10 @@ def test_an_interrupted_search_goes_on_to_the_same_decisions(
     raced: Raced, new_experiment: Make, tmp_path: Path
 ) -> None:
     opened = api.open_experiment(new_experiment(tmp_path, **SMALL))
-    stops = 0
+    stops, trained = 0, count(1)
 
     def stop(event: Event) -> None:
-        if isinstance(event, ExpertTrained):
+        if isinstance(event, ExpertTrained) and next(trained) % 3 == 0:
             signal.raise_signal(signal.SIGINT)
 
     while api.sweep(opened, stop).interrupted:

@@ -415,8 +415,15 @@ def test_a_cell_must_be_singled_out(swept: Swept, time_ray: Command, tmp_path: P
 SMALL = {"init": ["ft", "ema"], "deploy": ["ema", "all"], "technique": ["average"]}
 
 
-@pytest.mark.parametrize("one_each", [True, False])
-@pytest.mark.parametrize("one_process", [True, False])
+@pytest.mark.parametrize(
+    ("one_each", "one_process"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.nightly),
+        pytest.param(False, True, marks=pytest.mark.nightly),
+    ],
+)
 def test_results_do_not_depend_on_trials(
     swept: Swept, new_experiment: Make, tmp_path: Path, *, one_each: bool, one_process: bool
 ) -> None:
@@ -445,7 +452,7 @@ def test_a_process_lets_go_of_the_models_of_earlier_trials(new_experiment: Make,
     assert [tensor() is None for tensor in held] == [True, False]
 
 
-@pytest.mark.parametrize("write", [1, 4, 7, 10])
+@pytest.mark.parametrize("write", [4, 7, *(pytest.param(write, marks=pytest.mark.nightly) for write in (1, 10))])
 def test_a_sweep_that_is_cut_off_goes_on(
     swept: Swept, new_experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
 ) -> None:

@@ -165,17 +165,17 @@ def test_broken_off_and_begun_anew_it_tries_the_same(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_on_ray_it_tries_and_scores_the_same(swept: tuple[api.Opened, list[Event]]) -> None:
-    """The search is begun anew where the grid is done: only its candidates run on Ray."""
-    opened, before = swept[0], tried(swept[0])
-    served = {needs(cell).scores[-1] for cell in opened.study.everything}
+    """One search is begun anew where the grid is done: only its candidates run on Ray."""
+    opened = api.open_experiment(swept[0].path, ["init=ft"])
+    before, served = tried(opened), {needs(cell).scores[-1] for cell in opened.study.everything}
     for one in opened.study.tunings:
         for found in read_candidates(opened.store, one):
             for cell in candidate(one, found.params):
                 if (key := cell.setting.scores_key(last(cell))) not in served:
                     shutil.rmtree(opened.files.path("scores", key[:2], key), ignore_errors=True)
     shutil.rmtree(opened.files.path("tunings"))
-    again, events = api.open_experiment(opened.path, ["run.workers=1", "run.trials=2"]), list[Event]()
-    assert len(again.study.untuned) == 2
+    again, events = api.open_experiment(opened.path, ["init=ft", "run.workers=1", "run.trials=2"]), list[Event]()
+    assert len(again.study.untuned) == 1
     outcome = api.sweep(again, events.append)
     assert (outcome.exit_code, outcome.untuned) == (0, {})
     assert tried(again) == before

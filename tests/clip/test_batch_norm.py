@@ -53,7 +53,7 @@ def test_training_counts_each_step_once(clip: Clip):
     assert len(moved) == 3 * len(layers(clip.module))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.nightly)])
 def test_what_is_computed_again_is_not_counted_again(clip: Clip, precision: str):
     config = CONFIG.model_copy(update={"precision": precision})
     before = start(clip)
@@ -64,7 +64,10 @@ def test_what_is_computed_again_is_not_counted_again(clip: Clip, precision: str)
         torch.testing.assert_close(saving[name], tensor, atol=2e-6, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(("precision", "recompute"), [("fp32", False), ("fp32", True), ("fp16", False)])
+@pytest.mark.parametrize(
+    ("precision", "recompute"),
+    [("fp16", False), ("fp32", True), pytest.param("fp32", False, marks=pytest.mark.nightly)],
+)
 def test_interrupted_it_goes_on_with_its_statistics(clip: Clip, tmp_path: Path, precision: str, *, recompute: bool):
     before, config = start(clip), CONFIG.model_copy(update={"precision": precision})
     training = partial(train, clip, before, given(4), config, steps=4, recompute=recompute)

@@ -103,12 +103,13 @@ def open_clips(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], nn.Modul
     return make
 
 
+@pytest.mark.parametrize("one_of", [5, pytest.param(1, marks=pytest.mark.nightly)])
 def test_every_pair_of_architecture_and_tag_is_open_clips_or_refused(
-    open_clips: Callable[[str, str], nn.Module],
+    open_clips: Callable[[str, str], nn.Module], one_of: int
 ) -> None:
     found: Counter[str] = Counter()
     pairs = [(name, tag) for name, tag in open_clip.list_pretrained() if not name.startswith("test-")]
-    for name, tag in pairs:
+    for name, tag in pairs[::one_of]:
         config = open_clip.get_pretrained_cfg(name, tag)
         try:
             known_name(name)
@@ -132,9 +133,9 @@ def test_every_pair_of_architecture_and_tag_is_open_clips_or_refused(
         assert activations(build(name, device="meta", quick_gelu=ours.quick_gelu)) == activations(theirs), (name, tag)
         assert config.get("quick_gelu", False) == ours.quick_gelu, (name, tag)
         found["same"] += 1
-    assert sum(found.values()) == len(pairs)
-    assert found["same"] > 100
-    assert found["contradiction"] > 20
+    assert sum(found.values()) == len(pairs[::one_of])
+    assert found["same"] > 100 / one_of
+    assert found["contradiction"] > 20 / one_of
 
 
 @pytest.mark.parametrize(

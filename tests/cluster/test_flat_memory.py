@@ -1,4 +1,4 @@
-"""A long trial holds no more after twenty tasks than after five, on every worker, and after as many failures."""
+"""A long trial holds no more after twelve tasks than after four, on every worker, and after as many failures."""
 
 import gc
 import multiprocessing
@@ -18,8 +18,8 @@ from time_ray.cluster.coordinator import LocalCoordinator
 from time_ray.cluster.work import work
 from time_ray.data.dataset import Row, write_dataset
 
-TASKS = 20
-SETTLED = 5  # tasks after which caches are full
+TASKS = 12
+SETTLED = 4  # tasks after which caches are full
 CLASSES = tuple(f"kind {number}" for number in range(TASKS))
 LONG = {
     "init": "ema",

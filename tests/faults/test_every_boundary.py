@@ -64,7 +64,7 @@ def test_the_dead_write_nothing_more(small: Small, tmp_path: Path) -> None:
 
 def test_being_killed_again_and_again_changes_nothing(small: Small, tmp_path: Path) -> None:
     draw = random.Random(0)
-    for _ in range(6):
+    for _ in range(4):
         killed(small, tmp_path / "runs", draw.choice(small.points))
     assert ends_as_undisturbed(small, tmp_path / "runs")
 
@@ -115,7 +115,7 @@ def test_a_kill_inside_a_task_changes_nothing(
     make_small: Callable[..., Small], at_every_step: list[int], tmp_path: Path
 ) -> None:
     small = make_small(**INSIDE)
-    for number, point in enumerate(sample(small.points, 7)):
+    for number, point in enumerate(sample(small.points, 4)):
         assert killed(small, tmp_path / str(number), point)
         assert ends_as_undisturbed(small, tmp_path / str(number)), point
     assert at_every_step

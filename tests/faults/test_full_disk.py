@@ -24,8 +24,8 @@ def test_the_sweep_stops_and_resumes(
     small: Small, tmp_path: Path, error: Callable[[], OSError], remedy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = [point for point in small.points if point.phase in ("before", "half")][4:]  # the first are the probe's
-    for number in range(6):
-        root, point = tmp_path / str(number), points[number * len(points) // 6]
+    for number in range(3):
+        root, point = tmp_path / str(number), points[number * len(points) // 3]
         failing = Faulty(point, error)
         with pytest.raises(StoreError, match=remedy) as caught:
             api.sweep(at(small.opened, failing.files(root)))

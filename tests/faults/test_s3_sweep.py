@@ -59,7 +59,7 @@ def test_a_network_that_is_cut_for_a_while_changes_nothing(
 
 
 @pytest.mark.usefixtures("as_if_dead")
-@pytest.mark.parametrize("requests", [10, 40, 70])
+@pytest.mark.parametrize("requests", [40, *(pytest.param(number, marks=pytest.mark.nightly) for number in (10, 70))])
 def test_an_outage_stops_it_and_it_resumes(small: Small, s3: S3Server, root: str, requests: int) -> None:
     seen = itertools.count()
     with (

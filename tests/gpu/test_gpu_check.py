@@ -9,6 +9,7 @@ import pytest
 import torch
 
 Run = Callable[..., int | str | None]
+STARTS_PROCESSES = "groups_of_workers_agree"
 
 
 @pytest.fixture
@@ -27,12 +28,15 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def test_on_a_cpu_all_of_it_runs(run: Run, tmp_path: Path) -> None:
+def test_on_a_cpu_all_of_it_runs_in_one_process(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import check
+
+    monkeypatch.setattr(check, "CHECKS", tuple(one for one in check.CHECKS if one.__name__ != STARTS_PROCESSES))
     output = tmp_path / "found" / "cpu.json"
     assert run("--device", "cpu", "-o", output) == 0
     found = json.loads(output.read_text(encoding="utf-8"))
     outcomes = {name: one["outcome"] for name, one in found["checks"].items()}
-    assert len(outcomes) == 11
+    assert len(outcomes) == 10
     assert set(outcomes.values()) == {"ok", "skipped"}
     only_on_gpus = {"a step waits for nothing", "goes on after it was out of memory", "compiled blocks agree"}
     assert {name for name, outcome in outcomes.items() if outcome == "skipped"} == only_on_gpus
@@ -41,6 +45,14 @@ def test_on_a_cpu_all_of_it_runs(run: Run, tmp_path: Path) -> None:
     assert all(row["ours ms"] > 0 and row["open_clip ms"] > 0 for row in found["measures"]["training"])
     events = json.loads(output.with_suffix(".trace.json").read_text(encoding="utf-8"))["traceEvents"]
     assert any(event.get("name") == "aten::scaled_dot_product_attention" for event in events)
+
+
+@pytest.mark.nightly
+def test_on_a_cpu_groups_of_workers_run(run: Run, tmp_path: Path) -> None:
+    name = STARTS_PROCESSES.replace("_", " ")
+    assert run("--device", "cpu", "--checks", "--only", name, "-o", tmp_path / "cpu.json") == 0
+    found = json.loads((tmp_path / "cpu.json").read_text(encoding="utf-8"))["checks"]
+    assert {each: one["outcome"] for each, one in found.items()} == {name: "ok"}
 
 
 def test_without_a_gpu_it_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,11 @@ from time_ray.merging import ema, fold, merge, pair
 from time_ray.merging.engine import CHUNK
 from time_ray.merging.masks import keep_mask
 
-CASES = [(row.name, params) for row in RULES.values() for params in ({}, *row.examples)]
+CASES = [
+    pytest.param(row.name, params, marks=pytest.mark.nightly if params else ())
+    for row in RULES.values()
+    for params in ({}, *row.examples)
+]
 
 
 def model(seed: int) -> dict[str, torch.Tensor]:

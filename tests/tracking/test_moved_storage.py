@@ -45,6 +45,12 @@ def swept(new_experiment: Make, tmp_path: Path) -> Swept:
     return Swept(new_experiment(tmp_path, **SMALL))
 
 
+@pytest.fixture(scope="module")
+def standing(new_experiment: Make, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """A sweep whose storage stays where it is, as it is."""
+    return Swept(new_experiment(tmp_path_factory.mktemp("standing"), **SMALL))
+
+
 def addresses(root: Path) -> list[str]:
     """Every address of artifacts that the database of a storage holds, but for MLflow's own first experiment."""
     with closing(sqlite3.connect(root / "mlflow.db")) as database:
@@ -105,14 +111,14 @@ def test_a_moved_storage(swept: Swept, tmp_path: Path) -> None:
     assert not swept.root.exists()
 
 
-def test_a_copy_leaves_the_original_as_it_was(swept: Swept, tmp_path: Path) -> None:
+def test_a_copy_leaves_the_original_as_it_was(standing: Swept, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(swept.root, copy, symlinks=True)
-    before = digests(swept.root)
-    assert swept.register(copy) == swept.winner
+    shutil.copytree(standing.root, copy, symlinks=True)
+    before = digests(standing.root)
+    assert standing.register(copy) == standing.winner
     assert all(f"/{copy.name}/mlartifacts/" in address for address in addresses(copy))
-    swept.register(copy, "seed=[0,1]")
-    assert digests(swept.root) == before
+    standing.register(copy, "seed=[0,1]")
+    assert digests(standing.root) == before
 
 
 def test_the_ui_shows_artifacts_of_a_moved_storage(
@@ -129,22 +135,22 @@ def test_the_ui_shows_artifacts_of_a_moved_storage(
 
 
 @pytest.mark.parametrize("elsewhere", ["a link", "a database elsewhere", "artifacts elsewhere"])
-def test_what_was_not_moved_stays(swept: Swept, tmp_path: Path, elsewhere: str) -> None:
-    before = addresses(swept.root)
+def test_what_was_not_moved_stays(standing: Swept, tmp_path: Path, elsewhere: str) -> None:
+    before = addresses(standing.root)
     other = tmp_path / "other"
     if elsewhere == "a link":
-        other.symlink_to(swept.root)
+        other.symlink_to(standing.root)
         follow_storage(database_uri(f"{other}/mlflow.db"), Files(str(other)))
     elif elsewhere == "a database elsewhere":
         (other / "mlartifacts" / "tiny").mkdir(parents=True)
-        follow_storage(database_uri(f"{swept.root}/mlflow.db"), Files(str(other)))
+        follow_storage(database_uri(f"{standing.root}/mlflow.db"), Files(str(other)))
     else:
         other.mkdir()
         with (
-            closing(sqlite3.connect(swept.root / "mlflow.db")) as database,
+            closing(sqlite3.connect(standing.root / "mlflow.db")) as database,
             closing(sqlite3.connect(other / "mlflow.db")) as copy,
         ):
             database.backup(copy)
         follow_storage(database_uri(f"{other}/mlflow.db"), Files(str(other)))
         assert addresses(other) == before
-    assert addresses(swept.root) == before
+    assert addresses(standing.root) == before

@@ -15,7 +15,6 @@ from mlflow_server import Server
 from mlflow_state import tracked
 
 from time_ray import api
-from time_ray.figures import artifacts
 from time_ray.tracking import mlflow_sync, patient, tracker
 from time_ray.tracking.client import open_client
 from time_ray.tracking.patient import PatientClient, may_pass
@@ -54,7 +53,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     pauses: list[float] = []
     monkeypatch.setattr(patient.time, "sleep", pauses.append)
     monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(artifacts, "of_summary", lambda _: iter([("tasks.svg", b"<svg/>")]))
     return pauses
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 
 from time_ray import api
 from time_ray.core.metrics import METRICS
-from time_ray.figures import artifacts
 from time_ray.tracking import history, mlflow_sync, tracker
 from time_ray.tracking import tracked as tracked_note
 from time_ray.tracking.cell_runs import METRICS_TAG, CellRuns
@@ -49,7 +48,6 @@ def empty(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(artifacts, "of_summary", lambda _: iter([("tasks.svg", b"<svg/>")]))  # drawing takes longer
     monkeypatch.chdir(tmp_path)  # a server's artifacts lie where it was started
     return uri
 
@@ -142,9 +140,16 @@ WRITES = [
     "log_outputs",
     "set_terminated",
 ]
+USUAL = ("create_run", "log_batch", "create_logged_model", "set_terminated")
 
 
-@pytest.mark.parametrize(("method", "late"), [*((name, False) for name in WRITES), ("create_run", True)])
+@pytest.mark.parametrize(
+    ("method", "late"),
+    [
+        *(pytest.param(name, False, marks=() if name in USUAL else pytest.mark.nightly) for name in WRITES),
+        ("create_run", True),
+    ],
+)
 def test_a_lost_answer_doubles_nothing(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, method: str, *, late: bool
 ) -> None:
@@ -226,8 +231,15 @@ def test_what_another_writer_changes_meanwhile_is_copied_again(
     assert tracked(empty) == swept.tracked
 
 
-@pytest.mark.parametrize("again", [synced, swept_again])
-@pytest.mark.parametrize("tagged", [True, False], ids=["with fewer metrics", "before there was a table"])
+@pytest.mark.parametrize(
+    ("again", "tagged"),
+    [
+        pytest.param(synced, True, id="with fewer metrics, synced"),
+        pytest.param(swept_again, False, id="before there was a table, swept again"),
+        pytest.param(swept_again, True, id="with fewer metrics, swept again", marks=pytest.mark.nightly),
+        pytest.param(synced, False, id="before there was a table, synced", marks=pytest.mark.nightly),
+    ],
+)
 def test_a_metric_that_is_added_reaches_runs_that_are_over(
     swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, again: Callable[[api.Opened], None], *, tagged: bool
 ) -> None:

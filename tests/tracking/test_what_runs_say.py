@@ -35,21 +35,17 @@ CHANGES: dict[str, Any] = {"init": "ft", "deploy": ["ft", "all"], "technique": "
 def opened(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Opened:
     """Two places with two seeds each, swept; its own MLflow is never written again."""
     found = api.open_experiment(new_experiment(tmp_path_factory.mktemp("seeds"), **CHANGES))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "of_summary", lambda _: iter([("tasks.svg", b"<svg/>")]))
-        assert api.sweep(found).tracking_error is None
+    assert api.sweep(found).tracking_error is None
     return found
 
 
 @pytest.fixture
 def uri(opened: Opened, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An MLflow store that has nothing yet; results are tracked there, and no figure is drawn."""
+    """An MLflow store that has nothing yet; results are tracked there."""
     shutil.copy(drawn / "mlflow.db", tmp_path)
     found = f"sqlite:///{tmp_path / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", found)
     monkeypatch.setattr(mlflow_sync, "PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(artifacts, "of_summary", lambda _: iter([("tasks.svg", b"<svg/>")]))
-    monkeypatch.setattr(artifacts, "of_sweep", lambda *_: iter([("heat_map.svg", b"<svg/>")]))
     monkeypatch.chdir(tmp_path)
     return found
 
@@ -332,6 +328,18 @@ def test_the_best_model_is_found_by_its_scores_or_by_its_tag(opened: Opened, uri
     assert leader.tags["time_ray.digest"] == winner.weights["digest"]
 
 
+@pytest.mark.usefixtures("drawn_figures")
+def test_a_sweep_and_its_cells_have_figures_of_their_own(opened: Opened, uri: str) -> None:
+    sync(opened)
+    found = {
+        kind: {file.path for file in MlflowClient(uri).list_artifacts(runs_of(uri, kind)[0].info.run_id, "figures")}
+        for kind in ("sweep", "summary", "cell")
+    }
+    assert {"figures/heat_map.svg", "figures/ka_zs.svg", "figures/cost.svg"} < found["sweep"]
+    assert found["summary"] == found["cell"] == {"figures/tasks.svg", "figures/datasets.svg"}
+
+
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_figure_that_cannot_be_drawn_stops_nothing(
     opened: Opened, uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,6 +348,7 @@ def test_a_figure_that_cannot_be_drawn_stops_nothing(
         raise ZeroDivisionError("no room")
 
     monkeypatch.setattr(artifacts, "of_summary", broken)
+    monkeypatch.setattr(artifacts, "of_sweep", lambda *_: iter([]))
     pictures._not_drawn.cache_clear()
     with caplog.at_level(logging.WARNING):
         sync(opened)
