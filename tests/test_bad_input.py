@@ -168,6 +168,11 @@ CONFIGURATION = [
         "technique",
         "technique.0: scaling: from -1e+308 to 1e+308 is too far; give bounds that are nearer",
     ),
+    (
+        {"technique": [{"name": "slerp", "weight": {"from": 0.1, "to": 0.9}}]},
+        "technique",
+        "technique.0: weight: it belongs to the running merge; ranges are of a technique's own parameters",
+    ),
     ({"only": "zs"}, "only", "only.0: 'zs' is no rule; write an axis and values of it, as in {init: zs"),
     (
         {"exclude": {"init": {"name": "ema", "weight": 0.3}}},
