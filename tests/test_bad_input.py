@@ -72,6 +72,8 @@ FILES = [
     ("name: !!nothing x\n", "exp.yaml:1: not YAML: could not determine a constructor"),
     ("name: a\x00b\n", "exp.yaml: not YAML: "),
     ("run: {<<: {workers: 0}}\n", "exp.yaml:1: not YAML: a mapping is not merged into another by <<; write its keys"),
+    ('"\\ud800": 1\n', "exp.yaml:1: not YAML: half of a character, a surrogate alone; write the character itself"),
+    ('budget: "\\udc00"\n', "exp.yaml:1: not YAML: half of a character"),
     ("init: !!set {zs, ft}\n", "exp.yaml:1: not YAML: unknown tag tag:yaml.org,2002:set; leave it out"),
 ]
 
