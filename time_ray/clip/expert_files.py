@@ -58,12 +58,8 @@ def _matched(place: Path, datasets: Sequence[str], found: dict[str, Path]) -> It
     others = by_name.keys() - set(datasets)
     missing = [name for name in datasets if name not in by_name]
     for name in missing:
-        meant = (
-            f"; '{odd[name].name}' is no file that ends so"
-            if name in odd
-            else nearest(name, others) or "; put it there"
-        )
-        yield f"'{place / name}{ENDINGS[0]}': missing, as is {ENDINGS[1]}{meant}"
+        meant = f"; '{odd[name].name}' is no file that ends so" if name in odd else nearest(name, others)
+        yield f"'{place / name}{ENDINGS[0]}': missing, as is {ENDINGS[1]}{meant or '; put it there'}"
     for name in sorted(others if missing else ()):
         yield f"'{by_name[name][0]}': no dataset is named so; the stream has {some_of(datasets)}"
     for name in datasets:
