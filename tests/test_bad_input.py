@@ -72,6 +72,8 @@ FILES = [
     ("name: !!nothing x\n", "exp.yaml:1: not YAML: could not determine a constructor"),
     ("name: a\x00b\n", "exp.yaml: not YAML: "),
     ("run: {<<: {workers: 0}}\n", "exp.yaml:1: not YAML: a mapping is not merged into another by <<; write its keys"),
+    ('"\\ud800": 1\n', "exp.yaml:1: not YAML: half of a character, a surrogate alone; write the character itself"),
+    ('budget: "\\udc00"\n', "exp.yaml:1: not YAML: half of a character"),
     ("init: !!set {zs, ft}\n", "exp.yaml:1: not YAML: unknown tag tag:yaml.org,2002:set; leave it out"),
 ]
 
@@ -167,6 +169,11 @@ CONFIGURATION = [
         {"technique": [{"name": "ties", "scaling": {"from": -1e308, "to": 1e308}}]},
         "technique",
         "technique.0: scaling: from -1e+308 to 1e+308 is too far; give bounds that are nearer",
+    ),
+    (
+        {"technique": [{"name": "slerp", "weight": {"from": 0.1, "to": 0.9}}]},
+        "technique",
+        "technique.0: weight: it belongs to the running merge; ranges are of a technique's own parameters",
     ),
     ({"only": "zs"}, "only", "only.0: 'zs' is no rule; write an axis and values of it, as in {init: zs"),
     (

@@ -98,6 +98,10 @@ def test_numbers_are_numbers(path: Path, text: str, value: float) -> None:
     assert type(config._parse(text, document)) is type(value)
 
 
+def test_characters_may_be_escaped_as_json_does(path: Path) -> None:
+    assert config._parse('"\\ud83d\\ude00 \\u03b8"', config.Document(str(path))) == "\U0001f600 \u03b8"
+
+
 @pytest.mark.parametrize("text", ["010", "-07", "1:30", "1:30.5", "0o10", "08"])
 def test_what_old_yaml_counts_in_other_bases_is_no_number(path: Path, text: str) -> None:
     assert config._parse(text, config.Document(str(path))) == text

@@ -29,6 +29,7 @@ from safetensors.torch import save, save_file
 from time_ray import config
 from time_ray.clip.weight_files import read_weights
 from time_ray.core.errors import CellError, StoreError, UserError
+from time_ray.core.experiment import Experiment
 from time_ray.core.preprocessing import Resizing
 from time_ray.data.dataset import CARD, Dataset, write_dataset
 from time_ray.data.decoding import decode
@@ -392,7 +393,7 @@ def test_any_value_on_a_card(a_card: Parser, field: str, value: Any) -> None:
 
 
 @FREELY
-@given(st.sampled_from(["name", "init", "deploy", "data", "seed", "budget", "stream", "training", "run", "x"]), _VALUES)
+@given(st.sampled_from([*Experiment.model_fields, "x"]), _VALUES)
 def test_any_value_in_an_experiment(tmp_path_factory: pytest.TempPathFactory, key: str, value: Any) -> None:
     path = tmp_path_factory.mktemp("yaml") / "tiny.yaml"
     path.write_text(f"{EXPERIMENT}\n{key}: {json.dumps(value)}\n", encoding="utf-8")

@@ -60,6 +60,12 @@ def test_weights_of_a_window_are_of_techniques_that_take_them(plan: Callable[...
     assert weighed["notes"] == ["weights of window(weights=linear) are without effect with ties"]
 
 
+def test_a_training_that_is_too_short_for_its_snapshots_is_noted(plan: Callable[..., dict[str, Any]]) -> None:
+    within = {"last": 5, "every": 3}
+    found = plan(training={"batch_size": 8, "average_within": within}, budget=["4 steps", "13 steps"])
+    assert found["notes"] == ["training.average_within: 2 of 5 snapshots in a training of 4 steps"]
+
+
 def test_a_share_of_the_strategy_stays_the_averages_alone(plan: Callable[..., dict[str, Any]]) -> None:
     weighted = [{"name": "ema", "weight": 0.3}]
     both = plan(init=weighted, deploy=weighted, technique=["average", "task_arithmetic"])

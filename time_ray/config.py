@@ -288,10 +288,19 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
         problem = f"a number of {len(node.value)} letters; put quotes around it"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
     try:
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
+        return _whole(value) if isinstance(value, str) else value
+    except UnicodeDecodeError:
+        problem = "half of a character, a surrogate alone; write the character itself"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
     except (ValueError, AttributeError):  # 2026-02-30 looks like a date and is none
         problem = f"'{node.value}' is no {node.tag.rpartition(':')[2]}; put quotes around it"
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+def _whole(text: str) -> str:
+    """The text with escapes of two surrogates, as JSON writes them, as the character they stand for."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _override(document: Document, text: str) -> None:

@@ -231,6 +231,7 @@ def plan_report(
             *_given(experiment),
             *_same_techniques(study),
             *_unweighed(study),
+            *_short_of_snapshots(study),
             *_assumed(preprocessing),
             *_without_batch_norm(study),
             *_too_tight(needs),
@@ -298,6 +299,16 @@ def _unweighed(study: Study) -> Iterator[str]:
     for label in dict.fromkeys(window.label for window in windows if window.weights is not None):
         if techniques:
             yield f"weights of {label} are without effect with {', '.join(techniques)}"
+
+
+def _short_of_snapshots(study: Study) -> Iterator[str]:
+    """Trainings that are too short for the snapshots whose mean an expert is to be."""
+    within = study.experiment.training.average_within
+    if within is not None and within.last is not None:
+        for steps in dict.fromkeys(setting.trainings[0].steps for setting in study.settings):
+            if steps > 0 and within.snapshots(steps) < within.last:
+                number = within.snapshots(steps)
+                yield f"training.average_within: {number} of {within.last} snapshots in a training of {steps} steps"
 
 
 def _assumed(preprocessing: Mapping[str, Resolved]) -> Iterator[str]:

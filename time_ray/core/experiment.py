@@ -206,6 +206,8 @@ def _check_ranges(params: Mapping[str, Any]) -> None:
                 read_range(name, given)
         except ValueError as error:
             faults.append(str(error))
+    if is_range(params.get("weight")):
+        faults.append("weight: it belongs to the running merge; ranges are of a technique's own parameters")
     if faults:
         raise ValueError("; ".join(faults))
 

@@ -30,16 +30,14 @@ class WithinAverage(Section):
             raise ValueError("'every' is of 'last'; leave it out beside 'ema'")
         return self
 
-    def share(self, step: int, steps: int) -> float | None:
-        """The share of the weights after that many of the steps in the mean so far; None where they do not count.
+    def snapshots(self, steps: int) -> int:
+        """Of how many snapshots the mean is after a training of so many steps: a short one has fewer than `last`."""
+        return min(self.last or steps, (steps - 1) // self.every + 1)
 
-        A training that is too short for `last` snapshots has fewer.
-        """
+    def share(self, step: int, steps: int) -> float | None:
+        """The share of the weights after that many of the steps in the mean so far; None where they do not count."""
         if self.ema is not None:
             return (1 - self.ema) / (1 - self.ema**step)
-        most = self.last or 0
         before_end, rest = divmod(steps - step, self.every)
-        if rest or before_end >= most:
-            return None
-        number = min(most, (steps - 1) // self.every + 1) - before_end
-        return 1 / number
+        number = self.snapshots(steps) - before_end
+        return None if rest or number <= 0 else 1 / number

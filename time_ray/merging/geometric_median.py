@@ -1,5 +1,9 @@
 """The geometric median of models (Weiszfeld 1937; of neural networks, arXiv:1912.13445): the point nearest to all."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+from math import isqrt
+
 import torch
 from torch import Tensor
 
@@ -47,6 +51,13 @@ def median_weights(dots: Tensor) -> Tensor:
     return weights
 
 
+@lru_cache(maxsize=8)  # every tensor of a model asks with the same ones
+def weights_of_totals(dots: tuple[float, ...]) -> Sequence[float]:
+    """The same from dot products row by row."""
+    found: list[float] = median_weights(torch.tensor(dots, dtype=torch.float64).view(isqrt(len(dots)), -1)).tolist()
+    return found
+
+
 class GeometricMedian(Rule):
     """argmin_θ Σ_i ‖θ − θ_i‖, with norms over the model, each tower or each tensor. Of two models it is their mean."""
 
@@ -70,11 +81,8 @@ class GeometricMedian(Rule):
     def finish(self, state: State, context: FinishContext) -> Tensor:
         """The experts with the weights of their scope."""
         if self.over == "tensor":
-            dots = gram(state)
-        else:
-            totals = context.totals[self.scope(context.piece.name)]
-            dots = torch.tensor(totals, dtype=torch.float64).view(len(state), -1)
-        return combination(median_weights(dots).tolist(), state)
+            return combination(median_weights(gram(state)).tolist(), state)
+        return combination(weights_of_totals(tuple(context.totals[self.scope(context.piece.name)])), state)
 
     def scope(self, name: str) -> str:
         """The tower of a tensor, or the model."""

@@ -193,5 +193,6 @@ def verdict(ranked: Ranking) -> list[str]:
     if ranked.halves:
         lines.append(f"* selected on one half of the test images, {ranked.metric.title} measured on the other")
     else:
-        lines.append("selected and measured on the same images: scores that were kept without outcomes have no halves")
+        why = "scores that were kept without outcomes, and datasets of a few test images, have no halves"
+        lines.append(f"selected and measured on the same images: {why}")
     return lines
