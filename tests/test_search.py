@@ -1,6 +1,8 @@
 """Searches on real, tiny sweeps: in this process and on Ray Tune the same decisions, told in MLflow and the report."""
 
+import base64
 import signal
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,10 @@ from mlflow import MlflowClient
 from time_ray import api, plugins
 from time_ray.analysis.searching import Searched, searched
 from time_ray.events import Event, ExpertTrained, Planned
+from time_ray.results import spared_text
+from time_ray.tracking.runs import KIND_TAG as KIND
 from time_ray.tracking.verdict import REMOVED_TAG
+from time_ray.tracking.views import CELLS, VIEW_TAGS
 
 Make = Callable[..., Path]
 Command = Callable[..., Any]
@@ -30,6 +35,11 @@ def searching(opened: api.Opened) -> Searched:
     found = searched(opened.study, opened.store)
     assert found is not None
     return found
+
+
+def shown(view: str) -> str:
+    """A view, unpacked."""
+    return zlib.decompress(base64.b64decode(view.partition(";")[2])).decode()
 
 
 class Raced:
@@ -69,6 +79,7 @@ def test_a_search_that_is_over_does_nothing_again(raced: Raced, time_ray: Comman
     assert "removed after" in again.err
     assert "with a probability of 50 %, a survivor is within 8 GM of the best" in again.err
     assert "trainings" in again.err
+    assert " left out by the search; everything lies in " in again.err
     assert time_ray("status", raced.opened.path).status == 0
 
 
@@ -82,6 +93,12 @@ def test_mlflow_says_which_left_and_why(raced: Raced) -> None:
     notes = [run.data.tags.get("mlflow.note.content", "") for run in runs]
     (note,) = (note for note in notes if "The search removed" in note)
     assert "with a probability of 50 %" in note
+    removed = api.best(raced.opened).removed
+    assert f"The search removed {len(removed)} cells:" in note
+    assert f" cells are done{spared_text(raced.outcome.results)}." in note
+    names = {run.info.run_name: run.data.tags.get(REMOVED_TAG) for run in runs if run.data.tags[KIND] == "summary"}
+    assert {name for name, why in names.items() if why} == {name for name in names if ", removed after " in name}
+    assert "tags.`removed`" in shown(experiment.tags[VIEW_TAGS[CELLS]])
 
 
 def test_the_report_has_a_row_for_what_left(raced: Raced, tmp_path: Path) -> None:
