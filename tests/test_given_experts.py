@@ -184,6 +184,14 @@ def test_files_that_are_missing_or_too_many_are_told_each(given: Path, time_ray:
     assert "'experts/gamma.pt' and 'gamma.safetensors' are both of dataset gamma; keep one" in found[3]
 
 
+def test_a_search_of_orders_copies_every_expert_once(given: Path) -> None:
+    """All orders share them."""
+    words = ["seed=[0,1,2]", "technique=[average,magmax]", "search={}"]
+    found = api.plan(api.open_experiment(given, words)).search
+    assert found is not None
+    assert (found.expected, found.worst) == (len(NAMES), len(NAMES))
+
+
 def test_second_moments_are_of_trainings(given: Path, time_ray: Callable[..., Any]) -> None:
     done = time_ray("plan", given, "technique=[average,fisher]")
     assert done.status == 2
