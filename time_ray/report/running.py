@@ -34,8 +34,8 @@ def counted(results: Sequence[CellResult]) -> str:
 
 
 def best_so_far(results: Sequence[CellResult]) -> str:
-    """The finished cell of the highest GM that no search has removed; empty if there is none."""
-    left = [result for result in results if result.done and result.removed is None]
+    """The finished cell of the grid that has the highest GM and was not removed by a search; empty if there is none."""
+    left = [result for result in results if result.done and result.removed is None and not result.cell.multitask]
     scored = [(gm, result) for result in left if (gm := result.final["gm"]) is not None]
     if not scored:
         return ""
