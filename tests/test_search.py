@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -48,8 +49,11 @@ class Raced:
     def __init__(self, path: Path, overrides: tuple[str, ...] = ()) -> None:
         self.events: list[Event] = []
         self.opened = api.open_experiment(path, overrides)
-        self.outcome = api.sweep(self.opened, self.events.append)
+        self.outcome = api.sweep(self.opened, self.take)
         self.found = searching(self.opened)
+
+    def take(self, event: Event) -> None:
+        self.events.append(event)
 
     def count(self, kind: type[Event]) -> int:
         return sum(isinstance(event, kind) for event in self.events)
@@ -177,3 +181,28 @@ def test_on_ray_tune_the_same_cells_leave(raced: Raced, new_experiment: Make, tm
     assert found.count(ExpertTrained) == raced.count(ExpertTrained)
     lengths = {bool(one.removed): set(one.at_lengths) for one in found.outcome.results if one.scored}
     assert lengths == {True: set(), False: {0.5}}
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_process_that_is_lost_between_seeds_changes_nothing(
+    raced: Raced, new_experiment: Make, tmp_path: Path
+) -> None:
+    """It is to be used again just then, for a trial of the next seed."""
+    killed = list[int]()
+
+    class Killing(Raced):
+        def take(self, event: Event) -> None:
+            super().take(event)
+            if isinstance(event, Planned) and self.count(Planned) in (2, 3):
+                every = psutil.Process().children(recursive=True)
+                (process, *_) = (one for one in every if "ray::ImplicitFunc" in " ".join(one.cmdline()))
+                process.kill()
+                killed.append(process.pid)
+
+    found = Killing(new_experiment(tmp_path, **{**SMALL, "run": {"workers": 1, "trials": 2}}))
+    assert len(killed) == 2
+    assert (found.outcome.exit_code, found.outcome.failures) == (0, {})
+    assert found.found.selection == raced.found.selection
+    assert found.count(ExpertTrained) == raced.count(ExpertTrained)
