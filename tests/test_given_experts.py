@@ -195,6 +195,20 @@ def test_what_lies_there_instead_of_a_file_is_named(given: Path, time_ray: Calla
         assert f"missing, as is .pt; '{name}' is no file that ends so" in line
 
 
+def test_a_search_of_orders_copies_every_expert_once(given: Path) -> None:
+    """All orders share them."""
+    words = ["seed=[0,1,2]", "technique=[average,magmax]", "search={}"]
+    found = api.plan(api.open_experiment(given, words)).search
+    assert found is not None
+    assert (found.expected, found.worst) == (len(NAMES), len(NAMES))
+
+
+def test_copies_of_an_expert_are_told(given: Path, time_ray: Callable[..., Any]) -> None:
+    shutil.copy("experts/alpha.safetensors", "experts/gamma.safetensors")
+    (line,) = time_ray("plan", given).err.splitlines()
+    assert "experts/gamma.safetensors' has the same bytes as '" in line
+
+
 def test_second_moments_are_of_trainings(given: Path, time_ray: Callable[..., Any]) -> None:
     done = time_ray("plan", given, "technique=[average,fisher]")
     assert done.status == 2
@@ -238,7 +252,7 @@ def test_each_model_has_a_folder_of_its_own(given: Path, time_ray: Callable[...,
     for spec in (TINY, ModelSpec(name="mini-base")):
         Path("experts", spec.name).mkdir()
         for name in NAMES:
-            save_file(base_weights(spec), f"experts/{spec.name}/{name}.safetensors")
+            save_file(base_weights(spec), f"experts/{spec.name}/{name}.safetensors", metadata={"of": name})
     assert time_ray("plan", given, "model=[mini-tiny,mini-base]").status == 0
     save_file(base_weights(TINY), "experts/mini-base/beta.safetensors")
     assert "but mini-base has" in time_ray("plan", given, "model=[mini-tiny,mini-base]").err
@@ -290,11 +304,10 @@ def test_an_address_is_told(given: Path, time_ray: Callable[..., Any]) -> None:
 def test_they_are_copied_before_trials_start(given: Path) -> None:
     """But for one whose file has changed: its cells say so."""
     opened = api.open_experiment(given)
-    missing = missing_experts(opened.study.cells, opened.store)
+    missing, keys = missing_experts(opened.study.cells, opened.store), expert_keys(given)
     shutil.copy("experts/alpha.safetensors", "experts/gamma.safetensors")
     events = list[Event]()
     copy_experts(missing, opened.study, opened.store, events.append, lambda: False)
-    keys = expert_keys(given)
     left = missing_experts(opened.study.cells, opened.store)
     assert [Path(expert.training.given.path).name for expert in left if expert.training.given] == ["gamma.safetensors"]
     copied = {event.expert for event in events if isinstance(event, ExpertTrained)}

@@ -1,18 +1,24 @@
 """Searches on real, tiny sweeps: in this process and on Ray Tune the same decisions, told in MLflow and the report."""
 
+import base64
 import signal
+import zlib
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
 from time_ray import api, plugins
 from time_ray.analysis.searching import Searched, searched
 from time_ray.events import Event, ExpertTrained, Planned
+from time_ray.results import spared_text
+from time_ray.tracking.runs import KIND_TAG as KIND
 from time_ray.tracking.verdict import REMOVED_TAG
+from time_ray.tracking.views import CELLS, VIEW_TAGS
 
 Make = Callable[..., Path]
 Command = Callable[..., Any]
@@ -33,14 +39,22 @@ def searching(opened: api.Opened) -> Searched:
     return found
 
 
+def shown(view: str) -> str:
+    """A view, unpacked."""
+    return zlib.decompress(base64.b64decode(view.partition(";")[2])).decode()
+
+
 class Raced:
     """A finished search, and what was told on the way."""
 
     def __init__(self, path: Path, overrides: tuple[str, ...] = ()) -> None:
         self.events: list[Event] = []
         self.opened = api.open_experiment(path, overrides)
-        self.outcome = api.sweep(self.opened, self.events.append)
+        self.outcome = api.sweep(self.opened, self.take)
         self.found = searching(self.opened)
+
+    def take(self, event: Event) -> None:
+        self.events.append(event)
 
     def count(self, kind: type[Event]) -> int:
         return sum(isinstance(event, kind) for event in self.events)
@@ -70,6 +84,7 @@ def test_a_search_that_is_over_does_nothing_again(raced: Raced, time_ray: Comman
     assert "removed after" in again.err
     assert "with a probability of 50 %, a survivor is within 8 GM of the best" in again.err
     assert "trainings" in again.err
+    assert " left out by the search; everything lies in " in again.err
     assert time_ray("status", raced.opened.path).status == 0
 
 
@@ -83,6 +98,12 @@ def test_mlflow_says_which_left_and_why(raced: Raced) -> None:
     notes = [run.data.tags.get("mlflow.note.content", "") for run in runs]
     (note,) = (note for note in notes if "The search removed" in note)
     assert "with a probability of 50 %" in note
+    removed = api.best(raced.opened).removed
+    assert f"The search removed {len(removed)} cells:" in note
+    assert f" cells are done{spared_text(raced.outcome.results)}." in note
+    names = {run.info.run_name: run.data.tags.get(REMOVED_TAG) for run in runs if run.data.tags[KIND] == "summary"}
+    assert {name for name, why in names.items() if why} == {name for name in names if ", removed after " in name}
+    assert "tags.`removed`" in shown(experiment.tags[VIEW_TAGS[CELLS]])
 
 
 def test_the_report_has_a_row_for_what_left(raced: Raced, tmp_path: Path) -> None:
@@ -161,3 +182,28 @@ def test_on_ray_tune_the_same_cells_leave(raced: Raced, new_experiment: Make, tm
     assert found.count(ExpertTrained) == raced.count(ExpertTrained)
     lengths = {bool(one.removed): set(one.at_lengths) for one in found.outcome.results if one.scored}
     assert lengths == {True: set(), False: {0.5}}
+
+
+@pytest.mark.ray
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+def test_a_process_that_is_lost_between_seeds_changes_nothing(
+    raced: Raced, new_experiment: Make, tmp_path: Path
+) -> None:
+    """It is to be used again just then, for a trial of the next seed."""
+    killed = list[int]()
+
+    class Killing(Raced):
+        def take(self, event: Event) -> None:
+            super().take(event)
+            if isinstance(event, Planned) and self.count(Planned) in (2, 3):
+                every = psutil.Process().children(recursive=True)
+                (process, *_) = (one for one in every if "ray::ImplicitFunc" in " ".join(one.cmdline()))
+                process.kill()
+                killed.append(process.pid)
+
+    found = Killing(new_experiment(tmp_path, **{**SMALL, "run": {"workers": 1, "trials": 2}}))
+    assert len(killed) == 2
+    assert (found.outcome.exit_code, found.outcome.failures) == (0, {})
+    assert found.found.selection == raced.found.selection
+    assert found.count(ExpertTrained) == raced.count(ExpertTrained)

@@ -67,14 +67,18 @@ class Removed:
         return self.ahead is None
 
     @property
+    def when(self) -> str:
+        """Since when, in words."""
+        return f"removed after {self.seeds} seed{'s' * (self.seeds > 1)}"
+
+    @property
     def text(self) -> str:
         """It as people read it."""
-        when = f"removed after {self.seeds} seed{'s' * (self.seeds > 1)}"
         if self.ahead is None:
-            return f"{when}: it failed"
+            return f"{self.when}: it failed"
         bound = "" if not self.sure else "at least " if self.ahead <= 0 else "at most "
         where = "behind" if self.ahead <= 0 else "ahead"
-        return f"{when} by {self.by} ({bound}{abs(self.ahead):.1f} {self.metric} {where})"
+        return f"{self.when} by {self.by} ({bound}{abs(self.ahead):.1f} {self.metric} {where})"
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,12 @@ class CellResult:
     def final(self) -> Mapping[str, float | None]:
         """Scores after the last task, by metric."""
         return self.rows[-1].scores
+
+
+def spared_text(results: Sequence[CellResult]) -> str:
+    """How many cells a search does without, to follow a count of cells; empty if none."""
+    spared = sum(not (result.done or result.due) for result in results)
+    return f", {spared} left out by the search" if spared else ""
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,12 +69,12 @@ def search_plan(study: Study, files: Files) -> SearchPlan | None:
     bounds = plan([cell for cell in study.bounds if cell.setting.seed in seeds]).trainings_distinct
     drawn = _drawn_from(study, found, Store(files), known)
     rule = search_rule(search, found, len(seeds), known)
-    trained, begun = _expected(found, drawn, rule, len(seeds))
+    trained, begun = _expected(found, drawn, rule, seeds)
     return SearchPlan(
         mode=search.mode,
         seeds=len(seeds),
         cells=len(found),
-        expected=round(trained * cost.trainings_distinct + begun * bounds),
+        expected=round(trained + begun * bounds / len(seeds)),
         worst=cost.trainings_distinct + bounds,
         unshared=cost.trainings_asked + bounds,
         drawn_from=drawn.where,
@@ -88,20 +90,32 @@ class Drawn(NamedTuple):
     where: str
 
 
-def _expected(found: Sequence[Candidate], drawn: Drawn, rule: Rule, seeds: int) -> tuple[float, float]:
-    """Shares of the grid's trainings and of its seeds that are begun, means over draws."""
+def _expected(found: Sequence[Candidate], drawn: Drawn, rule: Rule, seeds: Sequence[int]) -> tuple[float, float]:
+    """Trainings, and seeds that are begun: means over draws."""
     generator = np.random.default_rng(0)
-    experts = [{step.expert.key for step in one.first.walk()} for one in found]
-    whole = seeds * len(set().union(*experts))
-    never = np.zeros((len(found), seeds), dtype=np.bool_)
+    trainings = _trainings(found, seeds)
+    never = np.zeros((len(found), len(seeds)), dtype=np.bool_)
     trained = begun = 0
     for draw in range(DRAWS):
-        noise = drawn.noise[:, None] * generator.normal(size=(len(found), seeds))
+        noise = drawn.noise[:, None] * generator.normal(size=(len(found), len(seeds)))
         values = drawn.means[draw % len(drawn.means), :, None] + noise
         ran = select(values, never, rule).ran
-        trained += sum(len(set().union(*(experts[number] for number in live))) for live in ran)
+        every = (trainings[number][place] for place, live in enumerate(ran) for number in live)
+        trained += reduce(or_, every).bit_count()
         begun += len(ran)
-    return trained / (DRAWS * whole), begun / (DRAWS * seeds)
+    return trained / DRAWS, begun / DRAWS
+
+
+def _trainings(found: Sequence[Candidate], seeds: Sequence[int]) -> list[list[int]]:
+    """Of each candidate and seed the experts that it is made of, a bit each: seeds may share given ones."""
+    bits: dict[str, int] = {}
+    return [
+        [
+            reduce(or_, (1 << bits.setdefault(step.expert.key, len(bits)) for step in one.cells[seed][0].walk()))
+            for seed in seeds
+        ]
+        for one in found
+    ]
 
 
 def _drawn_from(study: Study, found: Sequence[Candidate], store: Store, known: Mapping[str, Any]) -> Drawn:

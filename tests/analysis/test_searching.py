@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from time_ray.analysis.search_verdict import search_lines
 from time_ray.analysis.searching import Searched, candidates, results_of, searched
 from time_ray.core.grid import Cell
 from time_ray.core.racing import FAILED
-from time_ray.results import Outcome
+from time_ray.report.running import best_so_far, short_name
+from time_ray.results import Outcome, Removed
 from time_ray.search_prior import known_before, remember
 
 Command = Callable[..., Any]
@@ -157,6 +159,14 @@ def test_a_sweep_that_lost_a_cell_to_a_failure_is_not_done(tmp_path: Path) -> No
     assert again
     assert found
     assert again.selection == found.selection  # it was scored before it failed, as at other lengths
+
+
+def test_the_best_so_far_was_not_removed(raced: api.Opened) -> None:
+    results = [replace(one, removed=None) for one in api.status(raced)]
+    best = best_so_far(results)
+    why = Removed(1, "another", -1.0, "GM", sure=True)
+    left = [replace(one, removed=why) if short_name(one.cell) in best else one for one in results]
+    assert best_so_far(left) not in ("", best)
 
 
 def test_what_is_said_at_the_end(raced: api.Opened) -> None:

@@ -71,6 +71,24 @@ def test_cells_that_no_trial_could_run_fail_with_the_reason(on_ray: Callable[...
     assert outcome.failures.keys() == {cell.key for cell in cells}
 
 
+def test_rounds_that_get_somewhere_are_no_reason_to_give_up(on_ray: Callable[..., Any]) -> None:
+    """As in a long sweep or search of which a trial is lost now and then."""
+    rounds: list[int] = []
+
+    def one_cell_more(told: RunTrials, *_: object) -> list[str]:
+        rounds.append(sum(len(trial.cells) for trial in told.first.trials))
+        if rounds != [3]:
+            job: Job = pickle.loads(told.job)  # noqa: S301 the sweep pickled it
+            study, coordinator = job.open_study(), LocalCoordinator()
+            work(study.cells[: len(rounds) - 1], SweepBackend(study, Store(Files(job.storage)), coordinator))
+        return ["its process was lost"]
+
+    outcome, _, _ = on_ray(one_cell_more)
+    assert rounds == [3, 3, 2, 1]
+    assert len(rounds) > sweep.MAX_ROUNDS
+    assert outcome.exit_code == 0
+
+
 def test_a_ray_that_is_lost_is_started_again_until_it_was_too_often(on_ray: Callable[..., Any]) -> None:
     def lost(*_: object) -> list[str]:
         raise RayLostError("Ray's raylet ended")

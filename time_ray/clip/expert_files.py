@@ -1,6 +1,6 @@
 """Files of fine-tuned weights that are the experts of their tasks: found by names of models and datasets."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -38,8 +38,9 @@ def find_experts(folder: str, models: Sequence[str], datasets: Sequence[str], fi
         files: The storage, which remembers digests of files for as long as their sizes and times stand.
 
     Raises:
-        UserError: A file is missing and was never seen, or there are two for a dataset: a line each, and where one is
-            missing also a line for each file that belongs to no dataset. Else such files may lie there.
+        UserError: A file is missing and was never seen, there are two for a dataset, or one is a copy of another: a
+            line each, and where one is missing also a line for each file that belongs to no dataset. Else such files
+            may lie there.
 
     """
     if "://" in folder:
@@ -53,10 +54,12 @@ def find_experts(folder: str, models: Sequence[str], datasets: Sequence[str], fi
         places[model] = {}
         faults += _matched(place, datasets, [name for name in datasets if seen[model][name]], places[model])
     UserError.unless_none(faults)
-    return {
+    given = {
         model: {name: _expert(places[model].get(name), seen[model][name], note, files) for name, note in of.items()}
         for model, of in notes.items()
     }
+    UserError.unless_none(fault for experts in given.values() for fault in _the_same(experts.values()))
+    return given
 
 
 def _matched(place: Path, datasets: Sequence[str], seen: Collection[str], found: dict[str, Path]) -> Iterator[str]:
@@ -83,6 +86,15 @@ def _matched(place: Path, datasets: Sequence[str], seen: Collection[str], found:
         if len(paths) > 1:
             yield f"'{paths[0]}' and '{paths[1].name}' are both of dataset {name}; keep one"
         found.update((name, path.resolve()) for path in paths[:1])
+
+
+def _the_same(experts: Iterable[GivenExpert]) -> Iterator[str]:
+    """Files that are copies of others: an expert is merged once."""
+    first: dict[str, str] = {}
+    for expert in experts:
+        other = first.setdefault(expert.digest, expert.path)
+        if other != expert.path:
+            yield f"'{expert.path}' has the same bytes as '{other}'; give each dataset an expert of its own"
 
 
 def _note(root: Path, model: str, dataset: str) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ from time_ray.tracking.tracker import Ended
 from time_ray.trials import trials
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)  # a scheduler's, and that of a terminal that is closed
-MAX_ROUNDS = 3  # another round is needed only where a whole trial was lost, for its other cells
+MAX_ROUNDS = 3  # of the same cells: another round is needed only where a whole trial was lost, for its other cells
 
 Watch = Callable[[Event], None]
 Handler = Callable[[int, FrameType | None], None]
@@ -348,7 +348,7 @@ class _Sweep:
         if self.study.experiment.search is None:
             return []
         todo = self._todo()
-        if {cell.key for cell in todo} <= {cell.key for cell in before} and _same_lengths(todo, before):
+        if _keys(todo) <= _keys(before) and _same_lengths(todo, before):
             return []
         self.watch.next()
         self._say_planned(todo)
@@ -377,10 +377,14 @@ class _Sweep:
             self._drain = ray.drain
             self._draw()  # while Ray starts
             self._copy_experts()
-            for _ in range(MAX_ROUNDS):
+            before, rounds = set[str](), 0
+            while True:
                 ready = ray.ready()
-                if not (todo := self._todo()):
+                todo = self._todo()
+                rounds = rounds + 1 if _keys(todo) == before else 1
+                if not todo or rounds > MAX_ROUNDS:
                     break
+                before = _keys(todo)
                 self._say_where(ready)
                 errors = self._round(ray, ready, todo, folder)
         return errors
@@ -438,7 +442,7 @@ class _Sweep:
         requests = tuple(by_model[trial.model] for trial in packed)
         if packed:
             capacity = min(len(packed), experiment.run.trials or max(1, at_once(ready.nodes, Counter(requests))))
-            self._status(f"starting {len(packed)} trials, {capacity} at once")
+            self._status(f"starting {len(packed)} trial{'s' * (len(packed) > 1)}, {capacity} at once")
         lengths = any(cell.setting.scoring.lengths for cell in todo)
         return Trials(tuple(packed), requests, lengths)
 
@@ -517,6 +521,10 @@ class _Sweep:
 
 def _coordinator_name() -> str:
     return f"time-ray-coordinator-{uuid.uuid4().hex}"
+
+
+def _keys(cells: Sequence[Cell]) -> set[str]:
+    return {cell.key for cell in cells}
 
 
 def _same_lengths(one: Sequence[Cell], other: Sequence[Cell]) -> bool:

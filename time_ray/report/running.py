@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from time_ray.core.grid import Cell
-from time_ray.results import CellResult
+from time_ray.results import CellResult, spared_text
 from time_ray.store.files import Files
 from time_ray.store.lease import CLEANING, Holder, holders
 
@@ -27,18 +27,16 @@ def counted(results: Sequence[CellResult]) -> str:
     done = sum(result.done for result in results)
     begun = sum(bool(at) and result.due for result, (at, _) in zip(results, tasks, strict=True))
     due = sum(result.due for result in results)
-    spared = len(results) - done - due
     counts = f"{done} of {len(results)} cells are done"
     if due:
         counts += f", {begun} begun, {due - begun} waiting"
-    if spared:
-        counts += f", {spared} left out by the search"
-    return f"{counts}; {sum(at for at, _ in tasks)} of {sum(last for _, last in tasks)} tasks"
+    return f"{counts}{spared_text(results)}; {sum(at for at, _ in tasks)} of {sum(last for _, last in tasks)} tasks"
 
 
 def best_so_far(results: Sequence[CellResult]) -> str:
-    """The finished cell of the highest GM; empty if there is none."""
-    scored = [(gm, result) for result in results if result.done and (gm := result.final["gm"]) is not None]
+    """The finished cell of the grid that has the highest GM and was not removed by a search; empty if there is none."""
+    left = [result for result in results if result.done and result.removed is None and not result.cell.multitask]
+    scored = [(gm, result) for result in left if (gm := result.final["gm"]) is not None]
     if not scored:
         return ""
     gm, best = max(scored, key=itemgetter(0))

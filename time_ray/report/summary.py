@@ -20,7 +20,7 @@ from time_ray.report.best import print_ranking
 from time_ray.report.fleet import print_fleet
 from time_ray.report.running import best_so_far, counted
 from time_ray.report.tables import Format
-from time_ray.results import CellResult, Outcome
+from time_ray.results import CellResult, Outcome, spared_text
 from time_ray.search_plan import SearchPlan
 from time_ray.store.lease import holders
 
@@ -205,16 +205,16 @@ def print_outcome(opened: Opened, outcome: Outcome, talk: Console, *, everything
 
 def _print_next(opened: Opened, outcome: Outcome, talk: Console) -> None:
     done = sum(result.done for result in outcome.results)
+    spared = spared_text(outcome.results)
     if outcome.interrupted or any(result.due for result in outcome.results):
         how = "interrupted" if outcome.interrupted else "not finished"
         resume = f"nothing is lost, resume with: time-ray sweep {opened.words}"
-        talk.print(f"{how}: {done} of {len(outcome.results)} cells are done; {resume}")
+        talk.print(f"{how}: {done} of {len(outcome.results)} cells are done{spared}; {resume}")
     if outcome.tracking_error is not None:
         how = f"the same command or time-ray sync {opened.words} tries again"
         talk.print(f"MLflow: {outcome.tracking_error}; results are in the store, {how}", style="red")
-    talk.print(
-        f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s; everything lies in {opened.files.shown}"
-    )
+    count = f"{done} of {len(outcome.results)} cells in {outcome.seconds:.0f} s{spared}"
+    talk.print(f"{count}; everything lies in {opened.files.shown}")
     if not done:
         return
     for verb, why in (

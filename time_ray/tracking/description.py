@@ -6,7 +6,7 @@ from time_ray.analysis.ranking import Ranked, Ranking
 from time_ray.analysis.tuning_verdict import tuning_lines
 from time_ray.core.foreign import shown
 from time_ray.core.metrics import METRICS, OF_THE_PAPER
-from time_ray.results import CellResult
+from time_ray.results import spared_text
 from time_ray.tracking.history import Started
 from time_ray.tracking.pictures import FOLDER
 from time_ray.tracking.runs import Run
@@ -29,12 +29,13 @@ def description(sweep: Started, found: Verdict, experiment_id: str, run: Run) ->
 
     """
     done = sum(result.done for result in found.results)
+    count = f"{done} of {len(found.results)} cells are done{spared_text(found.results)}."
     parts = [
         sweep.about,
         _verdict(found.ranked) if found.ranked else "",
-        "" if done == len(found.results) else f"{done} of {len(found.results)} cells are done.",
+        "" if done == len(found.results) else count,
         "\n".join(f"- {_plain(line)}" for line in (*found.search, *tuning_lines(found.gains))),
-        _removed(found.results),
+        _removed(found.ranked) if found.ranked else "",
         "\n".join(_table(found.ranked)) if found.ranked else "",
         _links(experiment_id, run),
         _again(sweep),
@@ -58,19 +59,14 @@ def _verdict(ranked: Ranking) -> str:
     return f"{first} {rest}, by {len(ranked.seeds)} seeds."
 
 
-def _removed(results: Sequence[CellResult]) -> str:
-    """What a search has removed, cell by cell over its seeds."""
-    why: dict[str, str] = {}
-    for result in results:
-        if result.removed is not None:
-            axes = result.cell.axes
-            name = f"{axes['init']}/{axes['deploy']} {axes['technique']} · {axes['model']} {axes['budget']}"
-            why[name] = result.removed.text
-    if not why:
+def _removed(ranked: Ranking) -> str:
+    """What a search has removed; cells that serve the same models are one."""
+    if not ranked.removed:
         return ""
-    lines = [f"- {_plain(name)}: {_plain(text)}" for name, text in list(why.items())[:_MOST_REMOVED]]
-    more = [f"- {len(why) - len(lines)} more"] if len(why) > len(lines) else []
-    return "\n".join([f"The search removed {len(why)} cells:", "", *lines, *more])
+    shown = ranked.removed[:_MOST_REMOVED]
+    lines = [f"- {_plain(row.name)}: {_plain(row.removed.text)}" for row in shown if row.removed]
+    more = [f"- {len(ranked.removed) - len(lines)} more"] if len(ranked.removed) > len(lines) else []
+    return "\n".join([f"The search removed {len(ranked.removed)} cells:", "", *lines, *more])
 
 
 def _score(row: Ranked, name: str) -> str:

@@ -66,7 +66,8 @@ class Summaries:
         owners = (self._tracked.owners[result.cell.key] for result in each)
         sweep = min(owners, key=lambda owner: (owner.seconds, owner.key))
         tags = {SWEEP_TAG: sweep.key, PARENT_TAG: self._sweeps.run(sweep).id}
-        name = self._tracked.name_over_seeds(cell)
+        name, removed = self._tracked.name_over_seeds(cell), done[0].removed
+        name = f"{name}, {removed.when}" if removed else name  # charts show names: fewer seeds are not the same
         run = self._runs.summaries.get(place)
         if run is not None and run.tags.get(SHOWN_TAG, shown) != shown:
             self._runs.forget("summary", place)

@@ -154,8 +154,9 @@ class Tracker:
         """The experiment has our views in their present form."""
         differ = self._tracked.differ
         axes = [axis for axis in AXES if axis in differ.axes]
+        searched = self.study.experiment.search is not None
         by = "GM" if self.study.datasets.evaluation else "KA"
-        views = view_tags(axes, sorted(differ.settings), summaries=bool(self.runs.summaries), by=by)
+        views = view_tags(axes, sorted(differ.settings), summaries=bool(self.runs.summaries), searched=searched, by=by)
         for key, value in (KIND_TAG, *views.items()):
             if self._experiment.tags.get(key) != value:
                 self.client.set_experiment_tag(self.runs.experiment_id, key, value)

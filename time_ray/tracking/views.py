@@ -27,13 +27,16 @@ def address(experiment_id: str, view: str) -> str:
     return f"#/experiments/{experiment_id}/runs?{query}"
 
 
-def view_tags(axes: Sequence[str], keys: Sequence[str], *, summaries: bool, by: str = "GM") -> dict[str, str]:
+def view_tags(
+    axes: Sequence[str], keys: Sequence[str], *, summaries: bool, searched: bool = False, by: str = "GM"
+) -> dict[str, str]:
     """The tags of all views.
 
     Args:
         axes: those on which the rows differ.
         keys: other parameters on which they differ.
         summaries: whether rows are summaries over seeds; else they are cells.
+        searched: whether some rows may have been removed by a search: they say so, and on how many seeds they rest.
         by: the metric that they are sorted by.
 
     """
@@ -46,6 +49,7 @@ def view_tags(axes: Sequence[str], keys: Sequence[str], *, summaries: bool, by: 
         *(_column("params", name) for name in [*places, *keys]),
         *(_column("metrics", name) for name in scores),
         _column("tags", "tied"),
+        *(_column(kind, name) for kind, name in (("tags", "removed"), ("metrics", "seeds")) if searched),
         *(_column("metrics", name) for name in ["p_best", *spread]),
         *(_column("metrics", name) for name in ("cost/own_seconds", "cost/shared_seconds")),
     ]
