@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import hypothesis
 import pytest
 from s3_server import SECRET, S3Server
+from untracked import Untracked
 
 pytest_plugins = ["small_model"]  # fixtures that tests of data and of CLIP models share
 
@@ -135,6 +136,14 @@ def new_experiment(drawn: Path, blank_figures: object) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def untracked() -> Iterator[None]:
+    """Sweeps copy nothing into MLflow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("time_ray.cluster.sweep.MlflowSync", Untracked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from time_ray.events import ExpertTrained
 from time_ray.plugins import load_plugins
 from time_ray.realize import realize
 
+pytestmark = pytest.mark.usefixtures("untracked")
+
 Make = Callable[..., Path]
 Command = Callable[..., Any]
 PLUGIN = """

@@ -14,6 +14,8 @@ from time_ray.core.recipe import Recipe
 from time_ray.store.store import Store
 from time_ray.weight_cache import Weights
 
+pytestmark = pytest.mark.usefixtures("untracked")
+
 WINDOWS = {
     "init": {"name": "window", "size": 2},
     "deploy": [{"name": "window", "size": 2}, {"name": "window", "size": 3}, "all", "outer"],

@@ -113,11 +113,17 @@ def test_what_a_card_says_of_scores_is_so(name: str, tmp_path: Path) -> None:
     assert found == pytest.approx({"chess": card_of(name)["zero_shot"]["chess"]}, abs=1)
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    mini.write(folder, FLOORS)
+    return folder
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_bases_know_the_world(name: str, tmp_path: Path) -> None:
-    mini.write(tmp_path, FLOORS)
+def test_bases_know_the_world(name: str, world: Path) -> None:
     spec = ModelSpec(name=name)
-    (scores,) = evaluate(create(spec), [base_weights(spec)], [Dataset.open(tmp_path / dataset) for dataset in FLOORS])
+    (scores,) = evaluate(create(spec), [base_weights(spec)], [Dataset.open(world / dataset) for dataset in FLOORS])
     assert all(scores[dataset] > floor for dataset, floor in FLOORS.items()), scores
 
 

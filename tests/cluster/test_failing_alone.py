@@ -30,8 +30,8 @@ from time_ray.events import CellFailed
 from time_ray.store.store import Store
 
 AGREE_SECONDS = 0.5
-BOUND_SECONDS = 30.0
-STARTING_SECONDS = 60.0  # of two processes on a busy machine
+BOUND_SECONDS = 120.0  # on a machine that has other things to do; without it they would wait for each other forever
+STARTING_SECONDS = 180.0  # of two processes on a busy machine
 
 KINDS: dict[str, tuple[Exception, str]] = {
     "what a cell cannot do": (CellError("shard 3: row 7: not a readable image"), "shard 3: row 7: not a readable"),

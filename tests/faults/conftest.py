@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from faulty import Faulty
 from kept import end_state, table
-from small import Small, Untracked, at, draw, open_small
+from small import Small, at, draw, open_small
+from untracked import Untracked
 
 from time_ray import api
 

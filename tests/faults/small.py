@@ -30,24 +30,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-class Untracked:
-    """Stands in for the copying into MLflow: what is tracked is another test's concern."""
-
-    lag = None
-
-    def __init__(self, *_: object, **__: object) -> None:
-        pass
-
-    def changed(self, *_: object) -> None:
-        pass
-
-    def finish(self, *_: object) -> None:
-        pass
-
-    def break_off(self, *_: object) -> None:
-        pass
-
-
 def draw(folder: Path) -> Path:
     """Two datasets in the folder: one to learn, one to measure."""
     for name, classes in (("learnt", ("dark", "light")), ("kept", ("dull", "bright"))):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 from kept import end_state, table
 from PIL import Image
-from small import Untracked, open_small
+from small import open_small
+from untracked import Untracked
 
 from time_ray import api
 from time_ray.api import Opened
