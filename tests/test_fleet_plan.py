@@ -9,6 +9,7 @@ import pytest
 
 from time_ray import api
 from time_ray.core.metrics import AccuracyHistory
+from time_ray.data.sources import prepare
 from time_ray.fleet_plan import ASSUMED_START
 from time_ray.flops import TFLOPS, Scored, Speed, scored
 from time_ray.rates import (
@@ -87,7 +88,9 @@ def test_a_plan_that_nobody_measured_says_what_it_assumes(
 
 def test_prompts_are_counted_with_their_templates(new_experiment: NewExperiment, tmp_path: Path) -> None:
     path = new_experiment(tmp_path)
+    (tmp_path / "runs" / "data").unlink()  # those that are there have few test images
     study = api.open_experiment(path).study
+    prepare(study.datasets.all, lambda _: None)
     sources = (*study.datasets.adaptation, *study.datasets.evaluation)
     rows = [len(source.open().split("test")) for source in sources]
     cards = [source.open().card for source in sources]

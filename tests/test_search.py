@@ -61,8 +61,22 @@ class Raced:
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Raced:
-    return Raced(new_experiment(tmp_path_factory.mktemp("raced"), **SMALL))
+def new_search(tmp_path_factory: pytest.TempPathFactory, new_experiment: Make) -> Make:
+    """An experiment with all test images, drawn once: judged by few, cells leave too late to spare a training."""
+    drawn = tmp_path_factory.mktemp("all_images")
+
+    def make(folder: Path, **changes: Any) -> Path:
+        path = new_experiment(folder, **changes)
+        (folder / "runs" / "data").unlink()
+        (folder / "runs" / "data").symlink_to(drawn)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory, new_search: Make) -> Raced:
+    return Raced(new_search(tmp_path_factory.mktemp("raced"), **SMALL))
 
 
 def test_what_left_is_trained_no_more(raced: Raced) -> None:
@@ -113,10 +127,8 @@ def test_the_report_has_a_row_for_what_left(raced: Raced, tmp_path: Path) -> Non
     assert "within 8 GM of the best" in page
 
 
-def test_an_interrupted_search_goes_on_to_the_same_decisions(
-    raced: Raced, new_experiment: Make, tmp_path: Path
-) -> None:
-    opened = api.open_experiment(new_experiment(tmp_path, **SMALL))
+def test_an_interrupted_search_goes_on_to_the_same_decisions(raced: Raced, new_search: Make, tmp_path: Path) -> None:
+    opened = api.open_experiment(new_search(tmp_path, **SMALL))
     stops, trained = 0, count(1)
 
     def stop(event: Event) -> None:
@@ -175,8 +187,8 @@ def test_a_plan_counts_what_is_trained_on_all_tasks_at_once(raced: Raced) -> Non
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_on_ray_tune_the_same_cells_leave(raced: Raced, new_experiment: Make, tmp_path: Path) -> None:
-    found = Raced(new_experiment(tmp_path, **{**SMALL, "run": {"workers": 1, "trials": 2}}))
+def test_on_ray_tune_the_same_cells_leave(raced: Raced, new_search: Make, tmp_path: Path) -> None:
+    found = Raced(new_search(tmp_path, **{**SMALL, "run": {"workers": 1, "trials": 2}}))
     assert found.outcome.exit_code == 0
     assert found.found.selection == raced.found.selection
     assert found.count(ExpertTrained) == raced.count(ExpertTrained)

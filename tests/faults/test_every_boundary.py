@@ -115,7 +115,7 @@ def test_a_kill_inside_a_task_changes_nothing(
     make_small: Callable[..., Small], at_every_step: list[int], tmp_path: Path
 ) -> None:
     small = make_small(**INSIDE)
-    for number, point in enumerate(sample(small.points, 5)):
+    for number, point in enumerate(sample(small.points, 7)):
         assert killed(small, tmp_path / str(number), point)
         assert ends_as_undisturbed(small, tmp_path / str(number)), point
     assert at_every_step

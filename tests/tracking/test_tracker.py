@@ -231,6 +231,18 @@ def test_what_another_writer_changes_meanwhile_is_copied_again(
     assert tracked(empty) == swept.tracked
 
 
+@contextmanager
+def without(metric: str) -> Iterator[None]:
+    """The table lacks a metric, and has all of them in their order again afterwards."""
+    whole = dict(METRICS)
+    del METRICS[metric]
+    try:
+        yield
+    finally:
+        METRICS.clear()
+        METRICS.update(whole)
+
+
 @pytest.mark.parametrize(
     ("again", "tagged"),
     [
@@ -241,10 +253,9 @@ def test_what_another_writer_changes_meanwhile_is_copied_again(
     ],
 )
 def test_a_metric_that_is_added_reaches_runs_that_are_over(
-    swept: Swept, empty: str, monkeypatch: pytest.MonkeyPatch, again: Callable[[api.Opened], None], *, tagged: bool
+    swept: Swept, empty: str, again: Callable[[api.Opened], None], *, tagged: bool
 ) -> None:
-    with monkeypatch.context() as context:
-        context.delitem(METRICS, "forgetting")
+    with without("forgetting"):
         synced(api.open_experiment(swept.opened.path))
         assert tracked_note.is_tracked(swept.opened.study, swept.opened.files)
     assert not tracked_note.is_tracked(swept.opened.study, swept.opened.files)
