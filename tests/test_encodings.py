@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from time_ray.cli import main
+from time_ray.clip.cost import Operations
 
 Run = Callable[..., str]
 NAME = "größe-日本-🙂"
@@ -38,7 +39,11 @@ def ascii_only(monkeypatch: pytest.MonkeyPatch) -> Run:
     return call
 
 
-def test_every_printing_command(new_experiment: Callable[..., Path], tmp_path: Path, ascii_only: Run) -> None:
+def test_every_printing_command(
+    new_experiment: Callable[..., Path], tmp_path: Path, ascii_only: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # counting those of large models takes seconds
+    monkeypatch.setattr("time_ray.clip.cost.operations", lambda *_: Operations(1.0, 1.0, 6.0))
     folder = tmp_path / NAME
     for word, colour in (("röd", (255, 0, 0)), ("青い", (0, 0, 255))):
         for split in ("train", "test"):
