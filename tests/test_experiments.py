@@ -172,7 +172,7 @@ def test_the_continual_protocol_takes_given_experts_in_ten_orders(count: int) ->
         save_file({**base, "logit_scale": base["logit_scale"] + len(name)}, file)
     overrides = ["model=mini-tiny", "training.precision=fp32", "experts=experts"]
     experiment = api.open_experiment(FOLDER / f"continual_{count}.yaml", overrides)
-    assert api.plan(experiment).trainings.distinct == len({len(name) for name in CONTINUAL[:count]})
+    assert api.plan(experiment).trainings.distinct == count
     orders = {tuple(t.task.concepts[0].dataset for t in setting.trainings) for setting in experiment.study.settings}
     assert len(orders) == 10
     assert all(sorted(order) == sorted(CONTINUAL[:count]) for order in orders)

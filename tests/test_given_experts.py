@@ -203,10 +203,20 @@ def test_a_search_of_orders_copies_every_expert_once(given: Path) -> None:
     assert (found.expected, found.worst) == (len(NAMES), len(NAMES))
 
 
-def test_copies_of_an_expert_are_told(given: Path, time_ray: Callable[..., Any]) -> None:
+def test_copies_of_an_expert_count_once_each(
+    given: Path, moved: Mapping[str, Mapping[str, Tensor]], time_ray: Callable[..., Any]
+) -> None:
     shutil.copy("experts/alpha.safetensors", "experts/gamma.safetensors")
-    (line,) = time_ray("plan", given).err.splitlines()
-    assert "experts/gamma.safetensors' has the same bytes as '" in line
+    words = (given, "technique=average", "stream.order=dataset_incremental")
+    assert "experts/gamma.safetensors' has the same bytes as '" in time_ray("plan", *words).err
+    opened = api.open_experiment(given, words[1:])
+    outcome = api.sweep(opened)
+    assert outcome.exit_code == 0
+    served = opened.store.get(outcome.results[0].final_key)
+    assert served is not None
+    for name, tensor in served.items():
+        alpha, beta = moved["alpha"][name].double(), moved["beta"][name].double()
+        torch.testing.assert_close(tensor.double(), (2 * alpha + beta) / 3, rtol=1e-5, atol=1e-6)
 
 
 def test_second_moments_are_of_trainings(given: Path, time_ray: Callable[..., Any]) -> None:

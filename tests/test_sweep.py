@@ -226,7 +226,7 @@ def test_status_and_plan_speak_json(swept: Swept, time_ray: Command) -> None:
     found = json.loads(time_ray("plan", swept.path, "-f", "json").out)
     assert found["cells"] == 24
     assert found["trials"] == found["bytes"] == 0
-    work = {"trials", "trainings", "merges", "evaluations", "bytes"}
+    work = {"trials", "trainings", "merges", "evaluations", "bytes", "moments"}
     assert set(found) - {"seconds"} == {
         "stream",
         "steps",

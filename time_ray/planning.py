@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from time_ray.clip.expert_files import copied
 from time_ray.clip.preprocessing import Resolved, resolve
 from time_ray.core import quantities
 from time_ray.core.budget import Budget
@@ -229,6 +230,7 @@ def plan_report(
         search=search_plan(study, opened.files),
         notes=(
             *_given(experiment),
+            *_copied(study),
             *_same_techniques(study),
             *_unweighed(study),
             *_short_of_snapshots(study),
@@ -278,6 +280,11 @@ def _stream(study: Study) -> StreamSize:
     concepts = [concept for training in trainings for concept in training.task.concepts]
     unseen = {source.name for source in study.datasets.adaptation} - {concept.dataset for concept in concepts}
     return StreamSize(len(trainings), len(concepts), len(unseen))
+
+
+def _copied(study: Study) -> Iterator[str]:
+    for path, other in copied(study.datasets.experts or {}):
+        yield f"'{path}' has the same bytes as '{other}': each counts in a merge"
 
 
 def _given(experiment: Experiment) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Files of fine-tuned weights that are the experts of their tasks: found by names of models and datasets."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -38,9 +39,8 @@ def find_experts(folder: str, models: Sequence[str], datasets: Sequence[str], fi
         files: The storage, which remembers digests of files for as long as their sizes and times stand.
 
     Raises:
-        UserError: A file is missing and was never seen, there are two for a dataset, or one is a copy of another: a
-            line each, and where one is missing also a line for each file that belongs to no dataset. Else such files
-            may lie there.
+        UserError: A file is missing and was never seen, or there are two for a dataset: a line each, and where one is
+            missing also a line for each file that belongs to no dataset. Else such files may lie there.
 
     """
     if "://" in folder:
@@ -54,12 +54,12 @@ def find_experts(folder: str, models: Sequence[str], datasets: Sequence[str], fi
         places[model] = {}
         faults += _matched(place, datasets, [name for name in datasets if seen[model][name]], places[model])
     UserError.unless_none(faults)
-    given = {
-        model: {name: _expert(places[model].get(name), seen[model][name], note, files) for name, note in of.items()}
+    return {
+        model: _told_apart(
+            {name: _expert(places[model].get(name), seen[model][name], note, files) for name, note in of.items()}
+        )
         for model, of in notes.items()
     }
-    UserError.unless_none(fault for experts in given.values() for fault in _the_same(experts.values()))
-    return given
 
 
 def _matched(place: Path, datasets: Sequence[str], seen: Collection[str], found: dict[str, Path]) -> Iterator[str]:
@@ -88,13 +88,22 @@ def _matched(place: Path, datasets: Sequence[str], seen: Collection[str], found:
         found.update((name, path.resolve()) for path in paths[:1])
 
 
-def _the_same(experts: Iterable[GivenExpert]) -> Iterator[str]:
-    """Files that are copies of others: an expert is merged once."""
-    first: dict[str, str] = {}
-    for expert in experts:
-        other = first.setdefault(expert.digest, expert.path)
-        if other != expert.path:
-            yield f"'{expert.path}' has the same bytes as '{other}'; give each dataset an expert of its own"
+def _told_apart(experts: Mapping[str, GivenExpert]) -> dict[str, GivenExpert]:
+    """The experts by dataset, copies of one file by that, too."""
+    count = Counter(expert.digest for expert in experts.values())
+    return {
+        name: expert._replace(dataset=name) if count[expert.digest] > 1 else expert for name, expert in experts.items()
+    }
+
+
+def copied(experts: GivenExperts) -> Iterator[tuple[str, str]]:
+    """The paths of experts that are copies, each with the first of the same bytes."""
+    for by_dataset in experts.values():
+        first: dict[str, str] = {}
+        for expert in by_dataset.values():
+            if expert.digest in first:
+                yield expert.path, first[expert.digest]
+            first.setdefault(expert.digest, expert.path)
 
 
 def _note(root: Path, model: str, dataset: str) -> tuple[str, ...]:

@@ -61,13 +61,15 @@ class GivenExpert(NamedTuple):
 
     path: str
     digest: str  # of its bytes
+    dataset: str = ""  # where other datasets of the same stream have a file with these bytes, too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskTraining:
     """All that one training depends on besides its start: the task, what may be replayed, and the settings.
 
-    A given expert depends on its file alone: it is the same one in whatever order the tasks come.
+    A given expert depends on its file alone: it is the same one in whatever order the tasks come. Only copies of one
+    file depend on their datasets, too, as each of them counts in a merge.
     """
 
     task: Task
@@ -82,7 +84,8 @@ class TaskTraining:
 
     def __post_init__(self) -> None:
         if self.given is not None:
-            object.__setattr__(self, "key", key_of("given", self.given.digest))
+            named = (self.given.dataset,) if self.given.dataset else ()
+            object.__setattr__(self, "key", key_of("given", self.given.digest, *named))
             return
         parts = (
             TRAINING_VERSION,
@@ -387,8 +390,9 @@ def describe(recipe: Recipe) -> dict[str, object]:
             parts: dict[str, object] = {"model": recipe.model, "weights_digest": recipe.weights_digest}
             if recipe.preprocessing:
                 parts["preprocessing"] = dict(recipe.preprocessing)
-        case Trained(training=TaskTraining(given=GivenExpert(path, digest))):
+        case Trained(training=TaskTraining(given=GivenExpert(path, digest, dataset))):
             parts = {"start": _part(recipe.start), "given": PurePath(path).name, "digest": digest}
+            parts |= {"dataset": dataset} if dataset else {}
         case Trained():
             training = recipe.training
             parts = {
