@@ -60,6 +60,14 @@ def test_weights_of_a_window_are_of_techniques_that_take_them(plan: Callable[...
     assert weighed["notes"] == ["weights of window(weights=linear) are without effect with ties"]
 
 
+def test_a_running_merge_that_cannot_leave_the_base_is_told(plan: Callable[..., dict[str, Any]]) -> None:
+    strategies = ["ema", {"name": "ema", "start": "expert"}, "all"]
+    techniques = ["average", "consensus", {"name": "consensus", "min_agree": 1}, "model_stock"]
+    notes = plan(deploy=strategies, technique=techniques)["notes"]
+    text = "stays at the base, with which nothing agrees; write {name: ema, start: expert}"
+    assert notes == [f"ema with {name} {text}" for name in ("consensus", "model_stock")]
+
+
 def test_a_training_that_is_too_short_for_its_snapshots_is_noted(plan: Callable[..., dict[str, Any]]) -> None:
     within = {"last": 5, "every": 3}
     found = plan(training={"batch_size": 8, "average_within": within}, budget=["4 steps", "13 steps"])

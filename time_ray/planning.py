@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from time_ray import merging
 from time_ray.clip.expert_files import copied
 from time_ray.clip.preprocessing import Resolved, resolve
 from time_ray.core import quantities
@@ -12,10 +13,11 @@ from time_ray.core.budget import Budget
 from time_ray.core.experiment import Experiment
 from time_ray.core.model import ModelSpec
 from time_ray.core.plan import Plan, Work, plan
-from time_ray.core.strategies import Window
+from time_ray.core.strategies import Ema, Window
 from time_ray.core.tuning import Tuning
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
+from time_ray.merging.declaration import holds
 from time_ray.model_needs import (
     Needs,
     capacity,
@@ -233,6 +235,7 @@ def plan_report(
             *_copied(study),
             *_same_techniques(study),
             *_unweighed(study),
+            *_stuck_at_the_base(study),
             *_short_of_snapshots(study),
             *_assumed(preprocessing),
             *_without_batch_norm(study),
@@ -306,6 +309,19 @@ def _unweighed(study: Study) -> Iterator[str]:
     for label in dict.fromkeys(window.label for window in windows if window.weights is not None):
         if techniques:
             yield f"weights of {label} are without effect with {', '.join(techniques)}"
+
+
+def _stuck_at_the_base(study: Study) -> Iterator[str]:
+    """Running merges that begin with the base, by techniques that leave it only where several models agree."""
+    stuck: dict[tuple[str, str], None] = {}
+    for cell in study.cells:
+        row = merging.TECHNIQUES[cell.technique.name]
+        if holds(row.needs_agreement, row.fill(cell.technique.params)):
+            starts = [side for side in (cell.init, cell.deploy) if isinstance(side, Ema) and side.start == "base"]
+            stuck |= dict.fromkeys((side.label, cell.technique.label) for side in starts)
+    for strategy, technique in stuck:
+        text = "stays at the base, with which nothing agrees; write {name: ema, start: expert}"
+        yield f"{strategy} with {technique} {text}"
 
 
 def _short_of_snapshots(study: Study) -> Iterator[str]:

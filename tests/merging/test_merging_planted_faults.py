@@ -149,6 +149,7 @@ FAULTS = [
     (divides_by_nothing, {}, "stays_at_the_base"),
     (divides_by_nothing_at_the_edge, {}, "works_at_the_edges"),
     (overshoots, {"faithful": True}, "is_faithful"),
+    (overshoots, {"needs_agreement": True}, "stays_with_the_base"),
     (rounds, {"alone": True}, "returns_one_expert"),
     (weighs_the_older, {"symmetric": False}, "takes_weight"),
     (scales_by_the_norm, {"elementwise": True}, "streams"),

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merging_toys import toy_clip, vector
 
-from time_ray.merging import TECHNIQUES, MergeError, merge, pair
+from time_ray.merging import TECHNIQUES, MergeError, merge, pair, toy_models
+from time_ray.merging.declaration import holds
 from time_ray.merging.masks import keep_mask
 
 SPLIT = (7, 5)
@@ -392,3 +393,13 @@ def test_scalars_are_averaged_where_they_have_no_direction(technique):
     base = {"logit_scale": torch.tensor(4.0), "w": vector(12, 0)}
     experts = [{"logit_scale": torch.tensor(4.0 + x), "w": vector(12, 9)} for x in (0.5, -1.0)]
     assert merge(base, experts, technique)["logit_scale"] == 3.75
+
+
+@pytest.mark.parametrize("name", [name for name, row in TECHNIQUES.items() if not row.needs_moments])
+def test_all_but_those_that_need_agreement_leave_the_base(name):
+    """As a running merge does that begins with it: with the defaults."""
+    base, (expert, *_) = toy_models.world()
+    found = pair(base, base, expert, name, ids=(None, "a"))
+    stays = all(torch.equal(found[key], base[key]) for key in base if base[key].dim())
+    row = TECHNIQUES[name]
+    assert stays == holds(row.needs_agreement, row.fill({}))

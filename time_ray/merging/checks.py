@@ -201,6 +201,13 @@ def returns_one_expert(technique: Technique, params: Params) -> str | None:
     return difference(merge(base, [expert], technique, **params), expert)
 
 
+def stays_with_the_base(technique: Technique, params: Params) -> str | None:
+    """A pair of the base and an expert is the base, but for what is 0-d (it claims to need agreement)."""
+    base, (expert, *_) = world()
+    merged = pair(base, base, expert, technique, **params)
+    return difference({name: merged[name] if base[name].dim() else base[name] for name in base}, base)
+
+
 def is_symmetric(technique: Technique, params: Params) -> str | None:
     """The order of the experts does not matter, if each keeps its id (it claims to be symmetric)."""
     base, experts = world()
@@ -327,6 +334,7 @@ CHECKS = (
     Check(stays_at_the_base),
     Check(is_faithful, claimed("faithful")),
     Check(returns_one_expert, claimed("alone")),
+    Check(stays_with_the_base, claimed("needs_agreement")),
     Check(is_symmetric, claimed("symmetric")),
     Check(ignores_ids, lambda technique, _: not technique.random),
     Check(draws_by_id, claimed("random")),

@@ -75,6 +75,8 @@ class Technique:
     """Copies of one expert are merged into that expert (but for rounding)."""
     alone: bool = False
     """One expert alone is returned bit for bit."""
+    needs_agreement: Claim = False
+    """A tensor moves only as far as several models did: a pair of the base and an expert is the base (but for 0-d)."""
     random: bool = False
     """Draws depend on the experts' ids."""
     takes_weight: bool = False

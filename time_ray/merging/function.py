@@ -32,6 +32,7 @@ class Declared(TypedDict, total=False):
     faithful: Claim
     alone: bool
     random: bool
+    needs_agreement: Claim
     examples: Sequence[Mapping[str, Any]]
 
 
@@ -60,10 +61,10 @@ def technique(
     Args:
         function: The function, where nothing is declared.
         declared: Fields of `Technique`: `name` (default: the function's), `paper`, `elementwise` (the function is
-            called with flat pieces of tensors), `symmetric` (default: True), `faithful`, `alone`, `random`, `examples`.
-            `version` is part of content keys. Its default is a digest of the source of the whole module that defines
-            the function, since any function or constant there may be part of it. So a change of a comment also changes
-            keys; a change of other modules that it imports does not.
+            called with flat pieces of tensors), `symmetric` (default: True), `faithful`, `alone`, `random`,
+            `needs_agreement`, `examples`. `version` is part of content keys. Its default is a digest of the source of
+            the whole module that defines the function, since any function or constant there may be part of it. So a
+            change of a comment also changes keys; a change of other modules that it imports does not.
 
     Raises:
         MergeError: The function is none of a technique; every fault is a line.

@@ -325,6 +325,7 @@ ROWS = (
         state="2",
         faithful=True,
         alone=True,
+        needs_agreement=True,
     ),
     Technique(
         name="karcher",
@@ -353,6 +354,7 @@ ROWS = (
         build=own_alpha(consensus),
         state="all experts",
         elementwise=fixed_alpha,
+        needs_agreement=lambda p: p["min_agree"] > 1,
         examples=({"min_agree": 1, "mask_scale": 0.2},),
         idle=lambda p: (*replaced(p), *(("mask_scale",) if not p["min_agree"] else ())),
     ),
