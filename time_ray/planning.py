@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from time_ray import merging
 from time_ray.clip.expert_files import copied
 from time_ray.clip.preprocessing import Resolved, resolve
 from time_ray.core import quantities
@@ -17,7 +16,6 @@ from time_ray.core.strategies import Ema, Window
 from time_ray.core.tuning import Tuning
 from time_ray.fleet_plan import Fleet, FleetPlan, fleet_plan
 from time_ray.flops import Speed, gflops
-from time_ray.merging.declaration import holds
 from time_ray.model_needs import (
     Needs,
     capacity,
@@ -313,15 +311,14 @@ def _unweighed(study: Study) -> Iterator[str]:
 
 def _stuck_at_the_base(study: Study) -> Iterator[str]:
     """Running merges that begin with the base, by techniques that leave it only where several models agree."""
-    stuck: dict[tuple[str, str], None] = {}
-    for cell in study.cells:
-        row = merging.TECHNIQUES[cell.technique.name]
-        if holds(row.needs_agreement, row.fill(cell.technique.params)):
-            starts = [side for side in (cell.init, cell.deploy) if isinstance(side, Ema) and side.start == "base"]
-            stuck |= dict.fromkeys((side.label, cell.technique.label) for side in starts)
-    for strategy, technique in stuck:
-        text = "stays at the base, with which nothing agrees; write {name: ema, start: expert}"
-        yield f"{strategy} with {technique} {text}"
+    sides = ((side, cell.technique) for cell in study.cells for side in (cell.init, cell.deploy))
+    stuck = (
+        f"{side.label} with {technique.label}"
+        for side, technique in sides
+        if technique.needs_agreement and isinstance(side, Ema) and side.start == "base"
+    )
+    for which in dict.fromkeys(stuck):
+        yield f"{which} stays at the base, with which nothing agrees; write {{name: ema, start: expert}}"
 
 
 def _short_of_snapshots(study: Study) -> Iterator[str]:

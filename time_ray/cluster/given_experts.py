@@ -10,12 +10,13 @@ from time_ray.core.recipe import Trained
 from time_ray.events import TrialEvent
 from time_ray.realize import obtain
 from time_ray.store.store import Store
-from time_ray.study import Study
+from time_ray.study import Study, given_in
 
 
 def missing_experts(cells: Iterable[Cell], store: Store) -> list[Trained]:
     """The given experts of these cells that the store does not have."""
-    every = {step.expert.key: step.expert for cell in cells for step in cell.walk() if step.expert.training.given}
+    settings = {cell.setting.key: cell.setting for cell in cells}
+    every = {expert.key: expert for _, expert in given_in(settings.values())}
     return [expert for key, expert in every.items() if store.entry("weights", key) is None]
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from time_ray import config
 from time_ray.clip.weights import known_name
-from time_ray.config import dumped
 from time_ray.core.errors import UserError
 from time_ray.core.experiment import DataSection, Experiment
 from time_ray.data.sources import MINI
@@ -70,7 +69,7 @@ def shipped(path: str | Path, overrides: Sequence[str] = (), folder: str = "") -
     if experiment.stream.file is not None:
         files["stream.json"] = _text(experiment.stream.file)
         written["stream"]["file"] = f"{folder}stream.json"
-    files[f"{experiment.name}.yaml"] = dumped(written)
+    files[f"{experiment.name}.yaml"] = config.dumped(written)
     return Shipped(experiment, storage, files, folder)
 
 

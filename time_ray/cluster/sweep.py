@@ -365,6 +365,8 @@ class _Sweep:
 
     def _copy_experts(self) -> None:
         """Given experts are in the store: nodes need not see the folder that they lie in."""
+        if self.study.datasets.experts is None:
+            return
         if experts := missing_experts(self._todo(), self.store):
             self._status(f"copying {len(experts)} experts into the store")
             copy_experts(experts, self.study, self.store, self._take, lambda: self.drained)

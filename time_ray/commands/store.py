@@ -40,9 +40,9 @@ def show(
 
     found = api.store_show(where, key)
     if form == "table":
-        import yaml
+        from time_ray.config import dumped
 
-        print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), end="")
+        print(dumped(found), end="")
     else:
         tables.print_mapping(found, form)
 

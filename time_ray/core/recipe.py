@@ -37,6 +37,7 @@ class ResolvedTechnique:
     identity_of_one: bool  # merging one expert alone gives that expert, bit for bit
     weighs_experts: bool = False  # takes weights in a merge of many: a list, or the name of a schedule
     needs_moments: bool = False  # merges by the second moments of its experts, too
+    needs_agreement: bool = False  # a merge of the base and an expert is the base
     share: float | None = None  # the newest expert's in a running merge, where it is fixed and not the strategy's
     written_as: str = ""  # the technique of the experiment, where that is this one by another name
     key: str = field(init=False)

@@ -1,6 +1,7 @@
 """Studies: an experiment as written, resolved against data, models and techniques into cells."""
 
 from time_ray.study.datasets import Datasets
+from time_ray.study.experts import given_in
 from time_ray.study.faults import Fault, StudyError
 from time_ray.study.settings import allot
 from time_ray.study.study import Study, find_datasets, resolve
@@ -17,5 +18,6 @@ __all__ = [
     "check_experts",
     "check_weights",
     "find_datasets",
+    "given_in",
     "resolve",
 ]

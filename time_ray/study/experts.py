@@ -1,11 +1,14 @@
 """Given experts in an experiment: where they lie, and what makes no sense beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from time_ray import merging
 from time_ray.clip.expert_files import GivenExperts, find_experts
 from time_ray.core.experiment import Experiment
+from time_ray.core.grid import Setting
 from time_ray.core.keys import key_of
+from time_ray.core.model import ModelSpec
+from time_ray.core.recipe import Trained
 from time_ray.core.strategies import Zs
 from time_ray.core.stream import Concept
 from time_ray.store.files import Files
@@ -20,6 +23,14 @@ def given_experts(experiment: Experiment, datasets: Datasets, files: Files) -> G
         return None
     taught = dict.fromkeys(concept.dataset for concept in arriving(experiment, datasets)[0])
     return find_experts(experiment.experts, [spec.name for spec in experiment.model], list(taught), files)
+
+
+def given_in(settings: Iterable[Setting]) -> Iterator[tuple[ModelSpec, Trained]]:
+    """The given experts of these settings, each with its model; seeds share them."""
+    for setting in settings:
+        for training in setting.trainings:
+            if training.given is not None:
+                yield setting.model, Trained(setting.base, training)
 
 
 def not_with_experts(experiment: Experiment) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ from time_ray.core.errors import UserError
 from time_ray.core.experiment import TechniqueSpec
 from time_ray.core.recipe import ResolvedTechnique
 from time_ray.core.strategies import taken_by
+from time_ray.merging.declaration import holds
 
 _LOW, _HIGH = attrgetter("low"), attrgetter("high")
 
@@ -25,7 +26,8 @@ def resolved_technique(spec: TechniqueSpec) -> ResolvedTechnique:
         raise UserError(*faults, *error.faults) from error
     UserError.unless_none(faults)
     row = merging.TECHNIQUES[spec.name]
-    other = row.same_as(row.fill(spec.params))
+    filled = row.fill(spec.params)
+    other = row.same_as(filled)
     if other is not None:
         resolved = resolved_technique(TechniqueSpec(name=other, params={}))
         return replace(
@@ -42,6 +44,7 @@ def resolved_technique(spec: TechniqueSpec) -> ResolvedTechnique:
         identity_of_one=row.single_is_identity(params),
         weighs_experts=row.takes_weight and "weights" in row.parameters,
         needs_moments=row.needs_moments,
+        needs_agreement=holds(row.needs_agreement, filled),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from time_ray.core.errors import UserError
-from time_ray.core.recipe import Trained
+from time_ray.study.experts import given_in
 from time_ray.study.study import Study
 
 
@@ -37,10 +37,9 @@ def check_experts(study: Study, stored: Container[str]) -> None:
 
     """
     files = [
-        (setting.model, Path(training.given.path))
-        for setting in study.settings
-        for training in setting.trainings
-        if training.given is not None and Trained(setting.base, training).key not in stored
+        (model, Path(given.path))
+        for model, expert in given_in(study.settings)
+        if (given := expert.training.given) is not None and expert.key not in stored
     ]
     if not files:
         return
